@@ -1,0 +1,67 @@
+"""Alignment strategies: they know neither HTTP nor vLLM, only the Engine protocol that they define."""
+
+from heedful.strategies.answer import Answer, Choice, ask, collect
+from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Ledger
+from heedful.strategies.errors import (
+    DeadlineExceeded,
+    EngineError,
+    EngineUnavailable,
+    HeedfulError,
+    MissingCapability,
+    NotFound,
+    RequestError,
+    RetrievalError,
+    StrategyError,
+)
+from heedful.strategies.plan import Plan
+from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run
+from heedful.strategies.trace import Trace
+from heedful.strategies.types import (
+    Call,
+    ChatRequest,
+    Chunk,
+    Context,
+    Event,
+    Finish,
+    KeepAlive,
+    Message,
+    Usage,
+    text_of,
+)
+
+__all__ = [
+    "Answer",
+    "Call",
+    "Capability",
+    "ChatRequest",
+    "Choice",
+    "Chunk",
+    "Context",
+    "ContextStrategy",
+    "Continuation",
+    "DeadlineExceeded",
+    "DecodingStrategy",
+    "Engine",
+    "EngineError",
+    "EngineUnavailable",
+    "Event",
+    "Extension",
+    "Finish",
+    "HeedfulError",
+    "KeepAlive",
+    "Ledger",
+    "Message",
+    "MissingCapability",
+    "NotFound",
+    "Plan",
+    "RequestError",
+    "Resources",
+    "RetrievalError",
+    "Run",
+    "StrategyError",
+    "Trace",
+    "Usage",
+    "ask",
+    "collect",
+    "text_of",
+]

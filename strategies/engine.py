@@ -1,0 +1,153 @@
+"""What a strategy may ask of a language model, whoever runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import Flag, auto
+from typing import Literal, Protocol
+
+from heedful.strategies.types import Call, Event, Message, Usage
+
+
+class Capability(Flag):
+    """What an engine can do. A strategy names what it needs and is refused where that is missing."""
+
+    NONE = 0
+    CHAT = auto()
+    """Answers a conversation (a chat API, or a model with a chat template)."""
+    COMPLETION = auto()
+    """Continues a raw text prompt."""
+    PREFILL = auto()
+    """Continues an assistant message that the request has begun."""
+    LOGPROBS = auto()
+    """Reports log-probabilities of the tokens it writes."""
+    TOKENS = auto()
+    """Token level: tokenizer, chat template and continuation from token ids with log-probabilities."""
+
+    @property
+    def names(self) -> list[str]:
+        return [c.name.lower() for c in type(self) if c in self and c.name]
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A continuation from token ids: the one token-level request, from a ten-token rollout to a score.
+
+    `max_tokens=1` with `logprob_token_ids` scores those tokens as the next one. `logprobs` asks for the top-k
+    at every step. `top_k=0` means all tokens. Two equal extensions with the same `seed` are the same draw.
+    """
+
+    token_ids: Sequence[int]
+    max_tokens: int = 16
+    n: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    logprob_token_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """One sampled continuation.
+
+    `logprobs[i]` maps token ids to natural-log probabilities at step i: always the token that was taken, plus
+    what the extension asked for. `finish_reason` is "stop" (an end token, included in `token_ids` where the
+    model wrote it, or a stop string, then named in `stop`) or "length".
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    logprobs: tuple[Mapping[int, float], ...] = ()
+    finish_reason: Literal["stop", "length"] = "length"
+    stop: str | None = None
+
+
+class Engine(Protocol):
+    """A language model behind the pipeline. Engines live in `heedful.server.engines` and are handed in.
+
+    Cancelling the task or closing the generator aborts the work at once, everywhere.
+    Token-level methods exist only with `Capability.TOKENS`; others raise `MissingCapability`.
+    Errors: `RequestError` for what the request has wrong, `EngineError` and its children for the rest.
+    """
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def capabilities(self) -> Capability: ...
+    @property
+    def context_length(self) -> int | None:
+        """Longest prompt plus answer in tokens, where known."""
+        ...
+
+    def chat(self, call: Call) -> AsyncGenerator[Event, None]:
+        """Answers a conversation, or continues `call.prompt`. With `call.stream` false: one chunk, whole."""
+        ...
+
+    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+        """Token ids of a conversation under the model's chat template, ready for the assistant's turn.
+
+        `continue_final` leaves the last message open so that the model writes on in it. TOKENS and CHAT.
+        """
+        ...
+
+    async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids of a text; `special` adds what the model puts around a prompt (BOS). TOKENS."""
+        ...
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out. TOKENS."""
+        ...
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens that end an answer. TOKENS."""
+        ...
+
+    async def extend(self, extension: Extension) -> list[Continuation]:
+        """Continues token ids; `n` results. Concurrent calls share the engine's batch. TOKENS."""
+        ...
+
+
+@dataclass(slots=True)
+class StageUsage:
+    """What one stage of a request has cost."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The model calls of one request, by stage (the name of the strategy that made them)."""
+
+    stages: dict[str, StageUsage] = field(default_factory=dict)
+
+    def add(self, stage: str, *, calls: int = 1, prompt_tokens: int, completion_tokens: int) -> None:
+        usage = self.stages.setdefault(stage, StageUsage())
+        usage.calls += calls
+        usage.prompt_tokens += prompt_tokens
+        usage.completion_tokens += completion_tokens
+
+    @property
+    def calls(self) -> int:
+        return sum(s.calls for s in self.stages.values())
+
+    def usage(self, answer: Usage) -> Usage:
+        """The whole request's usage. One call: the engine's own figures, whole. More: the sum, split by stage."""
+        if self.calls <= 1:
+            return answer
+        stages = {name: asdict(stage) for name, stage in self.stages.items()}
+        return Usage(
+            sum(s.prompt_tokens for s in self.stages.values()),
+            sum(s.completion_tokens for s in self.stages.values()),
+            {"alignment_details": stages},
+        )

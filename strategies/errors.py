@@ -1,0 +1,95 @@
+"""Everything that can go wrong on the way from a request to an answer.
+
+HeedfulError
+├── RequestError            400  the request can't be served as it stands; says which field and how to mend it
+│   ├── NotFound            404  it names a model, an alignment or a store that does not exist
+│   └── MissingCapability   400  the chosen strategy needs something that this engine does not have
+├── RetrievalError          503  a store or an embedder failed
+├── EngineError             500  the engine failed on this request
+│   ├── EngineUnavailable   503  the engine is down or full
+│   └── DeadlineExceeded    504  the request's time was up
+└── StrategyError           500  a strategy broke its contract (ours or a third party's)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
+
+
+class HeedfulError(Exception):
+    """Base of all errors that reach a client, always in OpenAI's error shape.
+
+    `param` is the request field at fault; `code` a short machine-readable reason; `headers` go out with the
+    response (Retry-After and the like).
+    """
+
+    status: int = 500
+    type: str = "server_error"
+    default_code: ClassVar[str | None] = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        type: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code if code is not None else self.default_code
+        self.headers = dict(headers or {})
+        if status is not None:
+            self.status = status
+        if type is not None:
+            self.type = type
+
+    def body(self) -> dict[str, object]:
+        """The error as OpenAI writes it."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+class RequestError(HeedfulError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class NotFound(RequestError):
+    status = 404
+
+    @classmethod
+    def among(cls, what: str, name: str, known: Iterable[str], *, param: str, code: str) -> NotFound:
+        """An error that lists what there is instead."""
+        names = ", ".join(sorted(known)) or "none"
+        return cls(f"unknown {what} {name!r}; known: {names}", param=param, code=code)
+
+
+class MissingCapability(RequestError):
+    default_code = "missing_capability"
+
+
+class RetrievalError(HeedfulError):
+    status = 503
+    default_code = "retrieval_failed"
+
+
+class EngineError(HeedfulError):
+    default_code = "engine_error"
+
+
+class EngineUnavailable(EngineError):
+    status = 503
+    default_code = "engine_unavailable"
+
+
+class DeadlineExceeded(EngineError):
+    status = 504
+    default_code = "deadline_exceeded"
+
+
+class StrategyError(HeedfulError):
+    default_code = "strategy_failed"

@@ -1,0 +1,63 @@
+"""Counts every model call that a strategy makes, so that no hidden call goes unaccounted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Ledger
+from heedful.strategies.types import Call, Event, Finish, Message
+
+
+class MeteredEngine:
+    """The engine as one stage of one request sees it: the same engine, its cost booked under the stage."""
+
+    __slots__ = ("_engine", "_ledger", "_stage")
+
+    def __init__(self, engine: Engine, ledger: Ledger, stage: str) -> None:
+        self._engine, self._ledger, self._stage = engine, ledger, stage
+
+    @property
+    def model(self) -> str:
+        return self._engine.model
+
+    @property
+    def capabilities(self) -> Capability:
+        return self._engine.capabilities
+
+    @property
+    def context_length(self) -> int | None:
+        return self._engine.context_length
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        return self._engine.end_tokens
+
+    async def chat(self, call: Call) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._engine.chat(call)) as events:
+            async for event in events:
+                if isinstance(event, Finish):
+                    self._ledger.add(
+                        self._stage,
+                        prompt_tokens=event.usage.prompt_tokens,
+                        completion_tokens=event.usage.completion_tokens,
+                    )
+                yield event
+
+    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+        return await self._engine.render(messages, continue_final=continue_final)
+
+    async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        return await self._engine.tokenize(text, special=special)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        return await self._engine.detokenize(token_ids)
+
+    async def extend(self, extension: Extension) -> list[Continuation]:
+        results = await self._engine.extend(extension)
+        self._ledger.add(
+            self._stage,
+            prompt_tokens=len(extension.token_ids),
+            completion_tokens=sum(len(r.token_ids) for r in results),
+        )
+        return results

@@ -1,0 +1,102 @@
+"""A plan: any number of context strategies, then one that decodes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from heedful.strategies.direct import Direct
+from heedful.strategies.engine import Capability
+from heedful.strategies.errors import HeedfulError, MissingCapability, RequestError, StrategyError
+from heedful.strategies.registry import build
+from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run
+from heedful.strategies.types import ChatRequest, Context, Event, Finish
+
+Step = tuple[str, dict[str, Any]]
+"""A strategy's name and its options."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An alignment, ready to run. `name` is what the client called it by."""
+
+    name: str
+    contexts: tuple[tuple[str, ContextStrategy], ...]
+    decoder: tuple[str, DecodingStrategy]
+
+    @classmethod
+    def of(cls, name: str, steps: Sequence[Step], resources: Resources, *, param: str = "alignment") -> Plan:
+        """Builds and checks a plan. Raises RequestError for a step that can't stand where it is."""
+        contexts: list[tuple[str, ContextStrategy]] = []
+        decoder: tuple[str, DecodingStrategy] | None = None
+        for step, options in steps:
+            strategy = build(step, options, param=param)
+            if ready := getattr(strategy, "ready", None):
+                ready(resources)
+            if isinstance(strategy, DecodingStrategy):
+                if decoder is not None:
+                    raise RequestError(
+                        f"{decoder[0]!r} and {step!r} both decode; an alignment has one decoding strategy",
+                        param=param,
+                        code="invalid_alignment",
+                    )
+                decoder = (step, strategy)
+            else:
+                contexts.append((step, strategy))
+        return cls(name, tuple(contexts), decoder or ("direct", Direct()))
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the model's own answer goes out untouched."""
+        return not self.contexts and isinstance(self.decoder[1], Direct)
+
+    @property
+    def steps(self) -> list[str]:
+        return [name for name, _ in (*self.contexts, self.decoder)]
+
+    def check(self, capabilities: Capability, *, model: str) -> None:
+        """Raises MissingCapability where the engine lacks what a strategy needs."""
+        for name, strategy in (*self.contexts, self.decoder):
+            if missing := strategy.needs & ~capabilities:
+                raise MissingCapability(
+                    f"strategy {name!r} needs {', '.join(missing.names)} from its engine, and model {model!r} "
+                    f"offers {', '.join(capabilities.names) or 'nothing of the kind'}",
+                    param="alignment",
+                )
+
+    async def stream(self, request: ChatRequest, run: Run) -> AsyncGenerator[Event, None]:
+        """Runs the plan: folds the context, then decodes. The last event is the Finish with the whole cost."""
+        step = ""
+        try:
+            context = Context.of(request)
+            for step, strategy in self.contexts:
+                context = await strategy.prepare(context, run.stage(step))
+            step, decoder = self.decoder
+            finish: Finish | None = None
+            async with aclosing(decoder.stream(context, run.stage(step))) as events:
+                async for event in events:
+                    if finish is not None:
+                        raise StrategyError(f"strategy {step!r} went on after its Finish")
+                    if isinstance(event, Finish):
+                        finish = event
+                    else:
+                        yield event
+            if finish is None:
+                raise StrategyError(f"strategy {step!r} ended without a Finish")
+            yield Finish(run.ledger.usage(finish.usage), finish.extra)
+        except HeedfulError:
+            raise
+        except Exception as error:
+            raise StrategyError(f"strategy {step!r} failed: {type(error).__name__}") from error
+
+
+def describe(run: Run, plan: Plan) -> dict[str, Any]:
+    """The `alignment` object of a response whose client asked for the trace."""
+    return {
+        "name": plan.name,
+        "pipeline": plan.steps,
+        "usage": {stage: asdict(usage) for stage, usage in run.ledger.stages.items()},
+        "trace": run.trace.steps,
+    }

@@ -1,0 +1,76 @@
+"""The resources of one request, and the two kinds of strategy that use them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from heedful.prompts import Prompts
+from heedful.strategies.engine import Capability, Engine, Ledger
+from heedful.strategies.meter import MeteredEngine
+from heedful.strategies.trace import Trace
+from heedful.strategies.types import Context, Event
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What all requests share: the prompt library, and the stores and embedder of retrieval."""
+
+    prompts: Prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One request's resources. `deadline` is in the event loop's time; the server enforces it."""
+
+    engine: Engine
+    resources: Resources
+    trace: Trace = field(default_factory=Trace)
+    ledger: Ledger = field(default_factory=Ledger)
+    deadline: float | None = None
+
+    @property
+    def prompts(self) -> Prompts:
+        return self.resources.prompts
+
+    def stage(self, name: str) -> Run:
+        """The same run with the engine's cost booked under `name`."""
+        return replace(self, engine=MeteredEngine(self.engine, self.ledger, name))
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline."""
+        return None if self.deadline is None else self.deadline - asyncio.get_running_loop().time()
+
+
+class Strategy(Protocol):
+    """What both kinds share. A strategy is a frozen dataclass whose fields are its options.
+
+    `needs`: what it requires of an engine (a property where options decide). A strategy may also define
+    `ready(self, resources: Resources) -> None`, called once when it is configured, which raises a
+    `RequestError` if something that its options name is not there.
+    """
+
+    @property
+    def needs(self) -> Capability: ...
+
+
+@runtime_checkable
+class ContextStrategy(Strategy, Protocol):
+    """Rewrites what the model will see. Composes freely, in order."""
+
+    async def prepare(self, context: Context, run: Run) -> Context: ...
+
+
+@runtime_checkable
+class DecodingStrategy(Strategy, Protocol):
+    """Turns a context into the answer's events: chunks, then one Finish. Exactly one per plan.
+
+    `streaming` declares when text leaves: "stream" as it is generated, "sentence" by checked pieces, "buffer"
+    when the answer is settled.
+    """
+
+    streaming: ClassVar[Literal["stream", "sentence", "buffer"]]
+
+    def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]: ...

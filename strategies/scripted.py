@@ -1,0 +1,100 @@
+"""An engine that says what a test tells it to: ships with the library, so that third parties can use it too."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from inspect import isawaitable
+from typing import Any
+
+from heedful.strategies.engine import Capability, Continuation, Extension
+from heedful.strategies.errors import MissingCapability
+from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, text_of
+
+ALL = Capability.CHAT | Capability.COMPLETION | Capability.PREFILL | Capability.LOGPROBS | Capability.TOKENS
+
+Reply = str | Iterable[str] | Exception
+"""A whole answer, its pieces, or the error to raise."""
+
+
+class ScriptedEngine:
+    """Answers from a script and keeps a record.
+
+    `chat` is given each Call and returns the reply; `extend` each Extension, and returns continuations (either
+    may be async). Tokens are the bytes of the text (ids 0-255), 0 ends an answer. `calls` and `extensions`
+    record what was asked, `running` how many are under way, `aborted` how many were cancelled or closed early.
+    """
+
+    end_tokens = frozenset({0})
+
+    def __init__(
+        self,
+        chat: Callable[[Call], Reply | Awaitable[Reply]] | str = "ok",
+        *,
+        extend: Callable[[Extension], list[Continuation] | Awaitable[list[Continuation]]] | None = None,
+        capabilities: Capability = ALL,
+        context_length: int | None = 8192,
+        model: str = "scripted",
+    ) -> None:
+        self._chat: Callable[[Call], Any] = (lambda _: chat) if isinstance(chat, str) else chat
+        self._extend: Callable[[Extension], Any] | None = extend
+        self.capabilities = capabilities
+        self.context_length = context_length
+        self.model = model
+        self.calls: list[Call] = []
+        self.extensions: list[Extension] = []
+        self.running = 0
+        self.aborted = 0
+
+    async def chat(self, call: Call) -> AsyncGenerator[Event, None]:
+        self.calls.append(call)
+        self.running += 1
+        done = False
+        try:
+            reply = self._chat(call)
+            if isawaitable(reply):
+                reply = await reply
+            if isinstance(reply, Exception):
+                raise reply
+            pieces = [reply] if isinstance(reply, str) else list(reply)
+            n = call.params.get("n") or 1
+            for piece in pieces if call.stream else ["".join(pieces)]:
+                await asyncio.sleep(0)  # lets a cancellation in between pieces, as a real engine does
+                yield Chunk(
+                    [{"index": i, "delta": {"content": piece}, "finish_reason": None} for i in range(n)]
+                )
+            yield Chunk([{"index": i, "delta": {}, "finish_reason": "stop"} for i in range(n)])
+            prompt = call.prompt or "".join(text_of(m) for m in call.messages)
+            done = True
+            yield Finish(Usage(len(prompt.encode()), n * len("".join(pieces).encode())))
+        except Exception:
+            done = True
+            raise
+        finally:
+            self.running -= 1
+            self.aborted += not done
+
+    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+        text = "".join(f"<{m['role']}>{text_of(m)}\n" for m in messages)
+        return list((text[:-1] if continue_final else text + "<assistant>").encode())
+
+    async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        return list(text.encode())
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        return bytes(t for t in token_ids if t).decode(errors="replace")
+
+    async def extend(self, extension: Extension) -> list[Continuation]:
+        if self._extend is None or not self.capabilities & Capability.TOKENS:
+            raise MissingCapability("this scripted engine has no token level")
+        self.extensions.append(extension)
+        self.running += 1
+        try:
+            await asyncio.sleep(0)
+            result = self._extend(extension)
+            return list(await result if isawaitable(result) else result)
+        except asyncio.CancelledError:
+            self.aborted += 1
+            raise
+        finally:
+            self.running -= 1

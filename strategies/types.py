@@ -1,0 +1,198 @@
+"""The values that travel through the pipeline: a request, the context a model sees, and the events it emits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+Message = Mapping[str, Any]
+"""One chat message exactly as the client wrote it: role, content (text or parts), tool calls, ..."""
+
+# What a hidden call (a critique, a judgement, a reasoning step) must not inherit from the client's request:
+# these shape the *answer*, while all else (temperature, seed, user, priority, ...) steers sampling or routing.
+_ANSWER_PARAMS = frozenset(
+    "n tools tool_choice parallel_tool_calls functions function_call response_format structured_outputs "
+    "logprobs top_logprobs prompt_logprobs stop stop_token_ids include_stop_str_in_output max_tokens "
+    "max_completion_tokens min_tokens stream_options echo continue_final_message add_generation_prompt "
+    "logit_bias prediction modalities audio return_token_ids".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """What the client asked. `params` holds every other body field (temperature, tools, ...) untouched."""
+
+    model: str
+    messages: tuple[Message, ...]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to an engine. With `prompt` set the model continues that raw text and `messages` is unused."""
+
+    messages: tuple[Message, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the model will see, beside what the client sent.
+
+    Context strategies return a new Context with other `messages`, `params` or `prompt`; `original` is never
+    rewritten, so any strategy can still read the unaligned conversation. `norms` are the texts of the rules
+    that bind this answer, for strategies that judge by them.
+    """
+
+    original: ChatRequest
+    messages: tuple[Message, ...]
+    params: Mapping[str, Any]
+    prompt: str | None = None
+    norms: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, request: ChatRequest) -> Context:
+        return cls(original=request, messages=request.messages, params=request.params)
+
+    def call(self, *, stream: bool | None = None) -> Call:
+        """The engine call that answers this context; streams when the client does unless told otherwise."""
+        return Call(
+            self.messages, self.params, self.prompt, self.original.stream if stream is None else stream
+        )
+
+    def with_messages(self, messages: Sequence[Message]) -> Context:
+        return replace(self, messages=tuple(messages))
+
+    def with_params(self, **params: Any) -> Context:
+        """Sets parameters, whatever the client sent."""
+        return replace(self, params={**self.params, **params})
+
+    def with_defaults(self, **params: Any) -> Context:
+        """Sets parameters that the client left open."""
+        return replace(self, params={**params, **self.params})
+
+    def with_system(self, text: str) -> Context:
+        """Adds `text` to the system message: ours first, the client's own kept whole after it.
+
+        One message and not two, because many chat templates accept a single system message only.
+        """
+        messages = list(self.messages)
+        if messages and messages[0].get("role") in ("system", "developer"):
+            first = messages[0]
+            content = first.get("content")
+            if isinstance(content, str):
+                merged: Any = f"{text}\n\n{content}"
+            else:
+                merged = [{"type": "text", "text": f"{text}\n\n"}, *(content or [])]
+            messages[0] = {**first, "content": merged}
+        else:
+            messages.insert(0, {"role": "system", "content": text})
+        return self.with_messages(messages)
+
+    def hidden_params(self, **own: Any) -> dict[str, Any]:
+        """Parameters for a hidden call: the client's sampling and routing fields, then `own`."""
+        return {k: v for k, v in self.params.items() if k not in _ANSWER_PARAMS} | own
+
+    def last_user(self) -> str:
+        """The text of the last user turn, or "" where there is none."""
+        for message in reversed(self.original.messages):
+            if message.get("role") == "user":
+                return text_of(message)
+        return ""
+
+
+def text_of(message: Message) -> str:
+    """The plain text of a message, its text parts joined by newlines; other parts are left out."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [p.get("text") for p in content if isinstance(p, dict) and p.get("type") == "text"]
+        return "\n".join(p for p in parts if isinstance(p, str))
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts. `extra` keeps whatever else the engine reported (cached tokens, ...)."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens
+        )
+
+
+class Chunk:
+    """A piece of output, as a list of choices in the shape of OpenAI's `chat.completion.chunk`.
+
+    An engine that already speaks that format hands over its JSON (`from_json`), which is decoded only if
+    somebody looks, and otherwise leaves the server as it came. A chunk is not to be changed: make another.
+    """
+
+    __slots__ = ("_choices", "raw")
+
+    def __init__(self, choices: Sequence[Mapping[str, Any]]) -> None:
+        self.raw: bytes | None = None
+        self._choices: Sequence[Mapping[str, Any]] | None = choices
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Chunk:
+        chunk = cls.__new__(cls)
+        chunk.raw = raw
+        chunk._choices = None
+        return chunk
+
+    @classmethod
+    def of(
+        cls,
+        text: str = "",
+        *,
+        index: int = 0,
+        finish_reason: str | None = None,
+        logprobs: Mapping[str, Any] | None = None,
+    ) -> Chunk:
+        """A chunk of plain text for one choice."""
+        delta = {"content": text} if text else {}
+        return cls([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}])
+
+    @property
+    def choices(self) -> Sequence[Mapping[str, Any]]:
+        if self._choices is None:
+            assert self.raw is not None
+            self._choices = msgspec.json.decode(self.raw)["choices"]
+        return self._choices
+
+    def text(self, index: int = 0) -> str:
+        """The text that this chunk adds to one choice."""
+        return "".join(c["delta"].get("content") or "" for c in self.choices if c.get("index", 0) == index)
+
+    def __repr__(self) -> str:
+        return f"Chunk({list(self.choices)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The last event of every stream, exactly once. `extra` are top-level response fields (id, ...)."""
+
+    usage: Usage
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """Nothing to say yet, but still at work: becomes an SSE comment, and nothing in a plain response."""
+
+    note: str = ""
+
+
+Event = Chunk | Finish | KeepAlive
