@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from heedful.strategies.engine import Capability
-from heedful.strategies.run import Run
+from heedful.strategies.run import Run, Streaming
 from heedful.strategies.types import Context, Event
 
 
@@ -16,7 +16,7 @@ class Direct:
     """Hands the context to the engine and its events back, unchanged."""
 
     needs: ClassVar[Capability] = Capability.NONE
-    streaming: ClassVar[Literal["stream"]] = "stream"
+    streaming: ClassVar[Streaming] = "stream"
 
     def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
         return run.engine.chat(context.call())

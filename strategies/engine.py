@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Flag, auto
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from heedful.strategies.types import Call, Event, Message, Usage
 
@@ -34,8 +34,9 @@ class Capability(Flag):
 class Extension:
     """A continuation from token ids: the one token-level request, from a ten-token rollout to a score.
 
-    `max_tokens=1` with `logprob_token_ids` scores those tokens as the next one. `logprobs` asks for the top-k
-    at every step. `top_k=0` means all tokens. Two equal extensions with the same `seed` are the same draw.
+    `max_tokens=1` with `logprob_token_ids` scores those tokens as the next one. `logprobs=k` reports the k
+    likeliest at every step beside the one taken (None: nothing), before temperature and cuts. `top_k=0` means
+    all tokens. Two equal extensions with the same `seed` are the same draw.
     """
 
     token_ids: Sequence[int]
@@ -58,9 +59,9 @@ class Extension:
 class Continuation:
     """One sampled continuation.
 
-    `logprobs[i]` maps token ids to natural-log probabilities at step i: always the token that was taken, plus
-    what the extension asked for. `finish_reason` is "stop" (an end token, included in `token_ids` where the
-    model wrote it, or a stop string, then named in `stop`) or "length".
+    `logprobs[i]`, where asked for, maps token ids to natural-log probabilities at step i: the token taken,
+    and what the extension asked for. `finish_reason` is "stop" (an end token, included in `token_ids` where
+    the model wrote it, or a stop string, then named in `stop`) or "length".
     """
 
     token_ids: tuple[int, ...]
@@ -113,6 +114,15 @@ class Engine(Protocol):
 
     async def extend(self, extension: Extension) -> list[Continuation]:
         """Continues token ids; `n` results. Concurrent calls share the engine's batch. TOKENS."""
+        ...
+
+
+@runtime_checkable
+class RawCompletion(Protocol):
+    """An engine that also has OpenAI's legacy completions, for requests without any alignment."""
+
+    def complete(self, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Event, None]:
+        """`params` is the request body without `model` and `stream`. Choices hold `text` in place of `delta`."""
         ...
 
 

@@ -45,7 +45,9 @@ class Plan:
                 decoder = (step, strategy)
             else:
                 contexts.append((step, strategy))
-        return cls(name, tuple(contexts), decoder or ("direct", Direct()))
+        if decoder is None:
+            decoder = ("direct", Direct())
+        return cls(name, tuple(contexts), decoder)
 
     @property
     def is_direct(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -48,7 +48,7 @@ def strategy_class(name: str) -> type[AnyStrategy]:
         raise StrategyError(f"strategy {name!r} must have either `prepare` or `stream`, and not both")
     if not hasattr(cls, "needs") or (hasattr(cls, "stream") and not hasattr(cls, "streaming")):
         raise StrategyError(f"strategy {name!r} must declare `needs` (and `streaming`, if it decodes)")
-    return cls
+    return cast(type[AnyStrategy], cls)
 
 
 def build(name: str, options: Mapping[str, Any], *, param: str = "alignment") -> AnyStrategy:
@@ -82,3 +82,15 @@ def build(name: str, options: Mapping[str, Any], *, param: str = "alignment") ->
 @cache
 def _adapter(cls: type[AnyStrategy]) -> TypeAdapter[AnyStrategy]:
     return TypeAdapter(cls)
+
+
+def describe_options() -> dict[str, dict[str, Any]]:
+    """Every strategy's kind and options: type and default, as JSON Schema has them."""
+    described: dict[str, dict[str, Any]] = {}
+    for name in names():
+        cls = strategy_class(name)
+        schema = _adapter(cls).json_schema()
+        kind = "decoding" if hasattr(cls, "stream") else "context"
+        about = (cls.__doc__ or "").strip().split("\n")[0]
+        described[name] = {"kind": kind, "about": about, "options": schema.get("properties", {})}
+    return described

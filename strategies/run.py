@@ -14,6 +14,9 @@ from heedful.strategies.trace import Trace
 from heedful.strategies.types import Context, Event
 
 
+Streaming = Literal["stream", "sentence", "buffer"]
+
+
 @dataclass(frozen=True, slots=True)
 class Resources:
     """What all requests share: the prompt library, and the stores and embedder of retrieval."""
@@ -71,6 +74,6 @@ class DecodingStrategy(Strategy, Protocol):
     when the answer is settled.
     """
 
-    streaming: ClassVar[Literal["stream", "sentence", "buffer"]]
+    streaming: ClassVar[Streaming]
 
     def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]: ...

@@ -17,7 +17,7 @@ _ANSWER_PARAMS = frozenset(
     "n tools tool_choice parallel_tool_calls functions function_call response_format structured_outputs "
     "logprobs top_logprobs prompt_logprobs stop stop_token_ids include_stop_str_in_output max_tokens "
     "max_completion_tokens min_tokens stream_options echo continue_final_message add_generation_prompt "
-    "logit_bias prediction modalities audio return_token_ids".split()
+    "logit_bias prediction modalities audio return_token_ids request_id".split()
 )
 
 

@@ -1,0 +1,1 @@
+"""The HTTP side: endpoints, wire formats, engines, configuration and the command line."""

@@ -1,0 +1,122 @@
+"""The ASGI application: which path is answered by which handler."""
+
+from __future__ import annotations
+
+import hmac
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from heedful.server import completions
+from heedful.server.http import endpoint, error_response, json_response
+from heedful.server.service import Service
+from heedful.strategies import HeedfulError, NotFound, RequestError
+from heedful.strategies.registry import describe_options
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application over engines that are already running."""
+    config = service.config
+    app = FastAPI(title="heedful", version=version("heedful"), docs_url=None, redoc_url=None)
+    app.state.service = service
+    # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
+    for path, method, handler in (
+        ("/v1/chat/completions", "POST", completions.chat),
+        ("/v1/completions", "POST", completions.completions),
+        ("/v1/models", "GET", _models),
+        ("/v1/models/{model:path}", "GET", _model),
+        ("/v1/alignment", "GET", _alignment),
+        ("/health", "GET", _health),
+        ("/metrics", "GET", _metrics),
+        ("/version", "GET", _version),
+    ):
+        app.add_route(path, endpoint(handler), methods=[method])
+    app.add_exception_handler(HTTPException, _http_error)
+    if key := config.api_key():
+        app.add_middleware(_RequireKey, key=key)
+    if config.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=config.cors_origins, allow_methods=["*"], allow_headers=["*"]
+        )
+    return app
+
+
+async def _models(request: Request) -> Response:
+    """GET /v1/models"""
+    service: Service = request.app.state.service
+    return json_response({"object": "list", "data": service.models()})
+
+
+async def _model(request: Request) -> Response:
+    """GET /v1/models/NAME"""
+    service: Service = request.app.state.service
+    name = request.path_params["model"]
+    known = {entry["id"]: entry for entry in service.models()}
+    if name not in known:
+        raise NotFound.among("model", name, known, param="model", code="model_not_found")
+    return json_response(known[name])
+
+
+async def _alignment(request: Request) -> Response:
+    """GET /v1/alignment: what can be asked for, with every strategy's options."""
+    service: Service = request.app.state.service
+    named = {name: service.alignments.resolve(name).steps for name in service.alignments.names()}
+    return json_response(
+        {"default": service.alignments.default.name, "alignments": named, "strategies": describe_options()}
+    )
+
+
+async def _health(request: Request) -> Response:
+    """GET /health: 200 while requests can be answered."""
+    service: Service = request.app.state.service
+    running = sum(getattr(engine, "running", 0) for engine in service.engines.values())
+    if service.failed:
+        return json_response({"status": "failed", "reason": service.failed, "running": running}, 503)
+    return json_response({"status": "ok", "running": running})
+
+
+async def _metrics(request: Request) -> Response:
+    """GET /metrics: Prometheus, vLLM's own figures included."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _version(request: Request) -> Response:
+    """GET /version"""
+    return json_response({"version": version("heedful")})
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """Unknown paths and methods, in OpenAI's shape too."""
+    assert isinstance(error, HTTPException)
+    told: HeedfulError = RequestError(
+        f"{request.method} {request.url.path}: {error.detail}", status=error.status_code
+    )
+    return error_response(told)
+
+
+class _RequireKey:
+    """Lets a request under /v1 in only with the right bearer token."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app, self._key = app, f"Bearer {key}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1") and scope["method"] != "OPTIONS":
+            given = Headers(scope=scope).get("authorization", "").encode()
+            if not hmac.compare_digest(given, self._key):
+                error = RequestError(
+                    "this server wants an API key: Authorization: Bearer KEY",
+                    status=401,
+                    type="authentication_error",
+                    code="invalid_api_key",
+                )
+                await error_response(error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

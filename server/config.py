@@ -1,0 +1,83 @@
+"""heedful.yaml and the command line, as one typed value."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+StepConfig = str | dict[str, dict[str, Any] | None]
+"""A step of an alignment: a name, or a strategy's name with its options."""
+
+
+class ConfigError(Exception):
+    """A configuration that can't be used; the message names file and field."""
+
+
+class Config(BaseModel):
+    """Everything the server can be told. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    """A bundled name, a local folder or a Hugging Face id, run in this process by vLLM."""
+    served_name: str | None = None
+    """The name clients use; default: the bundled name, the folder's name or the id."""
+    engine: dict[str, Any] = Field(default_factory=dict)
+    """vLLM engine arguments, as in `vllm serve`, with underscores or dashes."""
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    alignments: dict[str, str | list[StepConfig]] = Field(default_factory=dict)
+    """Named alignments: "a+b", or a list of steps."""
+    default_alignment: str = "direct"
+    """What a request gets that names no alignment."""
+    prompts: list[Path] = Field(default_factory=list)
+    """Folders of prompt files; later ones replace earlier ones and ours."""
+    request_timeout: Annotated[float, Field(gt=0)] = 600.0
+    """Seconds a request may take, hidden calls included."""
+    shutdown_grace: Annotated[int, Field(ge=0)] = 30
+    """Seconds that running streams get to finish after SIGTERM."""
+    max_body_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
+    api_key_env: str | None = None
+    """The environment variable with the key that clients must send as a bearer token; unset: no key."""
+    cors_origins: list[str] = Field(default_factory=list)
+    """Origins of web pages that may call the API from a browser."""
+
+    def api_key(self) -> str | None:
+        """The key that clients must send. Raises ConfigError where its variable is not set."""
+        if self.api_key_env is None:
+            return None
+        if not (key := os.environ.get(self.api_key_env)):
+            raise ConfigError(f"api_key_env: the environment variable {self.api_key_env} is not set")
+        return key
+
+
+def load(path: Path | None, overrides: dict[str, Any]) -> Config:
+    """The file's settings, then the command line's over them. Raises ConfigError."""
+    settings = _read(path) if path else {}
+    settings |= {key: value for key, value in overrides.items() if value is not None}
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigError(f"{path or 'command line'}: {problems}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: {error.problem}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: the file must be a mapping of settings")
+    # Paths in a file are relative to the file, wherever the server is started.
+    folders = settings.get("prompts")
+    if isinstance(folders, list):
+        settings["prompts"] = [path.parent / str(folder) for folder in folders]
+    return settings

@@ -1,0 +1,1 @@
+"""Engines: what runs the model behind the `heedful.strategies.Engine` protocol."""

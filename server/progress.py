@@ -1,0 +1,25 @@
+"""Progress bars in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Callable[[str, float], None]]:
+    """A bar that shows a step's name and the share done, 0 to 1. Nothing appears until the first report."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = None
+
+        def report(step: str, share: float) -> None:
+            nonlocal task
+            if task is None:
+                task = progress.add_task(title, total=1.0)
+            progress.update(task, completed=share, description=f"{title}: {step}")
+
+        yield report

@@ -1,0 +1,179 @@
+"""`heedful serve`: from a configuration to a listening server, and down again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import uvicorn
+import uvloop
+from rich.console import Console
+
+from heedful.prompts import Prompts
+from heedful.server import bundled
+from heedful.server.alignments import Alignments
+from heedful.server.app import create_app
+from heedful.server.config import Config, ConfigError
+from heedful.server.progress import bar
+from heedful.server.service import Service
+from heedful.strategies import Engine, Resources
+
+console = Console(stderr=True)
+# Seconds between looks at an engine's health, and for clients to see a failure before the process goes.
+_WATCH, _FAREWELL = 0.5, 3.0
+
+
+def run(config: Config, engine_options: list[str]) -> int:
+    """Serves until SIGTERM or SIGINT (returns 0) or until an engine dies (returns 1).
+
+    Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
+    """
+    resources = Resources(prompts=Prompts(*config.prompts))
+    alignments = Alignments(config, resources)
+    config.api_key()
+    if config.model is None:
+        raise ConfigError("model: name one (a bundled name, a folder or a Hugging Face id)")
+    with _bind(config) as listener:
+        # Until uvicorn takes over, a signal ends the start at once.
+        signal.signal(signal.SIGTERM, _stop_start)
+        status: int = uvloop.run(_serve(config, alignments, engine_options, listener))
+        return status
+
+
+async def _serve(
+    config: Config, alignments: Alignments, engine_options: list[str], listener: socket.socket
+) -> int:
+    async with AsyncExitStack() as stack:
+        engines = [await _start_vllm(config, engine_options, stack)]
+        service = Service(config, {engine.model: engine for engine in engines}, alignments)
+        server = Server(create_app(service), config, lambda: _announce(service, listener))
+        # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        watch = asyncio.create_task(_watch(service, server))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            watch.cancel()
+        if service.failed:
+            console.print(f"[red]stopped:[/] {service.failed}")
+        return 1 if service.failed else 0
+
+
+class Server(uvicorn.Server):
+    """uvicorn with our settings, which says when it is listening."""
+
+    def __init__(self, app: Any, config: Config, announce: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                access_log=False,
+                http="httptools",
+                timeout_graceful_shutdown=config.shutdown_grace,
+                timeout_keep_alive=65,
+                server_header=False,
+            )
+        )
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
+
+
+async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack) -> Engine:
+    assert config.model is not None
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # Python's helper process warns about shared memory that vLLM's workers leave to the system to clean up.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
+    try:
+        from heedful.server.engines import vllm
+    except ImportError as error:
+        raise ConfigError(
+            f"model: running a model here needs vLLM, which is not installed: {error}"
+        ) from error
+    path, name = model_path(config)
+    args = vllm.engine_arguments(path, name, [*engine_flags(config.engine), *options])
+    with console.status(f"loading {name} …"):
+        engine = await stack.enter_async_context(vllm.start(args))
+    with console.status("warming up …"):
+        await engine.warm_up()
+    return engine
+
+
+def model_path(config: Config) -> tuple[str, str]:
+    """What vLLM loads, and the name clients use. Prepares a bundled model, with a progress bar."""
+    model = config.model or ""
+    if model in bundled.MODELS:
+        with bar(f"preparing {model}") as progress:
+            folder = bundled.prepare(bundled.MODELS[model], progress)
+        return str(folder), config.served_name or model
+    name = os.path.basename(os.path.normpath(model)) if os.path.isdir(model) else model
+    return model, config.served_name or name
+
+
+def engine_flags(engine: dict[str, Any]) -> list[str]:
+    """The `engine:` section as vLLM's command line: `max_model_len: 4096` → `--max-model-len 4096`."""
+    import msgspec
+
+    flags: list[str] = []
+    for key, value in engine.items():
+        flag = key.replace("_", "-")
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            flags += [f"--{flag}", *map(str, value)]
+        elif isinstance(value, dict):
+            flags += [f"--{flag}", msgspec.json.encode(value).decode()]
+        else:
+            flags += [f"--{flag}", str(value)]
+    return flags
+
+
+async def _watch(service: Service, server: uvicorn.Server) -> None:
+    """Notices the death of an engine: /health turns bad and requests get 503, then the process ends."""
+    while not service.failed:
+        await asyncio.sleep(_WATCH)
+        for name, engine in service.engines.items():
+            if getattr(engine, "dead", False):
+                service.failed = f"the engine of {name} has died; this server is going down to be restarted"
+    console.print(f"[red]{service.failed}[/]")
+    await asyncio.sleep(_FAREWELL)
+    server.should_exit = True
+
+
+def _bind(config: Config) -> socket.socket:
+    """Takes the port before the model is loaded, so that a port in use is known at once."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        raise ConfigError(f"can't listen on {config.host}:{config.port}: {error.strerror}") from error
+    return listener
+
+
+def _announce(service: Service, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    console.print(f"[green]heedful is listening[/] on [bold]{url}/v1[/]")
+    default = service.alignments.default.name
+    for name, engine in service.engines.items():
+        console.print(f"  model [bold]{name}[/] ({', '.join(engine.capabilities.names)})")
+    console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
+
+
+def _stop_start(*_: object) -> None:
+    sys.exit(0)

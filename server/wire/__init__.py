@@ -1,0 +1,1 @@
+"""Wire formats: events to bytes, one file per API."""
