@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -43,7 +44,9 @@ def run(config: Config, engine_options: list[str]) -> int:
         # Until uvicorn takes over, a signal ends the start at once.
         signal.signal(signal.SIGTERM, _stop_start)
         status: int = uvloop.run(_serve(config, alignments, engine_options, listener))
-        return status
+    # vLLM's engine cleans up when it is collected, which fails with noise once the interpreter is half gone.
+    gc.collect()
+    return status
 
 
 async def _serve(
@@ -92,8 +95,11 @@ async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack)
     assert config.model is not None
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # Python's helper process warns about shared memory that vLLM's workers leave to the system to clean up.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
+    # For vLLM's processes: of shared memory that the system cleans up, and of a rename inside torch.
+    os.environ.setdefault(
+        "PYTHONWARNINGS",
+        "ignore::UserWarning:multiprocessing.resource_tracker,ignore::FutureWarning:vllm.triton_utils.dispatcher",
+    )
     try:
         from heedful.server.engines import vllm
     except ImportError as error:

@@ -13,7 +13,6 @@ from heedful.strategies.meter import MeteredEngine
 from heedful.strategies.trace import Trace
 from heedful.strategies.types import Context, Event
 
-
 Streaming = Literal["stream", "sentence", "buffer"]
 
 

@@ -23,6 +23,7 @@ from heedful.strategies import (
     Chunk,
     Continuation,
     EngineError,
+    EngineUnavailable,
     Event,
     Extension,
     Finish,
@@ -40,6 +41,7 @@ _TEMPLATE_FIELDS = ("chat_template", "chat_template_kwargs")
 _STREAM_USAGE = {"stream_options": {"include_usage": True}}
 # Tokenizing a text longer than this (in characters) would hold up the event loop for milliseconds.
 _LONG_TEXT = 8_000
+DEAD = "the engine has died; this server is going down to be restarted"
 # Prompt lengths run before serving starts: the first prefill of a new shape sets up kernels, seconds each.
 _WARM_LENGTHS = (1, 16, 64, 256, 1024, 2048)
 
@@ -216,6 +218,8 @@ class VllmEngine:
             async for line in lines:
                 data = line[6:-2]  # between "data: " and the blank line
                 if data.startswith('{"error"'):
+                    if self.dead:
+                        raise EngineUnavailable(DEAD)
                     raise vllm_errors.from_object(msgspec.json.decode(data)["error"])
                 if (
                     '"choices":[]' in data

@@ -28,7 +28,7 @@ def from_exception(error: Exception) -> HeedfulError:
         message, param = str(error.args[0]), error.parameter
         return from_object({"message": sanitize_message(message), "param": param, "code": 400})
     if isinstance(error, EngineDeadError):
-        return EngineUnavailable("the engine has died; the server is going down to be restarted")
+        return EngineUnavailable("the engine has died; this server is going down to be restarted")
     return from_response(create_error_response(error))
 
 

@@ -1,0 +1,36 @@
+# make demo: install, start a server on the bundled model, ask it something under several alignments.
+# make test: the tests, from the same fresh state.    make check: lint, types and tests, as CI runs them.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+MODEL ?= smollm2-135m-instruct
+
+.PHONY: install demo serve test check lint types clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml .install/install.sh .install/cpu.txt
+	.install/install.sh $(VENV) $(PYTHON)
+	touch $@
+
+demo: install
+	$(BIN)/heedful demo --model $(MODEL)
+
+serve: install
+	$(BIN)/heedful serve $(MODEL)
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

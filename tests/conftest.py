@@ -1,0 +1,125 @@
+"""Servers for the tests: one with scripted engines in this process, and real ones with the bundled models."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from openai import OpenAI
+
+from heedful.prompts import Prompts
+from heedful.server.alignments import Alignments
+from heedful.server.app import create_app
+from heedful.server.config import Config
+from heedful.server.service import Service
+from heedful.strategies import Engine, Resources
+from heedful.strategies.scripted import ScriptedEngine
+
+START_LIMIT = 240  # seconds; a model is loaded in 40 on two quiet cores
+
+
+@pytest.fixture(scope="session")
+def prompts() -> Prompts:
+    return Prompts()
+
+
+@pytest.fixture(scope="session")
+def resources(prompts: Prompts) -> Resources:
+    return Resources(prompts=prompts)
+
+
+@contextmanager
+def serving(*engines: Engine, config: Config | None = None) -> Iterator[str]:
+    """A real HTTP server over the given engines, in a thread; yields its address."""
+    config = config or Config()
+    alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts)))
+    app = create_app(Service(config, {e.model: e for e in engines}, alignments))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http="httptools"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        _wait_until(lambda: _healthy(url), thread.is_alive)
+        try:
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join(30)
+
+
+def client(url: str) -> OpenAI:
+    return OpenAI(base_url=f"{url}/v1", api_key="test", max_retries=0, timeout=120)
+
+
+@contextmanager
+def heedful_serve(*arguments: str, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """`heedful serve ARGUMENTS` as a process of its own; yields its address once it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "heedful.server", "serve", *arguments, "--port", str(port)]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "COLUMNS": "200"})
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until(lambda: _healthy(url), lambda: process.poll() is None, lambda: log.read_text())
+        yield url, process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _wait_until(
+    ready: Callable[[], bool], alive: Callable[[], bool], tell: Callable[[], str] = lambda: ""
+) -> None:
+    until = time.monotonic() + START_LIMIT
+    while not ready():
+        assert alive(), f"the server ended before it was ready:\n{tell()}"
+        assert time.monotonic() < until, f"the server was not ready in time:\n{tell()}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bundled chat model, with a tool parser, as a user would serve it."""
+    log = tmp_path_factory.mktemp("chat") / "server.log"
+    options = ("--max-model-len", "4096", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    with heedful_serve("smollm2-135m-instruct", *options, log=log) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def base_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bundled base model."""
+    log = tmp_path_factory.mktemp("base") / "server.log"
+    with heedful_serve("gemma-3-270m", "--max-model-len", "4096", log=log) as (url, _):
+        yield url
+
+
+@pytest.fixture
+def scripted() -> ScriptedEngine:
+    return ScriptedEngine(lambda call: ["Hello", ", ", "world", "."])
+
+
+@pytest.fixture
+def scripted_server(scripted: ScriptedEngine) -> Iterator[str]:
+    with serving(scripted) as url:
+        yield url
