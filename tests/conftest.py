@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -40,7 +40,7 @@ def resources(prompts: Prompts) -> Resources:
 
 
 @contextmanager
-def serving(*engines: Engine, config: Config | None = None) -> Iterator[str]:
+def _serving(*engines: Engine, config: Config | None = None) -> Iterator[str]:
     """A real HTTP server over the given engines, in a thread; yields its address."""
     config = config or Config()
     alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts)))
@@ -58,12 +58,12 @@ def serving(*engines: Engine, config: Config | None = None) -> Iterator[str]:
             thread.join(30)
 
 
-def client(url: str) -> OpenAI:
+def _client(url: str) -> OpenAI:
     return OpenAI(base_url=f"{url}/v1", api_key="test", max_retries=0, timeout=120)
 
 
 @contextmanager
-def heedful_serve(*arguments: str, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def _heedful_serve(*arguments: str, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`heedful serve ARGUMENTS` as a process of its own; yields its address once it is ready."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -98,11 +98,29 @@ def _wait_until(
 
 
 @pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[str]]:
+    """`with serving(engine, ..., config=Config(...)) as url`"""
+    return _serving
+
+
+@pytest.fixture(scope="session")
+def heedful_serve() -> Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]]:
+    """`with heedful_serve("smollm2-135m-instruct", ..., log=path) as (url, process)`"""
+    return _heedful_serve
+
+
+@pytest.fixture(scope="session")
+def client() -> Callable[[str], OpenAI]:
+    """`client(url)`: the official client against a server."""
+    return _client
+
+
+@pytest.fixture(scope="session")
 def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bundled chat model, with a tool parser, as a user would serve it."""
     log = tmp_path_factory.mktemp("chat") / "server.log"
     options = ("--max-model-len", "4096", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    with heedful_serve("smollm2-135m-instruct", *options, log=log) as (url, _):
+    with _heedful_serve("smollm2-135m-instruct", *options, log=log) as (url, _):
         yield url
 
 
@@ -110,7 +128,7 @@ def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def base_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bundled base model."""
     log = tmp_path_factory.mktemp("base") / "server.log"
-    with heedful_serve("gemma-3-270m", "--max-model-len", "4096", log=log) as (url, _):
+    with _heedful_serve("gemma-3-270m", "--max-model-len", "4096", log=log) as (url, _):
         yield url
 
 
@@ -121,5 +139,5 @@ def scripted() -> ScriptedEngine:
 
 @pytest.fixture
 def scripted_server(scripted: ScriptedEngine) -> Iterator[str]:
-    with serving(scripted) as url:
+    with _serving(scripted) as url:
         yield url
