@@ -179,6 +179,7 @@ def _join(model: Bundled, parts: list[Path], scratch: Path, progress: Progress) 
 
 
 def _convert(gguf: Path, folder: Path, progress: Progress) -> None:
+    os.environ.setdefault("TQDM_DISABLE", "1")  # ours is the one progress bar
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

@@ -93,9 +93,11 @@ class Server(uvicorn.Server):
 
 async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack) -> Engine:
     assert config.model is not None
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # For vLLM's processes: of shared memory that the system cleans up, and of a rename inside torch.
+    # Set before vLLM is imported and inherited by its processes. Whoever sets them otherwise is obeyed.
+    quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    for variable, value in {**quiet, "VLLM_NO_USAGE_STATS": "1"}.items():
+        os.environ.setdefault(variable, value)
+    # Warnings of shared memory that the system cleans up, and of a rename inside torch.
     os.environ.setdefault(
         "PYTHONWARNINGS",
         "ignore::UserWarning:multiprocessing.resource_tracker,ignore::FutureWarning:vllm.triton_utils.dispatcher",

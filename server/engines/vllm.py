@@ -84,7 +84,11 @@ async def start(args: Namespace) -> AsyncIterator[VllmEngine]:
         # Our raw prompts travel as templates; those of clients are still refused below.
         args.trust_request_chat_template = True
         await init_app_state(client, state, args, tasks)
-        yield VllmEngine(client, state, args, trusts_templates=trusts_templates)
+        engine = VllmEngine(client, state, args, trusts_templates=trusts_templates)
+        try:
+            yield engine
+        finally:
+            engine.release()
 
 
 class VllmEngine:
@@ -128,6 +132,10 @@ class VllmEngine:
         prompts = ([6 + i] * 24 for i in range(width))
         await asyncio.gather(*(self.extend(Extension(p, max_tokens=4, logprobs=1)) for p in prompts))
         await self._client.reset_prefix_cache()
+
+    def release(self) -> None:
+        """Lets go of vLLM's objects: left to the interpreter's end, their clean-up fails with noise."""
+        del self._client, self._serving_chat, self._serving_completion
 
     def _find_end_tokens(self) -> frozenset[int]:
         config = self._client.model_config.try_get_generation_config()

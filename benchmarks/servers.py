@@ -1,0 +1,104 @@
+"""Starts what is measured: heedful and vLLM's own server, on this machine, with the same engine options."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+from heedful.server import bundled
+
+# What heedful sets for itself on a CPU, so that both engines run alike.
+ALIKE = {"VLLM_CPU_KVCACHE_SPACE": "2", "TORCH_COMPILE_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+_START_LIMIT = 400
+
+
+def machine() -> dict[str, Any]:
+    """Where and when: goes into every result file."""
+    cpu = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    return {
+        "date": date.today().isoformat(),
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            return file.readlines()
+    except OSError:
+        return []
+
+
+@contextmanager
+def heedful(model: str, *options: str) -> Iterator[str]:
+    """`heedful serve`; yields its address."""
+    port = _free_port()
+    command = [sys.executable, "-m", "heedful.server", "serve", model, "--port", str(port), *options]
+    with _running(command, f"http://127.0.0.1:{port}") as url:
+        yield url
+
+
+@contextmanager
+def vllm(model: str, *options: str) -> Iterator[str]:
+    """vLLM's own OpenAI server on the same model folder; yields its address."""
+    port = _free_port()
+    folder = str(bundled.prepare(bundled.MODELS[model]))
+    module = "vllm.entrypoints.openai.api_server"
+    command = [
+        sys.executable,
+        "-m",
+        module,
+        "--model",
+        folder,
+        "--served-model-name",
+        model,
+        "--port",
+        str(port),
+    ]
+    command += ["--host", "127.0.0.1", "--enforce-eager", "--disable-uvicorn-access-log", *options]
+    with _running(command, f"http://127.0.0.1:{port}") as url:
+        yield url
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _running(command: list[str], url: str) -> Iterator[str]:
+    process = subprocess.Popen(command, env={**os.environ, **ALIKE}, stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + _START_LIMIT
+        while not _healthy(url):
+            if process.poll() is not None or time.monotonic() > until:
+                raise SystemExit(f"did not start: {' '.join(command)}")
+            time.sleep(0.3)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
