@@ -1,0 +1,92 @@
+"""What every registered strategy promises, whatever it does."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from typing import Any
+
+import pytest
+
+from heedful.strategies import Call, ChatRequest, Chunk, Event, Finish, Plan, Resources, Run
+from heedful.strategies.registry import describe_options, names
+from heedful.strategies.scripted import ScriptedEngine
+
+MESSAGES: list[dict[str, Any]] = [
+    {"role": "system", "content": "You work for a library."},
+    {"role": "user", "content": "Which book shall I read?"},
+]
+
+
+def _request(stream: bool = True) -> ChatRequest:
+    return ChatRequest("scripted", tuple(copy.deepcopy(MESSAGES)), {"temperature": 0.5}, stream)
+
+
+async def _events(plan: Plan, engine: ScriptedEngine, resources: Resources) -> list[Event]:
+    return [event async for event in plan.stream(_request(), Run(engine, resources))]
+
+
+@pytest.mark.parametrize("name", names())
+async def test_ends_with_one_finish(name: str, resources: Resources) -> None:
+    events = await _events(Plan.of(name, [(name, {})], resources), ScriptedEngine(), resources)
+    assert [isinstance(e, Finish) for e in events] == [False] * (len(events) - 1) + [True]
+    text = "".join(e.text() for e in events if isinstance(e, Chunk))
+    assert text == "ok"
+
+
+@pytest.mark.parametrize("name", names())
+async def test_leaves_the_clients_request_alone(name: str, resources: Resources) -> None:
+    request = _request()
+    plan = Plan.of(name, [(name, {})], resources)
+    async for _ in plan.stream(request, Run(ScriptedEngine(), resources)):
+        pass
+    assert request == _request()
+
+
+@pytest.mark.parametrize("name", names())
+async def test_cancellation_reaches_the_engine(name: str, resources: Resources) -> None:
+    asked = asyncio.Event()
+
+    async def never(call: Call) -> str:
+        asked.set()
+        await asyncio.get_running_loop().create_future()
+        return ""
+
+    engine = ScriptedEngine(never)
+    plan = Plan.of(name, [(name, {})], resources)
+    task = asyncio.create_task(_events(plan, engine, resources))
+    await asked.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (engine.running, engine.aborted) == (0, 1)
+
+
+@pytest.mark.parametrize("name", names())
+async def test_closing_the_stream_early_stops_the_engine(name: str, resources: Resources) -> None:
+    engine = ScriptedEngine(lambda call: ["one", " two", " three"])
+    stream = Plan.of(name, [(name, {})], resources).stream(_request(), Run(engine, resources))
+    await anext(stream)
+    await stream.aclose()
+    assert engine.running == 0
+
+
+@pytest.mark.parametrize("name", names())
+async def test_counts_every_call_of_the_engine(name: str, resources: Resources) -> None:
+    engine = ScriptedEngine()
+    run = Run(engine, resources)
+    events = [e async for e in Plan.of(name, [(name, {})], resources).stream(_request(), run)]
+    assert run.ledger.calls == len(engine.calls) + len(engine.extensions)
+    finish = events[-1]
+    assert isinstance(finish, Finish)
+    stages = run.ledger.stages.values()
+    assert finish.usage.prompt_tokens == sum(s.prompt_tokens for s in stages)
+    assert finish.usage.completion_tokens == sum(s.completion_tokens for s in stages)
+
+
+def test_describes_its_options() -> None:
+    for name, about in describe_options().items():
+        assert about["kind"] in ("context", "decoding"), name
+        assert about["about"], f"{name} has no docstring"
+        for option, schema in about["options"].items():
+            assert "default" in schema, f"{name}.{option} has no default"
