@@ -19,6 +19,7 @@ import uvicorn
 from openai import OpenAI
 
 from heedful.prompts import Prompts
+from heedful.server import bundled
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
@@ -26,6 +27,7 @@ from heedful.server.service import Service
 from heedful.strategies import Engine, Resources
 from heedful.strategies.scripted import ScriptedEngine
 
+CHAT_MODEL = "smollm2-135m-instruct"
 START_LIMIT = 240  # seconds; a model is loaded in 40 on two quiet cores
 
 
@@ -65,11 +67,20 @@ def _client(url: str) -> OpenAI:
 @contextmanager
 def _heedful_serve(*arguments: str, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`heedful serve ARGUMENTS` as a process of its own; yields its address once it is ready."""
+    with _process([sys.executable, "-m", "heedful.server", "serve", *arguments], log) as running:
+        yield running
+
+
+@contextmanager
+def _process(
+    command: list[str], log: Path, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server on a free port of its own, ended by SIGTERM; its messages go to `log`."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "heedful.server", "serve", *arguments, "--port", str(port)]
+    env = {**os.environ, "COLUMNS": "200", **environment}
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "COLUMNS": "200"})
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=out, stderr=out, env=env)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until(lambda: _healthy(url), lambda: process.poll() is None, lambda: log.read_text())
@@ -115,12 +126,26 @@ def client() -> Callable[[str], OpenAI]:
     return _client
 
 
+CHAT_OPTIONS = ("--max-model-len", "4096", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+
+
 @pytest.fixture(scope="session")
 def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bundled chat model, with a tool parser, as a user would serve it."""
     log = tmp_path_factory.mktemp("chat") / "server.log"
-    options = ("--max-model-len", "4096", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    with _heedful_serve("smollm2-135m-instruct", *options, log=log) as (url, _):
+    with _heedful_serve(CHAT_MODEL, *CHAT_OPTIONS, log=log) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """vLLM's own OpenAI server on the same model with the same options: what ours is compared with."""
+    folder = str(bundled.prepare(bundled.MODELS[CHAT_MODEL]))
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
+    command += ["--model", folder, "--served-model-name", CHAT_MODEL, "--enforce-eager", *CHAT_OPTIONS]
+    # What heedful sets for itself on a CPU.
+    alike = {"VLLM_CPU_KVCACHE_SPACE": "2", "TORCH_COMPILE_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    with _process(command, tmp_path_factory.mktemp("vllm") / "server.log", **alike) as (url, _):
         yield url
 
 

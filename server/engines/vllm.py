@@ -51,6 +51,8 @@ def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Na
 
     Exits with vLLM's usage message for an unknown option, as any command line does.
     """
+    # A client's four (OpenAI's limit) and those of a raw prompt; read when vLLM is imported.
+    os.environ.setdefault("VLLM_MAX_STOP_STRINGS", "16")
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.platforms import current_platform
     from vllm.utils.argparse_utils import FlexibleArgumentParser

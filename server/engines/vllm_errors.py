@@ -50,8 +50,13 @@ def from_object(error: dict[str, Any]) -> HeedfulError:
 
 
 def _from_validation(error: ValidationError) -> RequestError:
-    """The first problem, by field: a client mends one at a time, and unions repeat one problem many times."""
-    first = error.errors(include_url=False, include_input=False)[0]
+    """The first problem, by field: a client mends one at a time.
+
+    A union reports every branch; the one that took the value's type and then refused it says what is wrong.
+    """
+    problems = error.errors(include_url=False, include_input=False)
+    same = [p for p in problems if p["loc"][:1] == problems[0]["loc"][:1]]
+    first = next((p for p in same if not p["type"].endswith("_type")), same[0])
     cause = first.get("ctx", {}).get("error")
     param = getattr(cause, "parameter", None) or _field(first["loc"])
     message = str(first["msg"]).removeprefix("Value error, ")
