@@ -64,8 +64,6 @@ async def _serve(
             await server.serve(sockets=[listener])
         finally:
             watch.cancel()
-        if service.failed:
-            console.print(f"[red]stopped:[/] {service.failed}")
         return 1 if service.failed else 0
 
 
@@ -150,12 +148,11 @@ def engine_flags(engine: dict[str, Any]) -> list[str]:
 
 async def _watch(service: Service, server: uvicorn.Server) -> None:
     """Notices the death of an engine: /health turns bad and requests get 503, then the process ends."""
-    while not service.failed:
+    while True:
         await asyncio.sleep(_WATCH)
-        for name, engine in service.engines.items():
-            if getattr(engine, "dead", False):
-                service.failed = f"the engine of {name} has died; this server is going down to be restarted"
-    console.print(f"[red]{service.failed}[/]")
+        if failed := service.failed:
+            break
+    console.print(f"[red]{failed}[/]")
     await asyncio.sleep(_FAREWELL)
     server.should_exit = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from heedful.server import requests
@@ -15,16 +15,23 @@ from heedful.strategies import Engine, EngineUnavailable, Run
 
 @dataclass(slots=True)
 class Service:
-    """The server's state. `failed` names what went wrong for good, once something has."""
+    """The server's state."""
 
     config: Config
     engines: Mapping[str, Engine]
     alignments: Alignments
-    failed: str | None = field(default=None)
+
+    @property
+    def failed(self) -> str | None:
+        """What went wrong for good, once something has."""
+        for name, engine in self.engines.items():
+            if getattr(engine, "dead", False):
+                return f"the engine of {name} has died; this server is going down to be restarted"
+        return None
 
     def target(self, body: Mapping[str, Any], header: str | None) -> requests.Target:
-        if self.failed:
-            raise EngineUnavailable(self.failed)
+        if failed := self.failed:
+            raise EngineUnavailable(failed)
         return requests.target(body, header, self.engines, self.alignments)
 
     def run(self, target: requests.Target) -> Run:

@@ -14,7 +14,7 @@ from heedful.strategies.errors import (
     StrategyError,
 )
 from heedful.strategies.plan import Plan
-from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run
+from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run, Streaming
 from heedful.strategies.trace import Trace
 from heedful.strategies.types import (
     Call,
@@ -59,6 +59,7 @@ __all__ = [
     "RetrievalError",
     "Run",
     "StrategyError",
+    "Streaming",
     "Trace",
     "Usage",
     "ask",

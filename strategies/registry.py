@@ -85,10 +85,14 @@ def _adapter(cls: type[AnyStrategy]) -> TypeAdapter[AnyStrategy]:
 
 
 def describe_options() -> dict[str, dict[str, Any]]:
-    """Every strategy's kind and options: type and default, as JSON Schema has them."""
+    """Every strategy's kind and options: type and default, as JSON Schema has them; or why it can't be loaded."""
     described: dict[str, dict[str, Any]] = {}
     for name in names():
-        cls = strategy_class(name)
+        try:
+            cls = strategy_class(name)
+        except StrategyError as error:
+            described[name] = {"error": error.message}
+            continue
         schema = _adapter(cls).json_schema()
         kind = "decoding" if hasattr(cls, "stream") else "context"
         about = (cls.__doc__ or "").strip().split("\n")[0]

