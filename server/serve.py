@@ -23,7 +23,7 @@ from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
 from heedful.server.progress import bar
 from heedful.server.service import Service
-from heedful.strategies import Engine, Resources
+from heedful.strategies import Engine, HeedfulError, Resources
 
 console = Console(stderr=True)
 # Seconds between looks at an engine's health, and for clients to see a failure before the process goes.
@@ -107,9 +107,13 @@ async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack)
             f"model: running a model here needs vLLM, which is not installed: {error}"
         ) from error
     path, name = model_path(config)
-    args = vllm.engine_arguments(path, name, [*engine_flags(config.engine), *options])
-    with console.status(f"loading {name} …"):
-        engine = await stack.enter_async_context(vllm.start(args))
+    try:
+        args = vllm.engine_arguments(path, name, [*engine_flags(config.engine), *options])
+        with console.status(f"loading {name} …"):
+            engine = await stack.enter_async_context(vllm.start(args))
+    except (OSError, ValueError, RuntimeError, HeedfulError) as error:
+        # A wrong id, an option that does not fit the model, too little memory: vLLM's words, without its traceback.
+        raise ConfigError(f"model: vLLM can't serve {path!r}: {vllm.reason(error)}") from error
     with console.status("warming up …"):
         await engine.warm_up()
     return engine

@@ -65,6 +65,25 @@ def test_a_port_in_use_is_known_before_the_model_is_loaded() -> None:
     assert "Address already in use" in run.stderr
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["EMPTY"], "ensure the presence of a 'config.json'"),
+        (["smollm2-135m-instruct", "--max-model-len", "300000"], "max_model_len (300000) is greater than"),
+        (["smollm2-135m-instruct", "--max-model-lenn", "3"], "unrecognized arguments: --max-model-lenn"),
+    ],
+)
+def test_what_vllm_can_not_serve_is_told_without_a_traceback(
+    tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    arguments = [str(tmp_path) if a == "EMPTY" else a for a in arguments]
+    run = _heedful("serve", *arguments, "--port", "0")
+    assert run.returncode == 2
+    assert told in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_models_are_listed(tmp_path: Path) -> None:
     run = _heedful("models", HEEDFUL_HOME=str(tmp_path))
     assert run.returncode == 0

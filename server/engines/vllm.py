@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+from pydantic import ValidationError
 from starlette.datastructures import State
 
 from heedful.strategies import (
@@ -320,6 +321,13 @@ class VllmEngine:
         if final is None:
             raise EngineError("the engine ended a request without a result")
         return [_continuation(output, e) for output in final.outputs]
+
+
+def reason(error: Exception) -> str:
+    """Why the engine did not start, in a line or two. Its processes have written the details to stderr."""
+    if isinstance(error, ValidationError):
+        return "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in error.errors())
+    return str(error)
 
 
 def _told(error: Exception) -> HeedfulError:
