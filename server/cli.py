@@ -11,7 +11,7 @@ from rich.table import Table
 
 from heedful.prompts import PromptError
 from heedful.server import bundled
-from heedful.server.config import ConfigError, load
+from heedful.server.config import ConfigError, load, with_upstream
 from heedful.server.progress import bar
 
 app = typer.Typer(
@@ -38,6 +38,17 @@ def serve(
         str | None, typer.Argument(help="A bundled name, a local folder, or a Hugging Face id.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="heedful.yaml")] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="Stand before this OpenAI-compatible server: its URL, with /v1")
+    ] = None,
+    upstream_models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A model of --upstream; may be repeated [all that it lists]"),
+    ] = None,
+    upstream_key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with the key for --upstream [each client's own key]"),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [8000]; 0 takes a free one")] = None,
     default_alignment: Annotated[
@@ -51,6 +62,8 @@ def serve(
     """Serve MODEL. Any option not listed here goes to vLLM as it is (--max-model-len 4096, --dtype bfloat16, …)."""
     from heedful.server.serve import run
 
+    if upstream is None and (upstream_models or upstream_key_env):
+        _fail("--model and --upstream-key-env belong to --upstream; MODEL itself comes without a flag")
     overrides = {
         "model": model,
         "host": host,
@@ -59,7 +72,13 @@ def serve(
         "served_name": served_name,
         "prompts": prompts or None,
     }
-    raise typer.Exit(run(load(config, overrides), context.args))
+    settings = load(config, overrides)
+    if upstream is not None:
+        named = {"url": upstream, "models": upstream_models or [], "api_key_env": upstream_key_env}
+        settings = with_upstream(settings, named)
+    if settings.model is None and context.args:
+        _fail(f"no such option: {context.args[0]}")
+    raise typer.Exit(run(settings, context.args))
 
 
 @app.command()

@@ -17,7 +17,7 @@ import uvloop
 from rich.console import Console
 
 from heedful.prompts import Prompts
-from heedful.server import bundled
+from heedful.server import bundled, upstreams
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
@@ -38,8 +38,10 @@ def run(config: Config, engine_options: list[str]) -> int:
     resources = Resources(prompts=Prompts(*config.prompts))
     alignments = Alignments(config, resources)
     config.api_key()
-    if config.model is None:
-        raise ConfigError("model: name one (a bundled name, a folder or a Hugging Face id)")
+    if config.model is None and not config.upstreams:
+        raise ConfigError(
+            "model: name one (a bundled name, a folder or a Hugging Face id), or an upstream to stand before"
+        )
     with _bind(config) as listener:
         # Until uvicorn takes over, a signal ends the start at once.
         signal.signal(signal.SIGTERM, _stop_start)
@@ -53,8 +55,7 @@ async def _serve(
     config: Config, alignments: Alignments, engine_options: list[str], listener: socket.socket
 ) -> int:
     async with AsyncExitStack() as stack:
-        engines = [await _start_vllm(config, engine_options, stack)]
-        service = Service(config, {engine.model: engine for engine in engines}, alignments)
+        service = Service(config, await _engines(config, engine_options, stack), alignments)
         server = Server(create_app(service), config, lambda: _announce(service, listener))
         # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,6 +66,26 @@ async def _serve(
         finally:
             watch.cancel()
         return 1 if service.failed else 0
+
+
+async def _engines(config: Config, options: list[str], stack: AsyncExitStack) -> dict[str, Engine]:
+    """The upstreams' models and our own, by name. Upstreams come first: what is wrong there is known at once."""
+    try:
+        with console.status("asking the upstreams …"):
+            remote = await upstreams.start(config.upstreams, stack, client_keys=config.api_key_env is None)
+    except ValueError as error:
+        raise ConfigError(f"upstreams: {error}") from error
+    own = [await _start_vllm(config, options, stack)] if config.model is not None else []
+    engines: dict[str, Engine] = {}
+    for engine in (*own, *remote):
+        if engine.model in engines:
+            raise ConfigError(f"upstreams: two models are called {engine.model!r}; give one another name")
+        engines[engine.model] = engine
+    for model, others in config.fallbacks.items():
+        for name in (model, *others):
+            if name not in engines:
+                raise ConfigError(f"fallbacks.{model}: unknown model {name!r}; known: {', '.join(engines)}")
+    return engines
 
 
 class Server(uvicorn.Server):
@@ -180,7 +201,8 @@ def _announce(service: Service, listener: socket.socket) -> None:
     console.print(f"[green]heedful is listening[/] on [bold]{url}/v1[/]")
     default = service.alignments.default.name
     for name, engine in service.engines.items():
-        console.print(f"  model [bold]{name}[/] ({', '.join(engine.capabilities.names)})")
+        note = f"; {note}" if (note := getattr(engine, "note", "")) else ""
+        console.print(f"  model [bold]{name}[/] ({', '.join(engine.capabilities.names)}{note})")
     console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
 
 
