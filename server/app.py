@@ -102,15 +102,18 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 class _RequireKey:
-    """Lets a request under /v1 in only with the right bearer token."""
+    """Lets a request under /v1 in only with the right key, as a bearer token or as `x-api-key`."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app, self._key = app, f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/v1") and scope["method"] != "OPTIONS":
-            given = Headers(scope=scope).get("authorization", "").encode()
-            if not hmac.compare_digest(given, self._key):
+            headers = Headers(scope=scope)
+            given = (
+                headers.get("authorization") or f"Bearer {headers.get('x-api-key', '')}"
+            )  # the other is Anthropic's
+            if not hmac.compare_digest(given.encode(), self._key):
                 error = RequestError(
                     "this server wants an API key: Authorization: Bearer KEY",
                     status=401,

@@ -142,7 +142,7 @@ class _Stream(_Large):
         if rest.rstrip().endswith(_END):
             return rest.rstrip() + b"\n\n"
         raise EngineError(
-            f"upstream {self._engine.upstream.host} ended its stream before [DONE]",
+            f"upstream {self._engine.upstream.host} broke off its stream",
             status=502,
             code="upstream_broken",
         )

@@ -116,8 +116,11 @@ class OpenAIEngine:
                     usage = last.get("usage") or usage
                     if last.get("choices"):
                         yield self._chunk(last, raw_prompt)
+        if b"[DONE]" in parser.feed(b"\n\n"):  # without its blank line
+            yield _finish(last, usage)
+            return
         raise EngineError(
-            f"upstream {self.upstream.host} ended its stream before [DONE]",
+            f"upstream {self.upstream.host} broke off its stream",
             status=502,
             code="upstream_broken",
         )
