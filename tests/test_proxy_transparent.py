@@ -8,7 +8,18 @@ from typing import Any
 import httpx
 import pytest
 from openai import OpenAI
-from upstream_fixtures import DONE, Gate, Proxy, Reply, ScriptedUpstream, before, chunk, completion, streamed
+from upstream_fixtures import (
+    DONE,
+    LIMIT,
+    Gate,
+    Proxy,
+    Reply,
+    ScriptedUpstream,
+    before,
+    chunk,
+    completion,
+    streamed,
+)
 
 from heedful.server.config import Config
 
