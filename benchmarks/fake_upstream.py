@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from typing import cast
 
 import uvloop
 
@@ -60,8 +61,7 @@ class FakeUpstream(asyncio.Protocol):
     """One connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport, self._buffer = transport, b""
+        self._transport, self._buffer = cast(asyncio.Transport, transport), b""
         self._drip: asyncio.Task[None] | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import time
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -27,8 +28,7 @@ class Connection(asyncio.Protocol):
     # -- asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._ask()
 
     def data_received(self, data: bytes) -> None:
@@ -89,7 +89,7 @@ class Load:
 
     def __init__(self, url: str, body: bytes, *, seconds: float, warm_up: float, rounds: int | None) -> None:
         parts = urlsplit(url)
-        self.host, self.port = parts.hostname, parts.port
+        self.host, self.port = parts.hostname or "", parts.port or 80
         self.streams = b'"stream":true' in body or b'"stream": true' in body
         self.request = (
             f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"

@@ -20,7 +20,7 @@ class RemoteTokens:
         self._headers: Mapping[str, str] | None = None
         self.end_tokens = end_tokens
 
-    def bound(self, headers: Mapping[str, str]) -> Self:
+    def bound(self, headers: Mapping[str, str] | None) -> Self:
         mine = copy.copy(self)
         mine._headers = headers
         return mine
