@@ -14,9 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heedful.server import completions
+from heedful.server import completions, embeddings, messages, responses
 from heedful.server.http import endpoint, error_response, json_response
 from heedful.server.service import Service
+from heedful.server.wire.messages import error_response as anthropic_error
 from heedful.strategies import HeedfulError, NotFound, RequestError
 from heedful.strategies.registry import describe_options
 
@@ -30,6 +31,8 @@ def create_app(service: Service) -> FastAPI:
     for path, method, handler in (
         ("/v1/chat/completions", "POST", completions.chat),
         ("/v1/completions", "POST", completions.completions),
+        ("/v1/responses", "POST", responses.responses),
+        ("/v1/embeddings", "POST", embeddings.embeddings),
         ("/v1/models", "GET", _models),
         ("/v1/models/{model:path}", "GET", _model),
         ("/v1/alignment", "GET", _alignment),
@@ -38,6 +41,7 @@ def create_app(service: Service) -> FastAPI:
         ("/version", "GET", _version),
     ):
         app.add_route(path, endpoint(handler), methods=[method])
+    app.add_route("/v1/messages", endpoint(messages.messages, anthropic_error), methods=["POST"])
     app.add_exception_handler(HTTPException, _http_error)
     if key := config.api_key():
         app.add_middleware(_RequireKey, key=key)
@@ -120,6 +124,7 @@ class _RequireKey:
                     type="authentication_error",
                     code="invalid_api_key",
                 )
-                await error_response(error)(scope, receive, send)
+                shaped = anthropic_error if scope["path"] == "/v1/messages" else error_response
+                await shaped(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -40,8 +40,8 @@ def told(error: Exception) -> HeedfulError:
     return HeedfulError("internal error; the server's log has the details", code="internal_error")
 
 
-def endpoint(handler: Handler) -> Handler:
-    """Makes every error of a handler a response in OpenAI's shape."""
+def endpoint(handler: Handler, shape: Callable[[HeedfulError], Response] = error_response) -> Handler:
+    """Makes every error of a handler a response, in OpenAI's shape or another API's."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -49,7 +49,7 @@ def endpoint(handler: Handler) -> Handler:
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
-            return error_response(told(error))
+            return shape(told(error))
 
     return answer
 
