@@ -34,7 +34,11 @@ def app(upstream: str) -> Starlette:
             return Response(await response.read(), response.status, media_type="application/json")
         return StreamingResponse(response.content.iter_any(), media_type="text/event-stream")
 
-    return Starlette(routes=[Route("/v1/chat/completions", forward, methods=["POST"])], lifespan=session)
+    async def health(request: Request) -> Response:
+        return Response("ok")
+
+    routes = [Route("/v1/chat/completions", forward, methods=["POST"]), Route("/health", health)]
+    return Starlette(routes=routes, lifespan=session)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heedful.server import completions, embeddings, messages, responses
+from heedful.server import completions, embeddings, messages, openapi, responses
 from heedful.server.http import endpoint, error_response, json_response
 from heedful.server.service import Service
 from heedful.server.wire.messages import error_response as anthropic_error
@@ -27,6 +27,7 @@ def create_app(service: Service) -> FastAPI:
     config = service.config
     app = FastAPI(title="heedful", version=version("heedful"), docs_url=None, redoc_url=None)
     app.state.service = service
+    app.openapi = lambda: openapi.document(version("heedful"))  # type: ignore[method-assign]
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
     for path, method, handler in (
         ("/v1/chat/completions", "POST", completions.chat),
