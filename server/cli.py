@@ -105,9 +105,31 @@ def demo(
 
 
 @models.callback()
-def list_models(context: typer.Context) -> None:
-    """List the bundled models."""
+def list_models(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="heedful.yaml: its upstreams' models too")] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server whose models are looked at: its URL")
+    ] = None,
+    upstream_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the key for --upstream")
+    ] = None,
+) -> None:
+    """List the bundled models, or what the models of upstreams can do."""
     if context.invoked_subcommand is not None:
+        return
+    if config is not None or upstream is not None:
+        from heedful.server.upstreams import look
+
+        settings = load(config, {})
+        if upstream is not None:
+            settings = with_upstream(settings, {"url": upstream, "api_key_env": upstream_key_env})
+        found = Table("name", "upstream", "can", "context", "known by")
+        for engine in look(settings.upstreams):
+            length = str(engine.context_length or "?")
+            can = ", ".join(engine.capabilities.names)
+            found.add_row(engine.model, engine.upstream.host, can, length, engine.note)
+        Console().print(found)
         return
     table = Table("name", "about", "package", "state")
     for model in bundled.MODELS.values():

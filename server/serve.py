@@ -70,11 +70,8 @@ async def _serve(
 
 async def _engines(config: Config, options: list[str], stack: AsyncExitStack) -> dict[str, Engine]:
     """The upstreams' models and our own, by name. Upstreams come first: what is wrong there is known at once."""
-    try:
-        with console.status("asking the upstreams …"):
-            remote = await upstreams.start(config.upstreams, stack, client_keys=config.api_key_env is None)
-    except ValueError as error:
-        raise ConfigError(f"upstreams: {error}") from error
+    with console.status("asking the upstreams …"):
+        remote = await upstreams.start(config.upstreams, stack, client_keys=config.api_key_env is None)
     own = [await _start_vllm(config, options, stack)] if config.model is not None else []
     engines: dict[str, Engine] = {}
     for engine in (*own, *remote):
@@ -202,7 +199,8 @@ def _announce(service: Service, listener: socket.socket) -> None:
     default = service.alignments.default.name
     for name, engine in service.engines.items():
         note = f"; {note}" if (note := getattr(engine, "note", "")) else ""
-        console.print(f"  model [bold]{name}[/] ({', '.join(engine.capabilities.names)}{note})")
+        can = ", ".join(engine.capabilities.names)
+        console.print(f"  model [bold]{name}[/] ({can}{note})", soft_wrap=True)
     console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
 
 

@@ -61,7 +61,12 @@ class Service:
         entries = []
         for model, engine in self.engines.items():
             base = {"object": "model", "created": 0, "owned_by": "heedful"}
-            about = {"max_model_len": engine.context_length, "capabilities": engine.capabilities.names}
+            about: dict[str, Any] = {
+                "max_model_len": engine.context_length,
+                "capabilities": engine.capabilities.names,
+            }
+            if isinstance(engine, OpenAIEngine):
+                about |= {"upstream": engine.upstream.host, "capabilities_known_by": engine.note}
             entries.append({"id": model, **base, **about})
             for name in self.alignments.names():
                 plan = self.alignments.resolve(name)

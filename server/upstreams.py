@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+from heedful.server.config import ConfigError
 from heedful.server.engines.openai import OpenAIEngine
 from heedful.server.engines.settings import CapabilityName, UpstreamConfig, UpstreamModel
 from heedful.server.engines.tokens import RemoteTokens
@@ -22,15 +23,25 @@ _PROBE_LIMIT = 60.0  # seconds for all questions to one upstream
 async def start(
     configs: Sequence[UpstreamConfig], stack: AsyncExitStack, *, client_keys: bool
 ) -> list[OpenAIEngine]:
-    """Every model of every upstream. Raises ValueError that names what is wrong with which upstream."""
+    """Every model of every upstream. Raises ConfigError that names what is wrong with which upstream."""
     engines: list[OpenAIEngine] = []
     for config in configs:
         try:
             upstream = await stack.enter_async_context(connect(config, client_keys=client_keys))
             engines += await _engines(upstream)
         except ValueError as error:
-            raise ValueError(f"upstream {config.host}: {error}") from error
+            raise ConfigError(f"upstream {config.host}: {error}") from error
     return engines
+
+
+def look(configs: Sequence[UpstreamConfig]) -> list[OpenAIEngine]:
+    """What the upstreams have, without serving it. Raises ConfigError."""
+
+    async def ask() -> list[OpenAIEngine]:
+        async with AsyncExitStack() as stack:
+            return await start(configs, stack, client_keys=False)
+
+    return asyncio.run(ask())
 
 
 async def _engines(upstream: Upstream) -> list[OpenAIEngine]:
