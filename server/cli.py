@@ -62,6 +62,9 @@ def serve(
     """Serve MODEL. Any option not listed here goes to vLLM as it is (--max-model-len 4096, --dtype bfloat16, …)."""
     from heedful.server.serve import run
 
+    if model is not None and model.startswith("-"):
+        # Options of vLLM's are positional to the parser, so a first one stands where MODEL belongs.
+        _fail(f"no such option: {model}" if upstream else "MODEL comes first, before the options of vLLM's")
     if upstream is None and (upstream_models or upstream_key_env):
         _fail("--model and --upstream-key-env belong to --upstream; MODEL itself comes without a flag")
     overrides = {
