@@ -139,7 +139,7 @@ def _litellm(base: str, port: int, folder: Path) -> tuple[list[str], str, dict[s
 
 def _optillm(base: str, port: int, folder: Path) -> tuple[list[str], str, dict[str, str]]:
     command = [str(PEERS / "optillm/bin/optillm"), "--base-url", base, "--port", str(port)]
-    return [*command, "--approach", "none"], "/health", {"OPENAI_API_KEY": "sk-x"}
+    return [*command, "--approach", "none", "--log", "error"], "/health", {"OPENAI_API_KEY": "sk-x"}
 
 
 def throughput(targets: dict[str, Target], rounds: int, seconds: float) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 from importlib.metadata import version
 
-from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -22,12 +22,11 @@ from heedful.strategies import HeedfulError, NotFound, RequestError
 from heedful.strategies.registry import describe_options
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service) -> Starlette:
     """The application over engines that are already running."""
     config = service.config
-    app = FastAPI(title="heedful", version=version("heedful"), docs_url=None, redoc_url=None)
+    app = Starlette()
     app.state.service = service
-    app.openapi = lambda: openapi.document(version("heedful"))  # type: ignore[method-assign]
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
     for path, method, handler in (
         ("/v1/chat/completions", "POST", completions.chat),
@@ -40,6 +39,7 @@ def create_app(service: Service) -> FastAPI:
         ("/health", "GET", _health),
         ("/metrics", "GET", _metrics),
         ("/version", "GET", _version),
+        ("/openapi.json", "GET", _openapi),
     ):
         app.add_route(path, endpoint(handler), methods=[method])
     app.add_route("/v1/messages", endpoint(messages.messages, anthropic_error), methods=["POST"])
@@ -95,6 +95,11 @@ async def _metrics(request: Request) -> Response:
 async def _version(request: Request) -> Response:
     """GET /version"""
     return json_response({"version": version("heedful")})
+
+
+async def _openapi(request: Request) -> Response:
+    """GET /openapi.json"""
+    return json_response(openapi.document(version("heedful")))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -98,6 +98,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=config.shutdown_grace,
                 timeout_keep_alive=65,
                 server_header=False,
+                proxy_headers=False,
             )
         )
         self._announce = announce
