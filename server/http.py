@@ -56,12 +56,13 @@ def endpoint(handler: Handler, shape: Callable[[HeedfulError], Response] = error
 
 async def body_of(request: Request, *, limit: int) -> bytes:
     """The body, of at most `limit` bytes. Raises RequestError."""
-    body = b""
+    pieces, size = [], 0
     async for piece in request.stream():
-        body = body + piece if body else piece
-        if len(body) > limit:
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
             raise RequestError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
-    return body
+    return b"".join(pieces)
 
 
 def json_object(body: bytes) -> dict[str, Any]:

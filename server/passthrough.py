@@ -43,7 +43,8 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
     try:
         with faults(engine.upstream.host):
             if response.content_type == "text/event-stream":
-                first = await response.content.readany()
+                if not (first := await response.content.readany()):
+                    raise _broken(engine)
                 return _Stream(engine, response, headers, first, deadline)
             body = await response.content.readany()
             while not response.content.at_eof() and len(body) < _LARGE:
@@ -141,11 +142,13 @@ class _Stream(_Large):
             return b""
         if rest.rstrip().endswith(_END):
             return rest.rstrip() + b"\n\n"
-        raise EngineError(
-            f"upstream {self._engine.upstream.host} broke off its stream",
-            status=502,
-            code="upstream_broken",
-        )
+        raise _broken(self._engine)
+
+
+def _broken(engine: OpenAIEngine) -> EngineError:
+    return EngineError(
+        f"upstream {engine.upstream.host} broke off its stream", status=502, code="upstream_broken"
+    )
 
 
 def payload(engine: OpenAIEngine, raw: bytes, fields: dict[str, Any]) -> bytes:

@@ -14,7 +14,7 @@ from heedful.server import requests
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config
 from heedful.server.engines.openai import OpenAIEngine
-from heedful.strategies import Engine, EngineUnavailable, HeedfulError, Run
+from heedful.strategies import Engine, EngineUnavailable, HeedfulError, MissingCapability, Run
 
 logger = logging.getLogger("heedful.server")
 
@@ -51,7 +51,11 @@ class Service:
         """Who answers in place of an engine that is down, full or failing: the configuration's list, in order."""
         for name in self.config.fallbacks.get(failed.engine.model, ()):
             target = replace(failed, engine=self.engines[name])
-            target.plan.check(target.engine.capabilities, model=name)
+            try:
+                target.plan.check(target.engine.capabilities, model=name)
+            except MissingCapability as lacking:
+                logger.warning("%s can't answer in place of %s: %s", name, failed.engine.model, lacking)
+                continue
             run.trace.note("fallback", model=name, instead_of=failed.engine.model, because=error.message)
             logger.warning("%s answers in place of %s: %s", name, failed.engine.model, error.message)
             yield target, replace(run, engine=_bound(target.engine, request))

@@ -199,9 +199,10 @@ def test_an_error_event_inside_a_stream_reaches_the_client(
 def test_a_stream_that_breaks_before_its_first_byte_is_a_plain_error(
     proxied: str, upstream: ScriptedUpstream, alignment: Any
 ) -> None:
-    upstream.answers(Reply.sse(cut=True))
-    response = ask(proxied, stream=True, alignment=alignment)
-    assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_broken")
+    for cut in (False, True):
+        upstream.answers(Reply.sse(cut=cut))
+        response = ask(proxied, stream=True, alignment=alignment)
+        assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_broken")
 
 
 def test_a_body_that_breaks_off(proxied: str, upstream: ScriptedUpstream) -> None:
@@ -334,9 +335,11 @@ def test_what_is_safe_is_tried_again(
         assert len({a.raw for a in upstream.asked}) == 1 and len(upstream.asked) == 3
 
 
+@pytest.mark.parametrize("resets", [False, True])
 def test_a_connection_that_ends_without_an_answer_is_tried_again(
-    upstream: ScriptedUpstream, proxy: Proxy
+    upstream: ScriptedUpstream, proxy: Proxy, resets: bool
 ) -> None:
+    upstream.resets = resets
     with proxy(Config(upstreams=[before(upstream, retries=1, max_retry_wait=0.01)])) as url:
         upstream.hang_up_next = 1
         assert ask(url).status_code == 200
@@ -395,6 +398,17 @@ def test_fallbacks(upstream: ScriptedUpstream, proxy: Proxy, alignment: Any, str
         assert response.headers["x-heedful-model"] == "third"
         alone = ask(url, model="second")
         assert alone.status_code == 503 and "x-heedful-model" not in alone.headers
+
+
+def test_a_fallback_that_lacks_what_the_alignment_needs_is_passed_over(
+    upstream: ScriptedUpstream, proxy: Proxy
+) -> None:
+    upstream.answers(Reply.json({"error": {"message": "down"}}, status=503))
+    models = {"ours": {}, "raw": {"capabilities": ["completion"]}}
+    with proxy(Config(upstreams=[before(upstream, models=models)], fallbacks={"ours": ["raw"]})) as url:
+        response = ask(url, alignment="principles")
+    assert response.status_code == 503 and response.json()["error"]["message"] == "down"
+    assert len(upstream.asked) == 1
 
 
 def test_what_the_request_has_wrong_no_other_model_answers(upstream: ScriptedUpstream, proxy: Proxy) -> None:

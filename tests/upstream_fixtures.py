@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import (
@@ -109,7 +110,7 @@ def streamed(*texts: str) -> list[bytes]:
 class ScriptedUpstream:
     """Listens on a port of its own. `asked` are the POSTs so far, `hung_up` counts clients that left early.
 
-    The next `hang_up_next` requests get no answer at all; `models` is what GET /models lists.
+    The next `hang_up_next` requests get no answer at all (with `resets`, a reset). `models`: what GET /models lists.
     """
 
     def __init__(self) -> None:
@@ -121,6 +122,7 @@ class ScriptedUpstream:
         self.asked: list[Asked] = []
         self.hung_up = threading.Semaphore(0)
         self.hang_up_next = 0
+        self.resets = False
         self.models: list[dict[str, Any]] = []
 
     def answers(self, script: Script | Reply) -> None:
@@ -140,6 +142,9 @@ class ScriptedUpstream:
                 self.asked.append(asked)
                 if self.hang_up_next:
                     self.hang_up_next -= 1
+                    if self.resets:  # closing with no time to linger sends a reset
+                        raw = writer.get_extra_info("socket")
+                        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     return
                 work = asyncio.ensure_future(self._answer(asked, writer))
                 gone = asyncio.ensure_future(reader.read(1))

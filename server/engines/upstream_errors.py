@@ -102,7 +102,8 @@ def faults(host: str) -> Iterator[None]:
     except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as error:
         reason = getattr(error.os_error, "strerror", None) or type(error.os_error).__name__
         raise Unreached(f"upstream {host} can't be reached: {reason}") from error
-    except aiohttp.ServerDisconnectedError as error:
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+        # Of a body that breaks off the client library says ClientPayloadError.
         raise Unreached(f"upstream {host} closed the connection without an answer") from error
     except aiohttp.ClientPayloadError as error:
         raise EngineError(
