@@ -249,3 +249,20 @@ def test_the_trace(proxied: str, upstream: ScriptedUpstream) -> None:
     upstream.answers(Reply.sse(*streamed("x")))
     text = httpx.post(f"{proxied}/v1/messages", json={**body, "stream": True}).text
     assert '"pipeline":["principles","direct"]' in text.split("message_stop")[-1]
+
+
+def test_a_wrong_key_is_told_in_anthropics_shape(
+    upstream: ScriptedUpstream, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERE", "sk-ant-other")
+    with proxy(Config(upstreams=[before(upstream)], api_key_env="HERE")) as url:
+        with pytest.raises(anthropic.AuthenticationError) as caught:
+            api(url).messages.create(model=MODEL, max_tokens=9, messages=HI)
+    assert caught.value.response.json()["type"] == "error"
+
+
+def test_usage_that_makes_no_sense_harms_nobody(proxied: str, upstream: ScriptedUpstream) -> None:
+    usage = {"prompt_tokens": "5", "completion_tokens": None, "prompt_tokens_details": 3}
+    upstream.answers(Reply.json(completion(usage=usage)))
+    got = api(proxied).messages.create(model=MODEL, max_tokens=9, messages=HI)
+    assert (got.usage.input_tokens, got.usage.output_tokens) == (0, 0)

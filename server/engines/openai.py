@@ -178,8 +178,14 @@ class OpenAIEngine:
 
 def _finish(body: Mapping[str, Any], usage: Any) -> Finish:
     counts = dict(usage) if isinstance(usage, dict) else {}
-    prompt, completion = counts.pop("prompt_tokens", 0) or 0, counts.pop("completion_tokens", 0) or 0
+    prompt, completion = _count(counts.pop("prompt_tokens", 0)), _count(counts.pop("completion_tokens", 0))
     counts.pop("total_tokens", None)
+    # Details are read further on as objects.
+    extra = {k: v for k, v in counts.items() if not k.endswith("_details") or isinstance(v, dict)}
     return Finish(
-        Usage(prompt, completion, counts), {k: v for k, v in body.items() if k not in ("choices", "usage")}
+        Usage(prompt, completion, extra), {k: v for k, v in body.items() if k not in ("choices", "usage")}
     )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
