@@ -175,6 +175,17 @@ class Database:
             found = db.execute(query, {"at": as_of, "after": after, "limit": limit})
             return [(r[0], Version(_item(r[4:]), r[1], r[2], r[3])) for r in found]
 
+    def vectors_of(self, ids: Sequence[str]) -> Vectors:
+        """Vectors of standing items, shape (n, d), zeros for one that stands no more."""
+        query = "SELECT vector FROM vectors JOIN items USING (row) WHERE id = ? AND ended IS NULL"
+        dimension = self.identity().probe.shape[1]
+        found = np.zeros((len(ids), dimension), np.float32)
+        with self.reading() as db:
+            for i, id in enumerate(ids):
+                if record := db.execute(query, [id]).fetchone():
+                    found[i] = np.frombuffer(record[0], np.float32)
+        return found
+
     def count(self) -> int:
         """How many items stand."""
         with self.reading() as db:

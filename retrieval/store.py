@@ -81,6 +81,10 @@ class Store:
     def get(self, id: str) -> Item | None:
         return self._database.item(id)
 
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """Vectors of standing items, shape (n, d), in the order of ids; zeros for one that stands no more."""
+        return self._database.vectors_of(ids)
+
     def history(self, id: str) -> list[Version]:
         """All versions of an item, the oldest first; empty where there never was one."""
         return self._database.history(id)
