@@ -149,15 +149,20 @@ class Embedder:
                     job[1].set_exception(told)
 
 
-def load(model: str = BUNDLED) -> Embedder:
-    """The bundled all-MiniLM-L6-v2, or any sentence-transformers model by name or folder; loaded at first use."""
-    return Embedder(model, lambda: _sentence_transformer(model))
+def load(model: str = BUNDLED, *, device: str | None = None) -> Embedder:
+    """The bundled all-MiniLM-L6-v2, or any sentence-transformers model by name or folder; loaded at first use.
+
+    `device` as torch names it; None: a GPU where there is one.
+    """
+    return Embedder(model, lambda: _sentence_transformer(model, device))
 
 
-def _sentence_transformer(model: str) -> Encode:
+def _sentence_transformer(model: str, device: str | None) -> Encode:
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
-    transformer = SentenceTransformer(_folder(model), device=None)
+    logging.disable_progress_bar()  # loading takes a second, and its bar would stand in the middle of ours
+    transformer = SentenceTransformer(_folder(model), device=device)
 
     def encode(texts: list[str]) -> Vectors:
         found: Vectors = transformer.encode(texts, batch_size=64, show_progress_bar=False)

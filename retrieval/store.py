@@ -29,7 +29,10 @@ class Store:
     """
 
     def __init__(self, path: Path, embedder: Embedder, progress: Progress = lambda step, share: None) -> None:
-        """Opens a store; embeds it anew first if another embedder made its vectors, or raises a StoreError."""
+        """Opens a store; if another embedder made its vectors, embeds it anew first, telling `progress`.
+
+        Raises a StoreError where it can't be opened.
+        """
         self.path, self.embedder = path, embedder
         self._database = Database(path)
         if not self._database.identity().made_by(embedder.probe):
@@ -42,11 +45,9 @@ class Store:
         self._refreshing = threading.Lock()
         self._building: threading.Thread | None = None
         self._watch, self._seen_version = self._database.watch(), -1
-        progress("opening", 0.0)
         if loaded := Index.load(path, self._identity.generation, embedder.dimension):
             self._index, self._indexed = loaded
         self._refresh()
-        progress("opening", 1.0)
 
     @classmethod
     def create(cls, path: Path, embedder: Embedder) -> Store:

@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from heedful.retrieval.embedder import Embedder
 from heedful.retrieval.errors import InvalidItem, UnknownStore
 from heedful.retrieval.index import saved
+from heedful.retrieval.ingest import STARTERS, import_items, starter
 from heedful.retrieval.items import Filter, Hit
 from heedful.retrieval.store import Progress, Store
 
@@ -26,11 +27,8 @@ T = TypeVar("T")
 class Stores:
     """Stores by name, each opened when first used. `embedder` is theirs, and whoever's needs one."""
 
-    def __init__(
-        self, folder: Path, embedder: Embedder, progress: Progress = lambda step, share: None
-    ) -> None:
+    def __init__(self, folder: Path, embedder: Embedder) -> None:
         self.folder, self.embedder = folder, embedder
-        self._progress = progress
         self._open: dict[str, Store] = {}
         self._lock = threading.Lock()
         # Searches spend their time in FAISS and SQLite, which both let other threads run.
@@ -53,12 +51,15 @@ class Stores:
         if not self.path(name).is_file():
             raise UnknownStore(f"unknown store {name!r}; known: {', '.join(self.names()) or 'none'}")
 
-    def get(self, name: str) -> Store:
-        """Opens a store or returns the open one. Blocks. Raises StoreError where it can't be opened."""
+    def get(self, name: str, progress: Progress = lambda step, share: None) -> Store:
+        """Opens a store or returns the open one. Blocks. Raises StoreError where it can't be opened.
+
+        `progress` is told where it has to be embedded anew.
+        """
         with self._lock:
             if name not in self._open or not self._open[name].path.is_file():
                 self.require(name)
-                self._open[name] = Store(self.path(name), self.embedder, self._progress)
+                self._open[name] = Store(self.path(name), self.embedder, progress)
             return self._open[name]
 
     def create(self, name: str) -> tuple[Store, bool]:
@@ -69,6 +70,21 @@ class Stores:
         except FileExistsError:
             return self.get(name), False
         return self.get(name), True
+
+    def open_all(self, progress: Progress) -> None:
+        """Opens every store, so that no request waits for it. Blocks."""
+        for name in self.names():
+            self.get(name, progress)
+
+    def missing_starters(self) -> list[str]:
+        return [name for name in STARTERS if not self.path(name).is_file()]
+
+    def add_starters(self) -> list[str]:
+        """Makes the stores that ship with heedful, where they are not there yet. Blocks."""
+        made = self.missing_starters()
+        for name in made:
+            import_items(self.create(name)[0], starter(name))
+        return made
 
     def drop(self, name: str) -> None:
         """Deletes a store, history and all. Blocks."""

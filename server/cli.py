@@ -10,15 +10,18 @@ from rich.console import Console
 from rich.table import Table
 
 from heedful.prompts import PromptError
+from heedful.retrieval import StoreError
 from heedful.server import bundled
 from heedful.server.config import ConfigError, load
 from heedful.server.progress import bar
+from heedful.server.store_cli import stores
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Make any language model heed norms."
 )
 models = typer.Typer(help="List the bundled models, or prepare them.")
 app.add_typer(models, name="models", invoke_without_command=True)
+app.add_typer(stores, name="store")
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -27,7 +30,7 @@ def main() -> None:
     """Entry point of the console script."""
     try:
         app()
-    except (ConfigError, PromptError, bundled.ModelUnavailable) as error:
+    except (ConfigError, PromptError, StoreError, bundled.ModelUnavailable) as error:
         _fail(str(error))
 
 

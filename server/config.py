@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from heedful.retrieval.embedder import BUNDLED
+
 StepConfig = str | dict[str, dict[str, Any] | None]
 """A step of an alignment: a name, or a strategy's name with its options."""
 
@@ -36,6 +38,12 @@ class Config(BaseModel):
     """What a request gets that names no alignment."""
     prompts: list[Path] = Field(default_factory=list)
     """Folders of prompt files; later ones replace earlier ones and ours."""
+    stores: Path | None = None
+    """The folder of the stores of norms and demonstrations; default: `stores` in $HEEDFUL_HOME."""
+    starter_stores: bool = True
+    """Whether the stores `norms` and `demos` are made from the starter sets where they are missing."""
+    embedder: str = BUNDLED
+    """The sentence-transformers model that embeds for the stores: the bundled one, a folder or a Hugging Face id."""
     request_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds a request may take, hidden calls included."""
     shutdown_grace: Annotated[int, Field(ge=0)] = 30
@@ -80,4 +88,6 @@ def _read(path: Path) -> dict[str, Any]:
     folders = settings.get("prompts")
     if isinstance(folders, list):
         settings["prompts"] = [path.parent / str(folder) for folder in folders]
+    if isinstance(settings.get("stores"), str):
+        settings["stores"] = path.parent / settings["stores"]
     return settings

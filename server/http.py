@@ -54,15 +54,21 @@ def endpoint(handler: Handler) -> Handler:
     return answer
 
 
-async def json_object(request: Request, *, limit: int) -> dict[str, Any]:
-    """The body as a JSON object of at most `limit` bytes. Raises RequestError."""
+async def raw_body(request: Request, *, limit: int) -> bytes:
+    """The body, of at most `limit` bytes. Raises RequestError."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > limit:
             raise RequestError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
+    return bytes(body)
+
+
+async def json_object(request: Request, *, limit: int) -> dict[str, Any]:
+    """The body as a JSON object of at most `limit` bytes. Raises RequestError."""
+    body = await raw_body(request, limit=limit)
     try:
-        value = msgspec.json.decode(bytes(body))
+        value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from error
     if not isinstance(value, dict):

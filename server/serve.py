@@ -24,6 +24,7 @@ from heedful.server.config import Config, ConfigError
 from heedful.server.progress import bar
 from heedful.server.service import Service
 from heedful.strategies import Engine, HeedfulError, Resources
+from heedful.server.store_files import open_stores
 
 console = Console(stderr=True)
 # Seconds between looks at an engine's health, and for clients to see a failure before the process goes.
@@ -35,7 +36,8 @@ def run(config: Config, engine_options: list[str]) -> int:
 
     Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
     """
-    resources = Resources(prompts=Prompts(*config.prompts))
+    stores = open_stores(config, device="cpu")  # the GPU is the model's
+    resources = Resources(prompts=Prompts(*config.prompts), stores=stores)
     alignments = Alignments(config, resources)
     config.api_key()
     if config.model is None:
@@ -54,6 +56,11 @@ async def _serve(
 ) -> int:
     async with AsyncExitStack() as stack:
         engines = [await _start_vllm(config, engine_options, stack)]
+        if stores := alignments.resources.stores:
+            # After the engine: what embeds starts threads (and CUDA), after which no process may be forked off.
+            with bar("stores") as progress:
+                await stores.call(stores.open_all, progress)
+            stack.callback(stores.close)
         service = Service(config, {engine.model: engine for engine in engines}, alignments)
         server = Server(create_app(service), config, lambda: _announce(service, listener))
         # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.

@@ -97,7 +97,7 @@ class Demos:
         if not question.strip():
             return []
         wanted = Filter(kind="demo", tags=frozenset(self.tags), at=time.time())
-        with telling("demos"):
+        with telling("alignment.demos."):
             hits = await stores.search(self.store, question, self.k, wanted)
             if not self.diversity:
                 return hits

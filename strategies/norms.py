@@ -58,7 +58,7 @@ class Norms:
                 param="alignment.norms",
             )
         prompt, question = run.prompts.get(self.prompt), context.last_user()
-        with telling("norms"):
+        with telling("alignment.norms."):
             store = await run.stores.open(self.store)
             filter = await self._filter(question, run)
             mandatory = await run.stores.call(store.mandatory, filter)

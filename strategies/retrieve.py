@@ -6,22 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from heedful.prompts import UnknownPrompt
-from heedful.retrieval import InvalidItem, StoreError, UnknownStore
+from heedful.retrieval import InvalidItem, StoreError, UnknownItem, UnknownStore
 from heedful.strategies.errors import NotFound, RequestError, RetrievalError
 from heedful.strategies.run import Resources
 
 
 @contextmanager
-def telling(strategy: str) -> Iterator[None]:
-    """Errors of retrieval as ours."""
+def telling(where: str = "") -> Iterator[None]:
+    """Errors of retrieval as ours; `where` leads the name of the field at fault."""
     try:
         yield
     except UnknownStore as error:
-        raise NotFound(str(error), param=f"alignment.{strategy}.store", code="store_not_found") from error
+        raise NotFound(str(error), param=f"{where}store", code="store_not_found") from error
+    except UnknownItem as error:
+        raise NotFound(str(error), param=f"{where}id", code="item_not_found") from error
     except InvalidItem as error:
-        raise RequestError(str(error), param=f"alignment.{strategy}.{error.field or 'store'}") from error
+        raise RequestError(
+            str(error), param=f"{where}{error.field or 'item'}", code="invalid_item"
+        ) from error
     except StoreError as error:
-        raise RetrievalError(f"{strategy}: {error}") from error
+        raise RetrievalError(str(error)) from error
 
 
 def require(resources: Resources, strategy: str, store: str, prompt: str) -> None:
@@ -34,5 +38,5 @@ def require(resources: Resources, strategy: str, store: str, prompt: str) -> Non
         ) from error
     if resources.stores is None:
         raise RequestError(f"strategy {strategy!r} needs stores, and this server has none", param="alignment")
-    with telling(strategy):
+    with telling(f"alignment.{strategy}."):
         resources.stores.require(store)
