@@ -1,6 +1,6 @@
 """A store of a million norms: search with and without a filter, adds, opening, memory.
 
-Vectors are synthetic, since nobody has a million norms at hand: 2,000 topics of Zipf-like sizes, 20 subtopics in each,
+Vectors are synthetic, for want of a million norms: 2,000 topics of Zipf-like sizes, 20 subtopics in each,
 and each text's own part in a subspace of 64 dimensions with some noise in all 384. `neighbours` in the result is the
 mean cosine of the first and the tenth neighbour. The true neighbours come from exact search in float32.
 

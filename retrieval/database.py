@@ -211,16 +211,13 @@ class Database:
         items: Sequence[Item],
         vectors: Mapping[str, Vectors],
         generation: str,
-        *,
-        now: float | None = None,
     ) -> Written:
         """Adds or replaces items in one transaction; what is there already stays as it is.
 
         `vectors` has the vector of every text that is not the standing text of its item. Raises EmbedderChanged
         where the store has been embedded anew since `generation`.
         """
-        now = time.time() if now is None else now
-        done = Written([], [], [])
+        now, done = _now(), Written([], [], [])
         with self._writing(generation) as (db, seq):
             for item in items:
                 last = db.execute(
@@ -256,7 +253,7 @@ class Database:
             for id in dict.fromkeys(ids):
                 found = db.execute("SELECT row FROM items WHERE id = ? AND ended IS NULL", [id]).fetchone()
                 if found:
-                    _end(db, found[0], time.time(), seq)
+                    _end(db, found[0], _now(), seq)
                     gone.append(id)
         return gone
 
@@ -364,6 +361,11 @@ def _telling(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
         raise DamagedStore(f"{path} is damaged or no heedful store ({error})") from error
+
+
+def _now() -> float:
+    """In whole microseconds, so that a time written in ISO 8601 is the same when it is read again."""
+    return round(time.time(), 6)
 
 
 def _identify(db: sqlite3.Connection, embedder: str, probe: Vectors) -> None:

@@ -128,12 +128,12 @@ class Embedder:
                 future.set_exception(error)
             return
         vectors = dict(zip(texts, found, strict=True))
-        for job, future in jobs:
-            future.set_result(np.stack([vectors[t] for t in job]))
         with self._lock:
             self._recent.update(vectors)
             while len(self._recent) > self._keep:
                 self._recent.popitem(last=False)
+        for job, future in jobs:
+            future.set_result(np.stack([vectors[t] for t in job]))
 
     def _fail(self, error: Exception) -> None:
         """A model that can't be loaded stays so until the next request, which tries again."""
