@@ -48,16 +48,16 @@ def _lines(path: str) -> list[str]:
 @contextmanager
 def heedful(model: str, *options: str) -> Iterator[str]:
     """`heedful serve`; yields its address."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "heedful.server", "serve", model, "--port", str(port), *options]
-    with _running(command, f"http://127.0.0.1:{port}") as url:
+    with running(command, f"http://127.0.0.1:{port}") as url:
         yield url
 
 
 @contextmanager
 def vllm(model: str, *options: str) -> Iterator[str]:
     """vLLM's own OpenAI server on the same model folder; yields its address."""
-    port = _free_port()
+    port = free_port()
     folder = str(bundled.prepare(bundled.MODELS[model]))
     module = "vllm.entrypoints.openai.api_server"
     command = [
@@ -72,17 +72,17 @@ def vllm(model: str, *options: str) -> Iterator[str]:
         str(port),
     ]
     command += ["--host", "127.0.0.1", "--enforce-eager", "--disable-uvicorn-access-log", *options]
-    with _running(command, f"http://127.0.0.1:{port}") as url:
+    with running(command, f"http://127.0.0.1:{port}") as url:
         yield url
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 @contextmanager
-def _running(command: list[str], url: str) -> Iterator[str]:
+def running(command: list[str], url: str) -> Iterator[str]:
     process = subprocess.Popen(command, env={**os.environ, **ALIKE}, stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + _START_LIMIT

@@ -184,7 +184,9 @@ class Store:
                 "SELECT (SELECT coalesce(max(row), 0) FROM items), value FROM meta WHERE key = 'seq'"
             ).fetchone()
             facts = [
-                Facts(r[0], r[1], r[2], msgspec.json.decode(r[3]), bool(r[4]), r[5], r[6])
+                Facts(
+                    r[0], r[1], r[2], msgspec.json.decode(r[3]) if r[3] != "[]" else (), r[4] == 1, r[5], r[6]
+                )
                 for r in db.execute(
                     f"SELECT {_FACTS} FROM items WHERE row > ? AND ended IS NULL", [self._seen_row]
                 )
@@ -192,7 +194,9 @@ class Store:
             ended = [
                 r[0]
                 for r in db.execute(
-                    "SELECT row FROM items WHERE ended_seq > ? AND row <= ?", [self._seen_seq, self._seen_row]
+                    # The sign keeps SQLite from going through all rows instead of those that have ended.
+                    "SELECT row FROM items WHERE ended_seq > ? AND +row <= ?",
+                    [self._seen_seq, self._seen_row],
                 )
             ]
         # Vectors first and in pieces, so that searches run in between; no filter passes them before their facts.
