@@ -41,7 +41,7 @@ def serve(folder: Path, port: int) -> None:
     from heedful.strategies import Resources
     from heedful.strategies.scripted import ScriptedEngine
 
-    stores = Stores(folder, load())
+    stores = Stores(folder, load(device="cpu", threads=1))
     stores.open_all(lambda step, share: None)
     config = Config()
     alignments = Alignments(config, Resources(Prompts(), stores))

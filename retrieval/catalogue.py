@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,21 +35,26 @@ class Catalogue:
         self.count = 0
         """Rows that stand."""
 
-    def add(self, facts: Iterable[Facts]) -> None:
-        for f in facts:
-            self._reserve(f.row + 1)
-            self._alive[f.row] = True
-            self._kind[f.row] = KINDS.index(f.kind)
-            self._scope[f.row] = self._scopes.setdefault(f.scope, len(self._scopes))
-            for tag in f.tags:
-                self._tags.setdefault(tag, array("q")).append(f.row)
-            if f.valid_from is not None or f.valid_until is not None:
-                start = -np.inf if f.valid_from is None else f.valid_from
-                self._bounds[f.row] = (start, np.inf if f.valid_until is None else f.valid_until)
-            if f.mandatory:
-                self._mandatory.add(f.row)
-            self.size = max(self.size, f.row + 1)
-            self.count += 1
+    def add(self, facts: Sequence[Facts]) -> None:
+        """Takes in standing rows."""
+        if not facts:
+            return
+        rows = np.fromiter((f[0] for f in facts), np.int64, len(facts))
+        self._reserve(int(rows.max()) + 1)
+        self._alive[rows] = True
+        self._kind[rows] = [KINDS.index(f[1]) for f in facts]
+        self._scope[rows] = [self._scopes.setdefault(f[2], len(self._scopes)) for f in facts]
+        for row, _, _, tags, mandatory, valid_from, valid_until in facts:
+            if tags != "[]":
+                for tag in msgspec.json.decode(tags):
+                    self._tags.setdefault(tag, array("q")).append(row)
+            if valid_from is not None or valid_until is not None:
+                start = -np.inf if valid_from is None else valid_from
+                self._bounds[row] = (start, np.inf if valid_until is None else valid_until)
+            if mandatory:
+                self._mandatory.add(row)
+        self.size = max(self.size, int(rows.max()) + 1)
+        self.count += len(facts)
         self._masks.clear()
 
     def end(self, rows: Iterable[int]) -> None:

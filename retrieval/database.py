@@ -57,17 +57,18 @@ class Identity:
         return bool(np.all(np.sum(probe * self.probe, axis=1) > 0.9995))
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What filters need to know of one row."""
+Facts = tuple[int, str, str, str, int, float | None, float | None]
+"""What filters need of a row: row, kind, scope, tags (JSON), mandatory, valid_from, valid_until."""
 
-    row: int
-    kind: str
-    scope: str
-    tags: Sequence[str]
-    mandatory: bool
-    valid_from: float | None
-    valid_until: float | None
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What has been written since a row and a number: rows that stand, earlier rows that ended, and up to where."""
+
+    facts: list[Facts]
+    ended: list[int]
+    last_row: int
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,24 @@ class Database:
         """How many items stand."""
         with self.reading() as db:
             return int(db.execute("SELECT count(*) FROM vectors").fetchone()[0])
+
+    def news(self, after: int, seq: int, limit: int) -> News:
+        """What was written past a row and a write's number; at most `limit` rows at a time."""
+        with self.reading() as db:
+            last, now = db.execute(
+                "SELECT (SELECT coalesce(max(row), 0) FROM items), value FROM meta WHERE key = 'seq'"
+            ).fetchone()
+            last = min(last, after + limit)
+            facts = db.execute(
+                "SELECT row, kind, scope, tags, mandatory, valid_from, valid_until FROM items "
+                "WHERE row > ? AND row <= ? AND ended IS NULL",
+                [after, last],
+            ).fetchall()
+            # The sign keeps SQLite from going through all rows instead of those that have ended.
+            ended = db.execute(
+                "SELECT row FROM items WHERE ended_seq > ? AND +row <= ?", [seq, after]
+            ).fetchall()
+        return News(facts, [row for (row,) in ended], last, now)
 
     def vectors(self, after: int, upto: int, chunk: int) -> Iterator[tuple[np.ndarray, Vectors]]:
         """Rows (n,) and vectors (n, d) that stand, in pieces of at most `chunk`, in the order of rows."""

@@ -149,19 +149,23 @@ class Embedder:
                     job[1].set_exception(told)
 
 
-def load(model: str = BUNDLED, *, device: str | None = None) -> Embedder:
+def load(model: str = BUNDLED, *, device: str | None = None, threads: int | None = None) -> Embedder:
     """The bundled all-MiniLM-L6-v2, or any sentence-transformers model by name or folder; loaded at first use.
 
-    `device` as torch names it; None: a GPU where there is one.
+    `device` as torch names it; None: a GPU where there is one. `threads`: how many torch may use, for all it does in
+    this process; None: as many as there are cores, which is slow where others work on them too.
     """
-    return Embedder(model, lambda: _sentence_transformer(model, device))
+    return Embedder(model, lambda: _sentence_transformer(model, device, threads))
 
 
-def _sentence_transformer(model: str, device: str | None) -> Encode:
+def _sentence_transformer(model: str, device: str | None, threads: int | None) -> Encode:
+    import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # loading takes a second, and its bar would stand in the middle of ours
+    if threads is not None:
+        torch.set_num_threads(threads)
     transformer = SentenceTransformer(_folder(model), device=device)
 
     def encode(texts: list[str]) -> Vectors:

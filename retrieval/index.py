@@ -25,8 +25,10 @@ FLAT_ROWS = 50_000
 # Up to this many rows that pass a filter, every list is looked at, which is exact and takes about 2 ms in a million.
 _EXACT_ROWS = 20_000
 _PROBES = 64  # lists looked at without a filter
+_HALF_OF_CORES = max(1, (os.cpu_count() or 2) // 2)
+_MANY = 1000  # rows added at once from which on a second core pays
 _TRAIN_PER_LIST = 48
-_REBUILT_GROWTH, _REBUILT_DEAD = 4.0, 0.3
+_REBUILT_GROWTH, _REBUILT_DEAD = 1.5, 0.3
 
 Rows = NDArray[np.int64]
 Chunks = Callable[[], Iterator[tuple[Rows, Vectors]]]
@@ -46,7 +48,7 @@ class Index:
     @classmethod
     def build(cls, dimension: int, count: int, chunks: Chunks) -> Index:
         """Over `count` rows that `chunks` goes through, twice if they are many. Uses half of the cores."""
-        faiss.omp_set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+        faiss.omp_set_num_threads(_HALF_OF_CORES)
         if count <= FLAT_ROWS:
             index = cls.flat(dimension)
         else:
@@ -81,6 +83,7 @@ class Index:
         return standing > _REBUILT_GROWTH * self._built_rows
 
     def add(self, rows: Rows, vectors: Vectors) -> None:
+        faiss.omp_set_num_threads(1 if len(rows) < _MANY else _HALF_OF_CORES)
         self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.asarray(rows, np.int64))
 
     def search(self, query: Vectors, k: int, passing: Mask) -> tuple[Rows, Vectors]:

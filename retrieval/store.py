@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
-
 from heedful.retrieval.catalogue import Catalogue
-from heedful.retrieval.database import Database, Facts, Identity, Written
+from heedful.retrieval.database import Database, Identity, Written
 from heedful.retrieval.embedder import Embedder, Vectors
 from heedful.retrieval.errors import EmbedderChanged, InvalidItem
 from heedful.retrieval.index import FLAT_ROWS, Index
@@ -18,7 +16,7 @@ from heedful.retrieval.items import Filter, Hit, Item, Version
 
 Progress = Callable[[str, float], None]
 _CHUNK = 20_000
-_FACTS = "row, kind, scope, tags, mandatory, valid_from, valid_until"
+_UNSAVED_ROWS = 20_000  # taken in again at the next start in a second or two
 
 
 class Store:
@@ -40,13 +38,14 @@ class Store:
         self._identity: Identity = self._database.identity()
         self._catalogue = Catalogue()
         self._index = Index.flat(embedder.dimension)
-        self._indexed = self._seen_row = self._seen_seq = 0
+        self._indexed = self._saved = self._seen_row = self._seen_seq = 0
         self._sharing = _Sharing()
         self._refreshing = threading.Lock()
         self._building: threading.Thread | None = None
         self._watch, self._seen_version = self._database.watch(), -1
         if loaded := Index.load(path, self._identity.generation, embedder.dimension):
             self._index, self._indexed = loaded
+            self._saved = self._indexed
         self._refresh()
 
     @classmethod
@@ -158,8 +157,10 @@ class Store:
             building.join()
 
     def close(self) -> None:
-        """Waits for a running build, then lets go of the file."""
+        """Waits for a running build, keeps a large index for the next start, and lets go of the file."""
         self.settle()
+        if self._index.kind != "flat" and self._indexed - self._saved > _UNSAVED_ROWS:
+            self._index.save(self.path, self._identity.generation, self._indexed)
         self._database.close()
 
     # -- what is derived
@@ -179,35 +180,20 @@ class Store:
                 self._building.start()
 
     def _take_in(self) -> None:
-        with self._database.reading() as db:
-            last_row, last_seq = db.execute(
-                "SELECT (SELECT coalesce(max(row), 0) FROM items), value FROM meta WHERE key = 'seq'"
-            ).fetchone()
-            facts = [
-                Facts(
-                    r[0], r[1], r[2], msgspec.json.decode(r[3]) if r[3] != "[]" else (), r[4] == 1, r[5], r[6]
-                )
-                for r in db.execute(
-                    f"SELECT {_FACTS} FROM items WHERE row > ? AND ended IS NULL", [self._seen_row]
-                )
-            ]
-            ended = [
-                r[0]
-                for r in db.execute(
-                    # The sign keeps SQLite from going through all rows instead of those that have ended.
-                    "SELECT row FROM items WHERE ended_seq > ? AND +row <= ?",
-                    [self._seen_seq, self._seen_row],
-                )
-            ]
-        # Vectors first and in pieces, so that searches run in between; no filter passes them before their facts.
-        for rows, vectors in self._database.vectors(self._indexed, last_row, _CHUNK):
+        """In pieces, so that searches run in between; vectors first: no filter passes them before their facts."""
+        while True:
+            news = self._database.news(self._seen_row, self._seen_seq, _CHUNK)
+            for rows, vectors in self._database.vectors(self._indexed, news.last_row, _CHUNK):
+                with self._sharing.writing():
+                    self._index.add(rows, vectors)
+            done = news.last_row < self._seen_row + _CHUNK
             with self._sharing.writing():
-                self._index.add(rows, vectors)
-        with self._sharing.writing():
-            self._catalogue.end(ended)
-            self._catalogue.add(facts)
-        self._indexed = self._seen_row = last_row
-        self._seen_seq = last_seq
+                self._catalogue.end(news.ended)
+                self._catalogue.add(news.facts)
+            self._indexed = max(self._indexed, news.last_row)
+            self._seen_row, self._seen_seq = news.last_row, news.seq
+            if done:
+                return
 
     def _build(self) -> None:
         """Builds the index anew, catches up with what was written meanwhile, and swaps it in."""
@@ -218,6 +204,7 @@ class Store:
             )
             if count > FLAT_ROWS:
                 index.save(self.path, self._identity.generation, upto)
+                self._saved = upto
             while self._indexed - upto > _CHUNK:  # most of it while others go on
                 upto = self._catch_up(index, upto)
             with self._refreshing:

@@ -36,7 +36,7 @@ def run(config: Config, engine_options: list[str]) -> int:
 
     Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
     """
-    stores = open_stores(config, device="cpu")  # the GPU is the model's
+    stores = open_stores(config)
     resources = Resources(prompts=Prompts(*config.prompts), stores=stores)
     alignments = Alignments(config, resources)
     config.api_key()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
@@ -14,14 +14,14 @@ from heedful.server.bundled import home
 from heedful.server.config import Config, ConfigError
 
 
-def folder_of(config: Config) -> Path:
-    return config.stores or home() / "stores"
+def open_stores(config: Config) -> Stores:
+    """The stores of a configuration. Makes the starter ones where they are missing; loads nothing else yet.
 
-
-def open_stores(config: Config, *, device: str | None = None) -> Stores:
-    """The stores of a configuration. Makes the starter ones where they are missing; loads nothing else yet."""
-    folder = folder_of(config)
-    stores = Stores(folder, load(config.embedder, device=device))
+    Embeds on a few cores: the GPU is the model's, and on a CPU the engine's threads are on all of them.
+    """
+    folder = config.stores or home() / "stores"
+    threads = max(1, (os.cpu_count() or 1) // 4)
+    stores = Stores(folder, load(config.embedder, device="cpu", threads=threads))
     if config.starter_stores and stores.missing_starters():
         console = Console(stderr=True)
         with console.status(f"making the starter stores ({', '.join(stores.missing_starters())}) …"):

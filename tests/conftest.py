@@ -19,9 +19,9 @@ import uvicorn
 from openai import OpenAI
 
 from heedful.prompts import Prompts
-from heedful.server import bundled
 from heedful.retrieval.scripted import word_embedder
 from heedful.retrieval.stores import Stores
+from heedful.server import bundled
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config

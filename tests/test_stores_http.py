@@ -177,7 +177,7 @@ def test_a_server_without_stores_says_so(serving: Serving, engine: ScriptedEngin
 
 @pytest.fixture
 def heedful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    def words(model: str, *, device: str | None = None) -> Embedder:
+    def words(model: str) -> Embedder:
         return word_embedder(dimension=256)
 
     monkeypatch.setattr(store_cli, "load", words)
