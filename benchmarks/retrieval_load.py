@@ -1,10 +1,11 @@
 """A server's stores under load: 200 searches a second and 5 writes a second over HTTP, embedding included.
 
 The store is the one that `retrieval_scale.py build` made. Searches are open-loop (sent at their time, whatever the
-earlier ones do; a latency counts from that time) with texts that were never asked before, so that each is embedded;
-one in three has a filter. The load generator runs on the same machine, in a process of its own.
+earlier ones do; a latency counts from that time); one in three has a filter. `--distinct` is among how many different
+questions they are drawn (0: none is ever asked twice, so that each is embedded). The load generator runs on the same
+machine, in a process of its own.
 
-    python benchmarks/retrieval_load.py --folder DIR [--rate 200] [--seconds 60] [--out FILE]
+    python benchmarks/retrieval_load.py --folder DIR [--rate 200] [--seconds 60] [--distinct 0] [--out FILE]
 """
 
 from __future__ import annotations
@@ -57,9 +58,10 @@ def question(dice: random.Random) -> str:
     return f"What should I do when {who} {what} for the {dice.randint(1, 10**6)}th time?"
 
 
-async def load(url: str, rate: float, writes: float, seconds: float) -> dict[str, Any]:
+async def load(url: str, rate: float, writes: float, seconds: float, distinct: int) -> dict[str, Any]:
     """Sends both kinds of requests for a while; latencies in seconds."""
     dice = random.Random(0)
+    questions = [question(dice) for _ in range(distinct)]
     base = f"{url}/v1/alignment/stores/{STORE}"
     latencies: dict[str, list[float]] = {"search": [], "write": []}
     failures: list[str] = []
@@ -85,15 +87,19 @@ async def load(url: str, rate: float, writes: float, seconds: float) -> dict[str
                     body: dict[str, Any] = {"text": f"Answer kindly. {question(dice)}", "tags": ["rare"]}
                     group.create_task(one(session, kind, "items", body, due))
                 else:
-                    body = {"query": question(dice), "k": 10}
+                    body = {"query": dice.choice(questions) if questions else question(dice), "k": 10}
                     if i % 3 == 0:
                         body["tags"] = ["rare"]
                     group.create_task(one(session, kind, "search", body, due))
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        for text in questions:  # as if asked some time ago
+            await one(session, "search", "search", {"query": text, "k": 10}, began)
+        began = time.perf_counter()
+        latencies["search"].clear()
         await asyncio.gather(steadily(session, "search", rate), steadily(session, "write", writes))
     result: dict[str, Any] = {"searches_per_s": rate, "writes_per_s": writes, "failed": len(failures)}
-    result |= {"first_failures": failures[:3], "seconds": seconds}
+    result |= {"first_failures": failures[:3], "seconds": seconds, "distinct_questions": distinct}
     for kind, times in latencies.items():
         p50, p99 = np.percentile(times, [50, 99]) * 1000
         result[kind] = {
@@ -112,6 +118,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rate", type=float, default=200)
     parser.add_argument("--writes", type=float, default=5)
+    parser.add_argument("--distinct", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "retrieval_load.json")
     parser.add_argument("--serve", type=int, help="(for the script itself) serve on this port")
@@ -123,7 +130,7 @@ def main() -> None:
     command = [sys.executable, __file__, "--folder", str(options.folder), "--serve", str(port)]
     with servers.running(command, f"http://127.0.0.1:{port}") as url:
         about = json.load(urllib.request.urlopen(f"{url}/v1/alignment/stores/{STORE}"))
-        measured = asyncio.run(load(url, options.rate, options.writes, options.seconds))
+        measured = asyncio.run(load(url, options.rate, options.writes, options.seconds, options.distinct))
     result = {**servers.machine(), "store": about, **measured}
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")

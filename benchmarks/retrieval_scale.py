@@ -170,7 +170,7 @@ def _exact(queries: Vectors, count: int) -> tuple[dict[str, list[list[str]]], tu
         }
         for name, mask in passing.items():
             columns = np.flatnonzero(mask)
-            top = np.argsort(-scores[:, columns], axis=1)[:, :K]
+            top = np.argpartition(-scores[:, columns], K, axis=1)[:, :K]
             rows = columns[top]
             best.setdefault(name, []).append((np.take_along_axis(scores, rows, 1), rows + start))
     truth: dict[str, list[list[str]]] = {}

@@ -23,8 +23,8 @@ from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
 from heedful.server.progress import bar
 from heedful.server.service import Service
-from heedful.strategies import Engine, HeedfulError, Resources
 from heedful.server.store_files import open_stores
+from heedful.strategies import Engine, HeedfulError, Resources
 
 console = Console(stderr=True)
 # Seconds between looks at an engine's health, and for clients to see a failure before the process goes.
@@ -36,12 +36,11 @@ def run(config: Config, engine_options: list[str]) -> int:
 
     Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
     """
-    stores = open_stores(config)
-    resources = Resources(prompts=Prompts(*config.prompts), stores=stores)
-    alignments = Alignments(config, resources)
     config.api_key()
     if config.model is None:
         raise ConfigError("model: name one (a bundled name, a folder or a Hugging Face id)")
+    resources = Resources(prompts=Prompts(*config.prompts), stores=open_stores(config))
+    alignments = Alignments(config, resources)
     with _bind(config) as listener:
         # Until uvicorn takes over, a signal ends the start at once.
         signal.signal(signal.SIGTERM, _stop_start)
