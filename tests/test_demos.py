@@ -105,6 +105,13 @@ async def test_long_ones_are_passed_over_and_the_first_over_budget_ends_it(shelf
     _, trace = await _ask(shelf, "how to bake bread", max_example_tokens=300, budget=size)
     assert [u["id"] for u in trace["used"]] == ["bread"]
     assert [d["reason"] for d in trace["dropped"] if d["id"] != "long"] == ["budget", "budget"]
+    # What comes after the first that did not fit stays out, though it would fit.
+    sizes = {u["id"]: u["tokens"] for u in (await _ask(shelf, "how to bake bread"))[1]["used"]}
+    assert sizes["king"] < sizes["cake"]
+    _, trace = await _ask(
+        shelf, "how to bake bread", budget=sizes["bread"] + sizes["king"], max_example_tokens=300
+    )
+    assert [u["id"] for u in trace["used"]] == ["bread"]
 
 
 @pytest.mark.parametrize("capabilities", [BASE, ALL])

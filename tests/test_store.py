@@ -160,6 +160,7 @@ def test_a_large_store_gets_lists_beside_the_old_index_and_keeps_every_filter(
         allowed = [i for i in range(100, 3000, 100)]
         exact = sorted(allowed, key=lambda i: -float(vectors[i] @ query))[:10]
         assert [hit.item.text for hit in hits] == [f"rule {i}" for i in exact]
+        assert [hit.item.text for hit in store.search(query, 2, scoped)] == [f"rule {i}" for i in exact[:2]]
         assert len(store.search(query, 2000, Filter())) == 2000  # whatever the lists looked at first
     store.close()
     # The index was kept on the disk, and what came after it is taken in again.
