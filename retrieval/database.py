@@ -192,6 +192,11 @@ class Database:
         with self.reading() as db:
             return int(db.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
+    def last_row(self) -> int:
+        """The highest row ever used; rows are never used twice."""
+        with self.reading() as db:
+            return int(db.execute("SELECT coalesce(max(row), 0) FROM items").fetchone()[0])
+
     def news(self, after: int, seq: int, limit: int) -> News:
         """What was written past a row and a write's number; at most `limit` rows at a time."""
         with self.reading() as db:

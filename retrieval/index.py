@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _PROBES = 64  # lists looked at without a filter
 _HALF_OF_CORES = max(1, (os.cpu_count() or 2) // 2)
 _MANY = 1000  # rows added at once from which on a second core pays
 _TRAIN_PER_LIST = 48
+_LEFT_BEHIND = 3600  # seconds; nobody takes so long to write an index
 _REBUILT_GROWTH, _REBUILT_DEAD = 1.5, 0.3
 
 Rows = NDArray[np.int64]
@@ -118,6 +120,11 @@ class Index:
         """Beside the database, its name saying which vectors it holds; replaces earlier ones."""
         target = base.with_name(f"{base.stem}.{generation}.{last_row}.{self._built_rows}.faiss")
         scratch = target.with_name(f".{target.name}.{uuid4().hex}")
+        for left in base.parent.glob(
+            f".{base.stem}.*.faiss.*"
+        ):  # by a process that was killed while it wrote
+            if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
+                left.unlink(missing_ok=True)
         try:
             faiss.write_index(self._index, str(scratch))
             os.replace(scratch, target)
@@ -128,18 +135,23 @@ class Index:
                 old.unlink(missing_ok=True)
 
     @classmethod
-    def load(cls, base: Path, generation: str, dimension: int) -> tuple[Index, int] | None:
-        """The saved index of this generation and the last row that it knows; None where there is none that fits."""
+    def load(cls, base: Path, generation: str, dimension: int, last_row: int) -> tuple[Index, int] | None:
+        """The saved index of this generation and the last row that it knows; None where there is none that fits.
+
+        One that knows rows past the database's `last_row` belongs to a later state than the database (which was
+        perhaps restored from a copy) and is deleted, before those row numbers are given out again.
+        """
         for path in sorted(saved(base), key=lambda p: p.stat().st_mtime, reverse=True):
-            _, made_for, last_row, built_rows, _ = path.name.rsplit(".", 4)
-            if made_for != generation:
-                continue
-            try:
-                index = faiss.read_index(str(path))
-            except RuntimeError:  # cut short or damaged
-                continue
-            if index.d == dimension:
-                return cls(index, int(built_rows)), int(last_row)
+            _, made_for, known, built_rows, _ = path.name.rsplit(".", 4)
+            if int(known) > last_row:
+                path.unlink(missing_ok=True)
+            elif made_for == generation:
+                try:
+                    index = faiss.read_index(str(path))
+                except RuntimeError:  # cut short or damaged
+                    continue
+                if index.d == dimension:
+                    return cls(index, int(built_rows)), int(known)
         return None
 
 

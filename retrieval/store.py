@@ -10,8 +10,8 @@ from pathlib import Path
 from heedful.retrieval.catalogue import Catalogue
 from heedful.retrieval.database import Database, Identity, Written
 from heedful.retrieval.embedder import Embedder, Vectors
-from heedful.retrieval.errors import EmbedderChanged, InvalidItem
-from heedful.retrieval.index import FLAT_ROWS, Index
+from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
+from heedful.retrieval.index import FLAT_ROWS, Index, Rows
 from heedful.retrieval.items import Filter, Hit, Item, Version
 
 Progress = Callable[[str, float], None]
@@ -43,7 +43,9 @@ class Store:
         self._refreshing = threading.Lock()
         self._building: threading.Thread | None = None
         self._watch, self._seen_version = self._database.watch(), -1
-        if loaded := Index.load(path, self._identity.generation, embedder.dimension):
+        self._closing = False
+        last_row = self._database.last_row()
+        if loaded := Index.load(path, self._identity.generation, embedder.dimension, last_row):
             self._index, self._indexed = loaded
             self._saved = self._indexed
         self._refresh()
@@ -157,9 +159,13 @@ class Store:
             building.join()
 
     def close(self) -> None:
-        """Waits for a running build, keeps a large index for the next start, and lets go of the file."""
-        self.settle()
-        if self._index.kind != "flat" and self._indexed - self._saved > _UNSAVED_ROWS:
+        """Keeps a large index for the next start and lets go of the file; gives up a build that is under way."""
+        self._closing = True
+        if (
+            self._building is None
+            and self._index.kind != "flat"
+            and self._indexed - self._saved > _UNSAVED_ROWS
+        ):
             self._index.save(self.path, self._identity.generation, self._indexed)
         self._database.close()
 
@@ -199,9 +205,7 @@ class Store:
         """Builds the index anew, catches up with what was written meanwhile, and swaps it in."""
         try:
             upto, count = self._seen_row, self._catalogue.count
-            index = Index.build(
-                self.embedder.dimension, count, lambda: self._database.vectors(0, upto, _CHUNK)
-            )
+            index = Index.build(self.embedder.dimension, count, lambda: self._vectors(upto))
             if count > FLAT_ROWS:
                 index.save(self.path, self._identity.generation, upto)
                 self._saved = upto
@@ -211,8 +215,17 @@ class Store:
                 self._catch_up(index, upto)
                 with self._sharing.writing():
                     self._index = index
+        except StoreError:
+            if not self._closing:
+                raise
         finally:
             self._building = None
+
+    def _vectors(self, upto: int) -> Iterator[tuple[Rows, Vectors]]:
+        for piece in self._database.vectors(0, upto, _CHUNK):
+            if self._closing:
+                raise StoreError(f"{self.path.name}: closed")
+            yield piece
 
     def _catch_up(self, index: Index, after: int) -> int:
         upto = self._indexed

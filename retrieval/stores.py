@@ -8,9 +8,11 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from heedful.retrieval.database import Database
 from heedful.retrieval.embedder import Embedder
 from heedful.retrieval.errors import InvalidItem, UnknownStore
 from heedful.retrieval.index import saved
@@ -45,6 +47,16 @@ class Stores:
                 "store",
             )
         return self.folder / f"{name}{_SUFFIX}"
+
+    def embedder_of(self, name: str) -> str:
+        """The name of the embedder that made a store's vectors. Blocks."""
+        with closing(Database(self.path(name))) as database:
+            return database.identity().embedder
+
+    def count(self, name: str) -> int:
+        """How many items stand in a store, without opening its index. Blocks."""
+        with closing(Database(self.path(name))) as database:
+            return database.count()
 
     def require(self, name: str) -> None:
         """Raises UnknownStore, with those that there are."""
@@ -114,7 +126,7 @@ class Stores:
         return await self.call(store.search, vectors[0], k, filter)
 
     def close(self) -> None:
-        """Closes all stores. Blocks while an index is being built."""
+        """Closes all stores."""
         self._threads.shutdown()
         for store in self._open.values():
             store.close()

@@ -30,13 +30,23 @@ _SHOWN = 20  # bad lines; a file of the wrong kind has thousands
 
 Name = Annotated[str, typer.Argument(help="The store")]
 Folder = Annotated[Path | None, typer.Option(help="Folder of the stores [stores in $HEEDFUL_HOME]")]
-Model = Annotated[str, typer.Option("--embedder", help="Embedding model: the bundled one, a folder or an id")]
+Model = Annotated[
+    str | None, typer.Option("--embedder", help="Embedding model, a folder or an id [the store's own]")
+]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated")]
 
 
+def _stores(folder: Path | None, embedder: str | None = None) -> Stores:
+    return Stores(folder or home() / "stores", load(embedder or BUNDLED))
+
+
 @contextmanager
-def _opened(name: str, folder: Path | None, embedder: str, *, create: bool = False) -> Iterator[Store]:
-    all_stores = Stores(folder or home() / "stores", load(embedder))
+def _opened(name: str, folder: Path | None, embedder: str | None, *, create: bool = False) -> Iterator[Store]:
+    """With the embedder that is named, or else the store's own: no command embeds a store anew by accident."""
+    all_stores = _stores(folder)
+    if embedder is None and name in all_stores.names():
+        embedder = all_stores.embedder_of(name)
+    all_stores = _stores(folder, embedder)
     try:
         if create and all_stores.create(name)[1]:
             console.print(f"made store {name}", highlight=False)
@@ -62,7 +72,7 @@ def add(
     ] = None,
     valid_until: Annotated[str | None, typer.Option("--until", help="Valid until this time")] = None,
     folder: Folder = None,
-    embedder: Model = BUNDLED,
+    embedder: Model = None,
 ) -> None:
     """Add one item, or replace the one of the same id; durable when it returns."""
     value = {"text": text, "answer": answer, "id": id, "source": source, "scope": scope, "tags": tag or []}
@@ -80,17 +90,14 @@ def list_(
     limit: Annotated[int, typer.Option(help="At most so many items")] = 100,
     as_of: Annotated[str | None, typer.Option(help="What stood at this time (ISO 8601)")] = None,
     folder: Folder = None,
-    embedder: Model = BUNDLED,
+    embedder: Model = None,
 ) -> None:
     """List the stores, or the items of one."""
     if name is None:
-        table = Table("store", "items", "embedder", "dimension", "index")
-        all_stores = Stores(folder or home() / "stores", load(embedder))
+        table = Table("store", "items", "embedder")
+        all_stores = _stores(folder)
         for each in all_stores.names():
-            with bar(each) as progress:
-                about = all_stores.get(each, progress).describe()
-            table.add_row(*(str(about[k]) for k in ("name", "items", "embedder", "dimension", "index")))
-        all_stores.close()
+            table.add_row(each, str(all_stores.count(each)), all_stores.embedder_of(each))
         console.print(table)
         return
     at = time_of(as_of, "as_of") if as_of else None
@@ -112,7 +119,7 @@ def search(
     ] = None,
     tag: Tags = None,
     folder: Folder = None,
-    embedder: Model = BUNDLED,
+    embedder: Model = None,
 ) -> None:
     """Find the items nearest in meaning."""
     scopes = None if scope is None else frozenset(scope)
@@ -126,7 +133,7 @@ def search(
 
 @stores.command()
 def delete(
-    name: Name, ids: Annotated[list[str], typer.Argument()], folder: Folder = None, embedder: Model = BUNDLED
+    name: Name, ids: Annotated[list[str], typer.Argument()], folder: Folder = None, embedder: Model = None
 ) -> None:
     """End items by id; their history stays."""
     with _opened(name, folder, embedder) as store:
@@ -155,7 +162,7 @@ def import_(
     tag: Tags = None,
     skip_bad: Annotated[bool, typer.Option(help="Import the good lines though there are bad ones")] = False,
     folder: Folder = None,
-    embedder: Model = BUNDLED,
+    embedder: Model = None,
 ) -> None:
     """Import files. Bad lines stop it before anything is written; after a break, run it again to go on."""
     rename = {}
@@ -193,7 +200,7 @@ def export(
     name: Name,
     file: Annotated[Path | None, typer.Argument(help="Default: standard output")] = None,
     folder: Folder = None,
-    embedder: Model = BUNDLED,
+    embedder: Model = None,
 ) -> None:
     """Write all standing items as JSON lines, which import reads again."""
     with _opened(name, folder, embedder) as store:
@@ -205,7 +212,7 @@ def export(
 
 
 @stores.command()
-def history(name: Name, id: str, folder: Folder = None, embedder: Model = BUNDLED) -> None:
+def history(name: Name, id: str, folder: Folder = None, embedder: Model = None) -> None:
     """Show every version of an item: what it said, and from when to when."""
     with _opened(name, folder, embedder) as store:
         versions = store.history(id)
@@ -220,9 +227,9 @@ def history(name: Name, id: str, folder: Folder = None, embedder: Model = BUNDLE
 
 
 @stores.command()
-def starter(folder: Folder = None, embedder: Model = BUNDLED) -> None:
+def starter(folder: Folder = None, embedder: Model = None) -> None:
     """Make the stores `norms` and `demos` from the sets that ship with heedful, where they are missing."""
-    all_stores = Stores(folder or home() / "stores", load(embedder))
+    all_stores = _stores(folder, embedder)
     made = all_stores.add_starters()
     all_stores.close()
     console.print(f"made {', '.join(made)}" if made else "nothing to do: the stores are there")

@@ -169,6 +169,15 @@ def test_a_large_store_gets_lists_beside_the_old_index_and_keeps_every_filter(
     assert str(store.describe()["index"]).startswith("ivf")
     assert len(store.search(vectors[0], 5000, Filter())) == 2999
     store.close()
+    # A database that is older than the index (restored from a copy) does not believe it.
+    for file in tmp_path.glob("large.*.faiss"):
+        generation, built = file.name.split(".")[1], file.name.split(".")[3]
+        file.rename(file.with_name(f"large.{generation}.99999.{built}.faiss"))
+    store = Store(tmp_path / "large.db", embedder)
+    store.settle()
+    assert len(store.search(vectors[0], 5000, Filter())) == 2999
+    assert "99999" not in "".join(p.name for p in tmp_path.glob("large.*.faiss"))
+    store.close()
     # A damaged copy of the index is only a copy.
     for file in tmp_path.glob("large.*.faiss"):
         file.write_bytes(file.read_bytes()[:100])

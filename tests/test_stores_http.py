@@ -199,7 +199,7 @@ def test_the_command_line(heedful: Callable[..., str], tmp_path: Path) -> None:
     rules.write_text("# Guests\nGreet them.\n")
     assert "1 added, 0 replaced, 0 unchanged" in heedful("import", "norms", str(rules), "--tag", "desk")
     assert "Guests: Greet them." in heedful("search", "norms", "greet guests", "-k", "1", "--tag", "desk")
-    assert "norms" in heedful("list")
+    assert "norms" in heedful("list") and "words" in heedful("list")
     listed = [json.loads(line) for line in heedful("list", "norms").splitlines()]
     assert [i["text"] for i in listed] == ["Be very kind.", "Guests: Greet them."]
     assert heedful("history", "norms", "k").count("kind.") == 2
