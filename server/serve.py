@@ -46,6 +46,7 @@ def run(config: Config, engine_options: list[str]) -> int:
         signal.signal(signal.SIGTERM, _stop_start)
         status: int = uvloop.run(_serve(config, alignments, engine_options, listener))
     # vLLM's engine cleans up when it is collected, which fails with noise once the interpreter is half gone.
+    gc.unfreeze()
     gc.collect()
     return status
 
@@ -92,6 +93,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is here now stays to the end: no collection need look at torch's and vLLM's heap again.
+        gc.collect()
+        gc.freeze()
         self._announce()
 
 
