@@ -50,7 +50,7 @@ def heedful(model: str, *options: str) -> Iterator[str]:
     """`heedful serve`; yields its address."""
     port = free_port()
     command = [sys.executable, "-m", "heedful.server", "serve", model, "--port", str(port), *options]
-    with _running(command, f"http://127.0.0.1:{port}") as url:
+    with running(command, f"http://127.0.0.1:{port}") as url:
         yield url
 
 
@@ -72,12 +72,12 @@ def vllm(model: str, *options: str) -> Iterator[str]:
         str(port),
     ]
     command += ["--host", "127.0.0.1", "--enforce-eager", "--disable-uvicorn-access-log", *options]
-    with _running(command, f"http://127.0.0.1:{port}") as url:
+    with running(command, f"http://127.0.0.1:{port}") as url:
         yield url
 
 
 @contextmanager
-def _running(command: list[str], url: str) -> Iterator[str]:
+def running(command: list[str], url: str) -> Iterator[str]:
     with process(command, f"{url}/health"):
         yield url
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heedful.server import completions, embeddings, messages, openapi, responses
+from heedful.server import completions, embeddings, messages, openapi, responses, stores
 from heedful.server.http import endpoint, error_response, json_response
 from heedful.server.service import Service
 from heedful.server.wire.messages import error_response as anthropic_error
@@ -36,6 +36,7 @@ def create_app(service: Service) -> Starlette:
         ("/v1/models", "GET", _models),
         ("/v1/models/{model:path}", "GET", _model),
         ("/v1/alignment", "GET", _alignment),
+        *stores.ROUTES,
         ("/health", "GET", _health),
         ("/metrics", "GET", _metrics),
         ("/version", "GET", _version),

@@ -10,15 +10,21 @@ from rich.console import Console
 from rich.table import Table
 
 from heedful.prompts import PromptError
+from heedful.retrieval import StoreError
 from heedful.server import bundled
 from heedful.server.config import ConfigError, load, with_upstream
+from heedful.server.eval_cli import evals
+from heedful.server.eval_norms import EvalError
 from heedful.server.progress import bar
+from heedful.server.store_cli import stores
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Make any language model heed norms."
 )
 models = typer.Typer(help="List the bundled models, or prepare them.")
 app.add_typer(models, name="models", invoke_without_command=True)
+app.add_typer(stores, name="store")
+app.add_typer(evals, name="eval")
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -27,7 +33,7 @@ def main() -> None:
     """Entry point of the console script."""
     try:
         app()
-    except (ConfigError, PromptError, bundled.ModelUnavailable) as error:
+    except (ConfigError, PromptError, StoreError, EvalError, bundled.ModelUnavailable) as error:
         _fail(str(error))
 
 

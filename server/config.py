@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from heedful.retrieval.embedder import BUNDLED
 from heedful.server.engines.settings import UpstreamConfig
 
 StepConfig = str | dict[str, dict[str, Any] | None]
@@ -42,6 +43,12 @@ class Config(BaseModel):
     """What a request gets that names no alignment."""
     prompts: list[Path] = Field(default_factory=list)
     """Folders of prompt files; later ones replace earlier ones and ours."""
+    stores: Path | None = None
+    """The folder of the stores of norms and demonstrations; default: `stores` in $HEEDFUL_HOME."""
+    starter_stores: bool = True
+    """Whether the stores `norms` and `demos` are made from the starter sets where they are missing."""
+    embedder: str = BUNDLED
+    """The sentence-transformers model that embeds for the stores: the bundled one, a folder or a Hugging Face id."""
     request_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds a request may take, hidden calls included."""
     shutdown_grace: Annotated[int, Field(ge=0)] = 30
@@ -99,4 +106,6 @@ def _read(path: Path) -> dict[str, Any]:
     for upstream in settings.get("upstreams") or []:
         if isinstance(upstream, dict) and upstream.get("api_key_file"):
             upstream["api_key_file"] = path.parent / str(upstream["api_key_file"])
+    if isinstance(settings.get("stores"), str):
+        settings["stores"] = path.parent / settings["stores"]
     return settings

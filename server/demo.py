@@ -13,7 +13,12 @@ from rich.console import Console
 
 console = Console()
 QUESTION = "My friend keeps borrowing money and never pays it back. What should I do?"
-ALIGNMENTS = ("direct", "principles", "urial")
+ALIGNMENTS = ("direct", "principles", "urial", "norms", "demos")
+NORM = {
+    "id": "demo",
+    "text": "Whoever lends to a friend agrees on a day for paying back.",
+    "source": "House rules",
+}
 _START_LIMIT = 600  # seconds
 
 
@@ -31,6 +36,7 @@ def run(model: str) -> int:
         console.print(f"\n[bold]{QUESTION}[/]")
         for alignment in ALIGNMENTS:
             _ask(client, model, alignment)
+        _living_norm(client, model)
         console.print(f"\nTo keep a server running: [bold]make serve[/] (or `heedful serve {model}`)")
         return 0
     finally:
@@ -70,3 +76,25 @@ def _ask(client: OpenAI, model: str, alignment: str) -> None:
                 f"\n[dim]{took:.1f} s (first token after {until_first:.2f} s), "
                 f"{chunk.usage.prompt_tokens} prompt + {chunk.usage.completion_tokens} answer tokens[/]"
             )
+
+
+def _living_norm(client: OpenAI, model: str) -> None:
+    """A norm added over HTTP is in the very next answer's context, as the trace shows; then it is taken out again."""
+    items = "/alignment/stores/norms/items"
+    console.rule("[bold]a living norm")
+    for step in ("before", "added", "deleted"):
+        if step == "added":
+            client.post(items, body=NORM, cast_to=object)
+        if step == "deleted":
+            client.delete(f"{items}/{NORM['id']}", cast_to=object)
+        answer = client.chat.completions.create(
+            model=f"{model}@norms",
+            messages=[{"role": "user", "content": QUESTION}],
+            max_tokens=1,
+            extra_body={"alignment": {"trace": True}},
+        )
+        used = (answer.model_extra or {})["alignment"]["trace"][0]["used"]
+        state = "in" if any(norm["id"] == NORM["id"] for norm in used) else "not in"
+        console.print(
+            f"{step:8} {state} the context; nearest: {used[0]['text']} [dim]({used[0]['score']})[/]"
+        )

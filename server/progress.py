@@ -13,13 +13,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 def bar(title: str) -> Iterator[Callable[[str, float], None]]:
     """A bar that shows a step's name and the share done, 0 to 1. Nothing appears until the first report."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = None
+    progress = Progress(*columns, console=Console(stderr=True))
+    task = None
 
-        def report(step: str, share: float) -> None:
-            nonlocal task
-            if task is None:
-                task = progress.add_task(title, total=1.0)
-            progress.update(task, completed=share, description=f"{title}: {step}")
+    def report(step: str, share: float) -> None:
+        nonlocal task
+        if task is None:
+            progress.start()
+            task = progress.add_task(title, total=1.0)
+        progress.update(task, completed=share, description=f"{title}: {step}")
 
+    try:
         yield report
+    finally:
+        if task is not None:
+            progress.stop()

@@ -23,6 +23,7 @@ from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
 from heedful.server.progress import bar
 from heedful.server.service import Service
+from heedful.server.store_files import open_stores
 from heedful.strategies import Engine, HeedfulError, Resources
 
 console = Console(stderr=True)
@@ -35,18 +36,19 @@ def run(config: Config, engine_options: list[str]) -> int:
 
     Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
     """
-    resources = Resources(prompts=Prompts(*config.prompts))
-    alignments = Alignments(config, resources)
     config.api_key()
     if config.model is None and not config.upstreams:
         raise ConfigError(
             "model: name one (a bundled name, a folder or a Hugging Face id), or an upstream to stand before"
         )
+    resources = Resources(prompts=Prompts(*config.prompts), stores=open_stores(config))
+    alignments = Alignments(config, resources)
     with _bind(config) as listener:
         # Until uvicorn takes over, a signal ends the start at once.
         signal.signal(signal.SIGTERM, _stop_start)
         status: int = uvloop.run(_serve(config, alignments, engine_options, listener))
     # vLLM's engine cleans up when it is collected, which fails with noise once the interpreter is half gone.
+    gc.unfreeze()
     gc.collect()
     return status
 
@@ -55,7 +57,13 @@ async def _serve(
     config: Config, alignments: Alignments, engine_options: list[str], listener: socket.socket
 ) -> int:
     async with AsyncExitStack() as stack:
-        service = Service(config, await _engines(config, engine_options, stack), alignments)
+        engines = await _engines(config, engine_options, stack)
+        if stores := alignments.resources.stores:
+            # After the engine: what embeds starts threads (and CUDA), after which no process may be forked off.
+            with bar("stores") as progress:
+                await stores.call(stores.open_all, progress)
+            stack.callback(stores.close)
+        service = Service(config, engines, alignments)
         server = Server(create_app(service), config, lambda: _announce(service, listener))
         # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -105,6 +113,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is here now stays to the end: no collection need look at torch's and vLLM's heap again.
+        gc.collect()
+        gc.freeze()
         self._announce()
 
 

@@ -15,7 +15,9 @@ from heedful.strategies.errors import NotFound, RequestError, StrategyError
 from heedful.strategies.run import ContextStrategy, DecodingStrategy
 
 BUILTIN = {
+    "demos": "heedful.strategies.demos:Demos",
     "direct": "heedful.strategies.direct:Direct",
+    "norms": "heedful.strategies.norms:Norms",
     "principles": "heedful.strategies.principles:Principles",
     "urial": "heedful.strategies.urial:Urial",
 }

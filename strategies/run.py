@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from heedful.prompts import Prompts
+from heedful.retrieval.stores import Stores
 from heedful.strategies.engine import Capability, Engine, Ledger
+from heedful.strategies.errors import RetrievalError
 from heedful.strategies.meter import MeteredEngine
 from heedful.strategies.trace import Trace
 from heedful.strategies.types import Context, Event
@@ -18,9 +20,10 @@ Streaming = Literal["stream", "sentence", "buffer"]
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What all requests share: the prompt library, and the stores and embedder of retrieval."""
+    """What all requests share: the prompt library, and the stores (with their embedder), where there are any."""
 
     prompts: Prompts
+    stores: Stores | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,13 @@ class Run:
     @property
     def prompts(self) -> Prompts:
         return self.resources.prompts
+
+    @property
+    def stores(self) -> Stores:
+        """Raises RetrievalError where there are none."""
+        if self.resources.stores is None:
+            raise RetrievalError("this server has no stores")
+        return self.resources.stores
 
     def stage(self, name: str) -> Run:
         """The same run with the engine's cost booked under `name`."""

@@ -6,16 +6,17 @@ share everything but their own conversation, so its prompt is one cached prefix 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field
 
 from heedful.prompts import Prompt, UnknownPrompt
 from heedful.strategies.engine import Capability
-from heedful.strategies.errors import MissingCapability, RequestError
+from heedful.strategies.errors import RequestError
+from heedful.strategies.raw import FORM_NEEDS, Form, chosen_form, raw_context, transcript
 from heedful.strategies.run import Resources, Run
-from heedful.strategies.types import Context, Message, text_of
+from heedful.strategies.types import Context, Message
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Urial:
     (the paper decodes greedily).
     """
 
-    form: Literal["auto", "raw", "chat"] = "auto"
+    form: Form = "auto"
     examples: Annotated[int, Field(ge=0, le=64)] = 3
     prompt: str = "urial/default"
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
@@ -37,7 +38,7 @@ class Urial:
 
     @property
     def needs(self) -> Capability:
-        return {"auto": Capability.NONE, "raw": Capability.COMPLETION, "chat": Capability.CHAT}[self.form]
+        return FORM_NEEDS[self.form]
 
     def ready(self, resources: Resources) -> None:
         try:
@@ -52,14 +53,7 @@ class Urial:
 
     async def prepare(self, context: Context, run: Run) -> Context:
         prompt = run.prompts.get(self.prompt)
-        form = self.form
-        if form == "auto":
-            form = "chat" if Capability.CHAT in run.engine.capabilities else "raw"
-            if form == "raw" and Capability.COMPLETION not in run.engine.capabilities:
-                raise MissingCapability(
-                    f"strategy 'urial' needs chat or completion from model {run.engine.model!r}",
-                    param="alignment",
-                )
+        form = chosen_form(self.form, run.engine, "urial")
         run.trace.note("urial", prompt=prompt.id, form=form, examples=self.examples)
         return self._chat(context, prompt) if form == "chat" else self._raw(context, prompt, run)
 
@@ -77,38 +71,7 @@ class Urial:
         text = prompt.render(
             "raw", examples=prompt.data["demonstrations"][: self.examples], system=system, turns=turns
         )
-        params = dict(context.params)
-        own = params.get("stop") or []
-        if not isinstance(own, str | list):
-            raise RequestError("stop: must be a string or a list of strings", param="stop")
-        params["stop"] = [*([own] if isinstance(own, str) else own), *prompt.data["stops"]]
-        if params.get("max_tokens") is None and params.get("max_completion_tokens") is None:
-            params["max_tokens"] = min(self.max_tokens, run.engine.context_length or self.max_tokens)
         defaults = {"temperature": self.temperature, "repetition_penalty": self.repetition_penalty}
+        longest = min(self.max_tokens, run.engine.context_length or self.max_tokens)
         # The model writes from the line after the opening fence, as in the examples.
-        return replace(context, params={**defaults, **params}, prompt=text + "\n")
-
-
-def transcript(messages: tuple[Message, ...]) -> tuple[str, list[dict[str, str]]]:
-    """A conversation as plain text for a raw prompt: the system text, and the turns as role and text.
-
-    Raises RequestError for what a transcript can't hold: images, audio, tool calls.
-    """
-    system: list[str] = []
-    turns: list[dict[str, str]] = []
-    for i, message in enumerate(messages):
-        role, content = message.get("role"), message.get("content")
-        parts = content if isinstance(content, list) else []
-        if message.get("tool_calls") or role not in ("system", "developer", "user", "assistant"):
-            raise RequestError(f"messages.{i}: a raw prompt can't hold tool calls", param=f"messages.{i}")
-        if any(not isinstance(p, dict) or p.get("type") != "text" for p in parts):
-            raise RequestError(
-                f"messages.{i}.content: a raw prompt holds text only", param=f"messages.{i}.content"
-            )
-        if role in ("system", "developer"):
-            system.append(text_of(message))
-        else:
-            turns.append({"role": str(role), "text": text_of(message)})
-    if not turns or turns[-1]["role"] != "user":
-        raise RequestError("messages: the last message must be the user's", param="messages")
-    return "\n\n".join(system), turns
+        return raw_context(context, text + "\n", prompt.data["stops"], longest, defaults)

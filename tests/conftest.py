@@ -19,6 +19,8 @@ import uvicorn
 from openai import OpenAI
 
 from heedful.prompts import Prompts
+from heedful.retrieval.scripted import word_embedder
+from heedful.retrieval.stores import Stores
 from heedful.server import bundled
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
@@ -38,15 +40,24 @@ def prompts() -> Prompts:
 
 
 @pytest.fixture(scope="session")
-def resources(prompts: Prompts) -> Resources:
-    return Resources(prompts=prompts)
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
+    """The starter stores, embedded by words."""
+    stores = Stores(tmp_path_factory.mktemp("stores"), word_embedder(dimension=256))
+    stores.add_starters()
+    yield stores
+    stores.close()
+
+
+@pytest.fixture(scope="session")
+def resources(prompts: Prompts, stores: Stores) -> Resources:
+    return Resources(prompts=prompts, stores=stores)
 
 
 @contextmanager
-def _serving(*engines: Engine, config: Config | None = None) -> Iterator[str]:
+def _serving(*engines: Engine, config: Config | None = None, stores: Stores | None = None) -> Iterator[str]:
     """A real HTTP server over the given engines, in a thread; yields its address."""
     config = config or Config()
-    alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts)))
+    alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts), stores=stores))
     app = create_app(Service(config, {e.model: e for e in engines}, alignments))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http="httptools"))
@@ -111,7 +122,7 @@ def _wait_until(
 
 @pytest.fixture(scope="session")
 def serving() -> Callable[..., AbstractContextManager[str]]:
-    """`with serving(engine, ..., config=Config(...)) as url`"""
+    """`with serving(engine, ..., config=Config(...), stores=...) as url`"""
     return _serving
 
 

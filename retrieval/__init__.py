@@ -1,0 +1,28 @@
+"""Retrieval: texts embedded, kept in durable stores, and found again by meaning under a filter."""
+
+from heedful.retrieval.embedder import Embedder
+from heedful.retrieval.errors import (
+    DamagedStore,
+    EmbedderChanged,
+    EmbedderMissing,
+    InvalidItem,
+    StoreError,
+    UnknownItem,
+    UnknownStore,
+)
+from heedful.retrieval.items import Filter, Hit, Item, Version
+
+__all__ = [
+    "DamagedStore",
+    "Embedder",
+    "EmbedderChanged",
+    "EmbedderMissing",
+    "Filter",
+    "Hit",
+    "InvalidItem",
+    "Item",
+    "StoreError",
+    "UnknownItem",
+    "UnknownStore",
+    "Version",
+]

@@ -1,0 +1,44 @@
+"""What can go wrong with a store. Retrieval knows no HTTP: whoever calls it decides what a client is told.
+
+StoreError
+├── InvalidItem        an item, a filter or a name that can't be taken as it is
+├── UnknownStore       no store of that name
+├── UnknownItem        no item of that id
+├── DamagedStore       the file is no heedful store, or is broken
+├── EmbedderChanged    the vectors were made by another embedding model
+└── EmbedderMissing    the embedding model can't be loaded
+"""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Base of all errors of retrieval."""
+
+
+class InvalidItem(StoreError):
+    """`field` is what is wrong, where one field is."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnknownStore(StoreError):
+    pass
+
+
+class UnknownItem(StoreError):
+    pass
+
+
+class DamagedStore(StoreError):
+    pass
+
+
+class EmbedderChanged(StoreError):
+    pass
+
+
+class EmbedderMissing(StoreError):
+    pass

@@ -1,0 +1,33 @@
+"""An embedder without a model: texts that share words are near. Ships with the library, for anybody's tests."""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+import numpy as np
+
+from heedful.retrieval.embedder import Embedder, Encode, Vectors
+
+
+def word_embedder(
+    name: str = "words", *, dimension: int = 64, salt: str = "", seen: list[str] | None = None
+) -> Embedder:
+    """Adds up a fixed random vector for each word. `seen` collects the texts that were encoded."""
+
+    def encode(texts: list[str]) -> Vectors:
+        if seen is not None:
+            seen.extend(texts)
+        return np.stack([_words(text) for text in texts])
+
+    def _words(text: str) -> Vectors:
+        total = np.full(dimension, 1e-3, np.float32)
+        for word in re.findall(r"\w+", text.lower()):
+            seed = int.from_bytes(blake2b((salt + word).encode(), digest_size=8).digest())
+            total += np.random.default_rng(seed).standard_normal(dimension, np.float32)
+        return total
+
+    def load() -> Encode:
+        return encode
+
+    return Embedder(name, load)

@@ -1,0 +1,269 @@
+"""A store: the database, and what is derived from it in memory to find things fast."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from heedful.retrieval.catalogue import Catalogue
+from heedful.retrieval.database import Database, Identity, Written
+from heedful.retrieval.embedder import Embedder, Vectors
+from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
+from heedful.retrieval.index import FLAT_ROWS, Index, Rows
+from heedful.retrieval.items import Filter, Hit, Item, Version
+
+Progress = Callable[[str, float], None]
+_CHUNK = 20_000
+_UNSAVED_ROWS = 20_000  # taken in again at the next start in a second or two
+
+
+class Store:
+    """Methods block (on the disk, on the embedder); all are safe to call from many threads.
+
+    A search first takes in what anybody has written since the last one, in this process or another. Building the
+    index anew happens in a thread beside the old one, which goes on answering.
+    """
+
+    def __init__(self, path: Path, embedder: Embedder, progress: Progress = lambda step, share: None) -> None:
+        """Opens a store; if another embedder made its vectors, embeds it anew first, telling `progress`.
+
+        Raises a StoreError where it can't be opened.
+        """
+        self.path, self.embedder = path, embedder
+        self._database = Database(path)
+        if not self._database.identity().made_by(embedder.probe):
+            self._database.reembed(embedder.name, embedder.probe, embedder.embed_now, progress)
+        self._identity: Identity = self._database.identity()
+        self._catalogue = Catalogue()
+        self._index = Index.flat(embedder.dimension)
+        self._indexed = self._saved = self._seen_row = self._seen_seq = 0
+        self._sharing = _Sharing()
+        self._refreshing = threading.Lock()
+        self._building: threading.Thread | None = None
+        self._watch, self._seen_version = self._database.watch(), -1
+        self._closing = False
+        last_row = self._database.last_row()
+        if loaded := Index.load(path, self._identity.generation, embedder.dimension, last_row):
+            self._index, self._indexed = loaded
+            self._saved = self._indexed
+        self._refresh()
+
+    @classmethod
+    def create(cls, path: Path, embedder: Embedder) -> Store:
+        """Raises FileExistsError where there is one."""
+        Database.create(path, embedder.name, embedder.probe).close()
+        return cls(path, embedder)
+
+    # -- reading
+
+    def search(self, query: Vectors, k: int, filter: Filter) -> list[Hit]:
+        """The `k` items nearest to a unit vector, shape (d,), best first."""
+        self._refresh()
+        with self._sharing.reading():
+            rows, scores = self._index.search(query, k, self._catalogue.mask(filter))
+        items = self._database.items([int(r) for r in rows])
+        return [Hit(items[int(r)], float(s)) for r, s in zip(rows, scores, strict=True)]
+
+    def mandatory(self, filter: Filter) -> list[Item]:
+        """The mandatory items that pass, in the order written."""
+        self._refresh()
+        with self._sharing.reading():
+            rows = self._catalogue.mandatory(filter)
+        items = self._database.items(rows)
+        return [items[row] for row in rows]
+
+    def scopes(self) -> list[str]:
+        """Scopes in use, or used once."""
+        self._refresh()
+        with self._sharing.reading():
+            return self._catalogue.scopes()
+
+    def get(self, id: str) -> Item | None:
+        return self._database.item(id)
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """Vectors of standing items, shape (n, d), in the order of ids; zeros for one that stands no more."""
+        return self._database.vectors_of(ids)
+
+    def history(self, id: str) -> list[Version]:
+        """All versions of an item, the oldest first; empty where there never was one."""
+        return self._database.history(id)
+
+    def page(
+        self, after: int = 0, limit: int = 100, *, as_of: float | None = None
+    ) -> list[tuple[int, Version]]:
+        """Up to `limit` standing versions past row `after` with their rows, or those that stood at a time."""
+        return self._database.page(after, limit, as_of=as_of)
+
+    def __iter__(self) -> Iterator[Item]:
+        """All standing items, in the order written."""
+        after = 0
+        while page := self.page(after, 1000):
+            yield from (version.item for _, version in page)
+            after = page[-1][0]
+
+    def __len__(self) -> int:
+        return self._database.count()
+
+    def describe(self) -> dict[str, object]:
+        """Name, number of items, embedder and kind of index."""
+        self._refresh()
+        return {
+            "name": self.path.stem,
+            "items": self._catalogue.count,
+            "embedder": self._identity.embedder,
+            "dimension": int(self._identity.probe.shape[1]),
+            "index": self._index.kind,
+        }
+
+    # -- writing
+
+    def add(self, items: Sequence[Item], vectors: Mapping[str, Vectors] | None = None) -> Written:
+        """Adds or replaces (same id) items, all in one transaction; on the disk when it returns.
+
+        `vectors`: those of texts that this store's embedder has embedded already, shape (d,). Raises InvalidItem
+        for two different items of one id, EmbedderChanged where the store was embedded anew.
+        """
+        by_id: dict[str, Item] = {}
+        for item in items:
+            if by_id.setdefault(item.id, item) != item:
+                raise InvalidItem(f"two different items have the id {item.id!r}", "id")
+        for text, vector in (vectors or {}).items():
+            if vector.shape != (self.embedder.dimension,):
+                raise InvalidItem(f"a vector of {text[:40]!r} has shape {vector.shape}", "vectors")
+        while True:
+            known = dict(vectors or {})
+            texts = {item.text for item in by_id.values() if item.text not in known}
+            if texts:
+                texts -= {i.text for i in map(self._database.item, by_id) if i and by_id[i.id].text == i.text}
+                new = sorted(texts)
+                known |= zip(new, self.embedder.embed_now(new), strict=True)
+            try:
+                written = self._database.write(list(by_id.values()), known, self._identity.generation)
+            except KeyError:  # another writer has changed an item in between, so that its text is new again
+                continue
+            self._refresh()
+            return written
+
+    def delete(self, ids: Sequence[str]) -> list[str]:
+        """Ends items; returns the ids that stood. On the disk when it returns; their history stays."""
+        gone = self._database.delete(ids)
+        self._refresh()
+        return gone
+
+    def settle(self) -> None:
+        """Waits until no index is being built."""
+        if (building := self._building) is not None:
+            building.join()
+
+    def close(self) -> None:
+        """Keeps a large index for the next start and lets go of the file; gives up a build that is under way."""
+        self._closing = True
+        if (
+            self._building is None
+            and self._index.kind != "flat"
+            and self._indexed - self._saved > _UNSAVED_ROWS
+        ):
+            self._index.save(self.path, self._identity.generation, self._indexed)
+        self._database.close()
+
+    # -- what is derived
+
+    def _refresh(self) -> None:
+        """Takes in what has been written since the last time."""
+        with self._refreshing:
+            version = self._watch()
+            if version == self._seen_version:
+                return
+            if self._database.identity().generation != self._identity.generation:
+                raise EmbedderChanged(f"{self.path.name}: the store has been embedded anew; open it again")
+            self._take_in()
+            self._seen_version = version
+            if self._building is None and self._index.outgrown(self._catalogue.count):
+                self._building = threading.Thread(target=self._build, name="index", daemon=True)
+                self._building.start()
+
+    def _take_in(self) -> None:
+        """In pieces, so that searches run in between; vectors first: no filter passes them before their facts."""
+        while True:
+            news = self._database.news(self._seen_row, self._seen_seq, _CHUNK)
+            for rows, vectors in self._database.vectors(self._indexed, news.last_row, _CHUNK):
+                with self._sharing.writing():
+                    self._index.add(rows, vectors)
+            done = news.last_row < self._seen_row + _CHUNK
+            with self._sharing.writing():
+                self._catalogue.end(news.ended)
+                self._catalogue.add(news.facts)
+            self._indexed = max(self._indexed, news.last_row)
+            self._seen_row, self._seen_seq = news.last_row, news.seq
+            if done:
+                return
+
+    def _build(self) -> None:
+        """Builds the index anew, catches up with what was written meanwhile, and swaps it in."""
+        try:
+            upto, count = self._seen_row, self._catalogue.count
+            index = Index.build(self.embedder.dimension, count, lambda: self._vectors(upto))
+            if count > FLAT_ROWS:
+                index.save(self.path, self._identity.generation, upto)
+                self._saved = upto
+            while self._indexed - upto > _CHUNK:  # most of it while others go on
+                upto = self._catch_up(index, upto)
+            with self._refreshing:
+                self._catch_up(index, upto)
+                with self._sharing.writing():
+                    self._index = index
+        except StoreError:
+            if not self._closing:
+                raise
+        finally:
+            self._building = None
+
+    def _vectors(self, upto: int) -> Iterator[tuple[Rows, Vectors]]:
+        for piece in self._database.vectors(0, upto, _CHUNK):
+            if self._closing:
+                raise StoreError(f"{self.path.name}: closed")
+            yield piece
+
+    def _catch_up(self, index: Index, after: int) -> int:
+        upto = self._indexed
+        for rows, vectors in self._database.vectors(after, upto, _CHUNK):
+            index.add(rows, vectors)
+        return upto
+
+
+class _Sharing:
+    """Many readers or one writer; a waiting writer goes before new readers."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._readers = self._writers = 0
+        self._busy = False
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._busy and not self._writers)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._readers -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        with self._condition:
+            self._writers += 1
+            self._condition.wait_for(lambda: not self._busy and not self._readers)
+            self._writers -= 1
+            self._busy = True
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._busy = False
+                self._condition.notify_all()

@@ -1,0 +1,194 @@
+"""OPO's evaluation: multiple-choice accuracy with and without the norms that retrieval finds.
+
+Xu et al. 2023 (arXiv 2312.15907). Runs against any OpenAI-compatible base URL; the option is the one whose
+letter is the likeliest first token, where the endpoint reports log-probabilities, else the letter that is generated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from heedful.prompts import Prompts
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI  # slow to import, and every command of `heedful` passes here
+
+LETTERS = "ABCDEF"
+_LETTER = re.compile(r"\b([A-F])\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with lettered options. `norm` is the one it was made from, where known."""
+
+    id: str
+    text: str
+    options: tuple[tuple[str, str], ...]
+    answer: str
+    norm: str = ""
+    scope: str = ""
+
+    def asked(self, prompts: Prompts, part: str = "ask") -> str:
+        prompt = prompts.get("norms/choice")
+        return prompt.render(part, question=self.text, options=self.options, norm=self.norm)
+
+
+@dataclass(slots=True)
+class Verdict:
+    """One answer: the option chosen (None: none could be read), and how it was read."""
+
+    id: str
+    alignment: str
+    answer: str
+    chosen: str | None
+    method: str
+    probabilities: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def correct(self) -> bool:
+        return self.chosen == self.answer
+
+
+class EvalError(Exception):
+    """A measurement that can't be made: a bad question file (names the line), or an endpoint that refuses."""
+
+
+def read_questions(path: Path) -> list[Question]:
+    """CSV or JSON lines with id, question, A, B, …, answer, and perhaps principle and location (OPO's format)."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(_json_rows(path, file) if path.suffix.lower() == ".jsonl" else _csv_rows(file))
+    questions = []
+    for line, row in rows:
+        options = tuple((x, str(row[x]).strip()) for x in LETTERS if row.get(x) not in (None, ""))
+        answer = str(row.get("answer") or "").strip().upper()
+        if not row.get("question") or len(options) < 2 or answer not in dict(options):
+            raise EvalError(
+                f"{path}:{line}: a question needs `question`, options `A`, `B`, … and `answer`, one of their letters"
+            )
+        norm, scope = str(row.get("principle") or ""), str(row.get("location") or "")
+        questions.append(Question(str(row.get("id") or line), row["question"], options, answer, norm, scope))
+    return questions
+
+
+def _json_rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise EvalError(f"{path}:{number}: is no JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise EvalError(f"{path}:{number}: must be an object")
+            yield number, row
+
+
+def _csv_rows(file: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(file)
+    for row in reader:
+        yield reader.line_num, row
+
+
+class Examiner:
+    """Asks one model of one endpoint. `alignment` is sent as it is with every question; None sends none."""
+
+    def __init__(
+        self, client: AsyncOpenAI, model: str, alignment: Any, prompts: Prompts, name: str = ""
+    ) -> None:
+        self._client, self._model, self._prompts = client, model, prompts
+        self._extra: dict[str, Any] = {} if alignment is None else {"alignment": alignment}
+        self._logprobs = True
+        self.name = name
+
+    async def ask(self, question: Question, part: str = "ask") -> Verdict:
+        """Raises the client's errors, but for an endpoint that knows no log-probabilities."""
+        from openai import BadRequestError
+
+        verdict = Verdict(question.id, self.name, question.answer, None, "generated")
+        text, letters = question.asked(self._prompts, part), [letter for letter, _ in question.options]
+        if self._logprobs:
+            try:
+                answer = await self._answer(text, max_tokens=1, logprobs=True, top_logprobs=20)
+            except BadRequestError as error:
+                if "logprob" not in str(error):
+                    raise
+                self._logprobs = False
+            else:
+                found = answer.choices[0].logprobs
+                likely = found.content[0].top_logprobs if found and found.content else []
+                for letter in letters:
+                    mass = sum(math.exp(t.logprob) for t in likely if t.token.strip(" \n.():*") == letter)
+                    if mass:
+                        verdict.probabilities[letter] = round(mass, 6)
+                if verdict.probabilities:
+                    verdict.chosen = max(verdict.probabilities, key=lambda x: verdict.probabilities[x])
+                    verdict.method = "logprobs"
+                    return verdict
+        answer = await self._answer(text, max_tokens=32)
+        said = [x for x in _LETTER.findall(answer.choices[0].message.content or "") if x in letters]
+        verdict.chosen = said[0] if said else None
+        return verdict
+
+    async def _answer(self, text: str, **params: Any) -> Any:
+        return await self._client.chat.completions.create(
+            model=self._model,
+            messages=[{"role": "user", "content": text}],
+            temperature=0,
+            extra_body=self._extra,
+            **params,
+        )
+
+
+async def examine(
+    examiners: Sequence[Examiner],
+    questions: Sequence[Question],
+    *,
+    concurrency: int,
+    told: Callable[[Verdict], None],
+) -> dict[str, list[Verdict]]:
+    """Every question to every examiner, `concurrency` at a time; verdicts by examiner, in the order of questions."""
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(examiner: Examiner, question: Question) -> Verdict:
+        async with gate:
+            verdict = await examiner.ask(question)
+        told(verdict)
+        return verdict
+
+    async with asyncio.TaskGroup() as group:
+        tasks = {e.name: [group.create_task(one(e, q)) for q in questions] for e in examiners}
+    return {name: [task.result() for task in each] for name, each in tasks.items()}
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson 1927)."""
+    if not total:
+        return 0.0, 1.0
+    z, share = 1.959964, right / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float, float]:
+    """How much `after` is better than `before`, and its 95% interval by a paired bootstrap (10,000 draws)."""
+    change = np.asarray(after, float) - np.asarray(before, float)
+    rng = np.random.default_rng(0)
+    means = np.concatenate(
+        [change[rng.integers(0, len(change), (500, len(change)))].mean(1) for _ in range(20)]
+    )
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(change.mean()), float(low), float(high)
+
+
+def record(verdict: Verdict) -> Mapping[str, Any]:
+    return {**asdict(verdict), "correct": verdict.correct}

@@ -1,0 +1,35 @@
+"""Where a server and the command line find the stores: one folder, which several processes may use at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from rich.console import Console
+
+from heedful.retrieval.embedder import load
+from heedful.retrieval.stores import Stores
+from heedful.server.bundled import home
+from heedful.server.config import Config, ConfigError
+
+
+def open_stores(config: Config) -> Stores:
+    """The stores of a configuration. Makes the starter ones where they are missing; loads nothing else yet.
+
+    Embeds on a few cores: the GPU is the model's, and on a CPU the engine's threads are on all of them.
+    """
+    folder = config.stores or home() / "stores"
+    threads = max(1, (os.cpu_count() or 1) // 4)
+    stores = Stores(folder, load(config.embedder, device="cpu", threads=threads))
+    if config.starter_stores and stores.missing_starters():
+        console = Console(stderr=True)
+        with console.status(f"making the starter stores ({', '.join(stores.missing_starters())}) …"):
+            # In a process of its own: what embeds starts threads, and an engine is to be forked off from here later.
+            command = [sys.executable, "-m", "heedful.server", "store", "starter", "--folder", str(folder)]
+            made = subprocess.run([*command, "--embedder", config.embedder], capture_output=True, text=True)
+        if made.returncode:
+            raise ConfigError(
+                f"starter_stores: can't make them: {made.stderr.strip()} (set starter_stores: false to go without)"
+            )
+    return stores

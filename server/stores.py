@@ -1,0 +1,244 @@
+"""/v1/alignment/stores: norms and demonstrations over HTTP, live and durable when acknowledged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from heedful.retrieval import Filter, InvalidItem, Item, UnknownItem
+from heedful.retrieval.ingest import export_lines, import_items, parse
+from heedful.retrieval.items import item_of, time_of
+from heedful.retrieval.store import Store
+from heedful.retrieval.stores import Stores
+from heedful.server.http import Handler, body_of, json_object, json_response
+from heedful.server.service import Service
+from heedful.strategies import RequestError
+from heedful.strategies.retrieve import telling
+
+_PAGE, _MOST = 100, 1000
+
+
+def _stores(request: Request) -> Stores:
+    service: Service = request.app.state.service
+    stores = service.alignments.resources.stores
+    if stores is None:
+        raise RequestError("this server has no stores", status=404, code="no_stores")
+    return stores
+
+
+def _limit(request: Request) -> int:
+    service: Service = request.app.state.service
+    return service.config.max_body_bytes
+
+
+def _told(handler: Handler) -> Handler:
+    async def answer(request: Request) -> Response:
+        with telling():
+            return await handler(request)
+
+    answer.__doc__ = handler.__doc__
+    return answer
+
+
+async def _named(request: Request) -> tuple[Stores, Store]:
+    stores = _stores(request)
+    name = request.path_params["store"]
+    stores.require(name)
+    return stores, await stores.open(name)
+
+
+async def list_stores(request: Request) -> Response:
+    """GET /v1/alignment/stores"""
+    stores = _stores(request)
+    data = [await stores.call((await stores.open(name)).describe) for name in stores.names()]
+    return json_response({"object": "list", "data": data})
+
+
+async def show_store(request: Request) -> Response:
+    """GET /v1/alignment/stores/STORE"""
+    stores, store = await _named(request)
+    return json_response(await stores.call(store.describe))
+
+
+async def create_store(request: Request) -> Response:
+    """PUT /v1/alignment/stores/STORE: 201 where it is new, 200 where it was there."""
+    stores = _stores(request)
+    store, new = await stores.call(stores.create, request.path_params["store"])
+    return json_response(await stores.call(store.describe), 201 if new else 200)
+
+
+async def drop_store(request: Request) -> Response:
+    """DELETE /v1/alignment/stores/STORE: with its whole history."""
+    stores = _stores(request)
+    name = request.path_params["store"]
+    await stores.call(stores.drop, name)
+    return json_response({"name": name, "deleted": True})
+
+
+async def add_items(request: Request) -> Response:
+    """POST /v1/alignment/stores/STORE/items: one item, or {"items": […]}: all of them or none."""
+    stores, store = await _named(request)
+    body = json_object(await body_of(request, limit=_limit(request)))
+    values = body["items"] if set(body) == {"items"} else [body]
+    if not isinstance(values, list):
+        raise RequestError("items: must be a list of items", param="items")
+    items = []
+    for i, value in enumerate(values):
+        try:
+            items.append(item_of(value))
+        except InvalidItem as error:
+            where = f"items.{i}" if set(body) == {"items"} else ""
+            field = ".".join(part for part in (where, error.field) if part)
+            raise InvalidItem(f"{where}: {error}" if where else str(error), field or None) from error
+    written = await stores.call(store.add, items)
+    ids = [item.id for item in items]
+    done = {"added": written.added, "replaced": written.replaced, "unchanged": written.unchanged}
+    return json_response({"ids": ids, **done}, 201 if written.added else 200)
+
+
+async def list_items(request: Request) -> Response:
+    """GET /v1/alignment/stores/STORE/items?after=&limit=&as_of=: in the order written, a page at a time."""
+    stores, store = await _named(request)
+    query = request.query_params
+    after, limit = _number(query, "after", 0), _number(query, "limit", _PAGE)
+    if not 1 <= limit <= _MOST:
+        raise RequestError(f"limit: must be from 1 to {_MOST}", param="limit")
+    as_of = time_of(query["as_of"], "as_of") if "as_of" in query else None
+    page = await stores.call(store.page, after, limit, as_of=as_of)
+    data = [version.as_json() for _, version in page]
+    following = page[-1][0] if len(page) == limit else None
+    return json_response({"object": "list", "data": data, "next_after": following})
+
+
+async def show_item(request: Request) -> Response:
+    """GET /v1/alignment/stores/STORE/items/ID"""
+    stores, store = await _named(request)
+    item = await stores.call(store.get, request.path_params["id"])
+    if item is None:
+        raise UnknownItem(f"no item {request.path_params['id']!r} stands in {request.path_params['store']!r}")
+    return json_response(item.as_json())
+
+
+async def delete_item(request: Request) -> Response:
+    """DELETE /v1/alignment/stores/STORE/items/ID: it ends now, and stays in the history."""
+    stores, store = await _named(request)
+    id = request.path_params["id"]
+    if not await stores.call(store.delete, [id]):
+        raise UnknownItem(f"no item {id!r} stands in {request.path_params['store']!r}")
+    return json_response({"id": id, "deleted": True})
+
+
+async def item_history(request: Request) -> Response:
+    """GET /v1/alignment/stores/STORE/history/ID: every version, the oldest first."""
+    stores, store = await _named(request)
+    versions = await stores.call(store.history, request.path_params["id"])
+    if not versions:
+        raise UnknownItem(f"there never was an item {request.path_params['id']!r}")
+    return json_response({"object": "list", "data": [v.as_json() for v in versions]})
+
+
+async def search(request: Request) -> Response:
+    """POST /v1/alignment/stores/STORE/search: {"query", "k", "kind", "scopes", "tags", "at"}"""
+    stores, store = await _named(request)
+    body = json_object(await body_of(request, limit=_limit(request)))
+    if unknown := set(body) - {"query", "k", "kind", "scopes", "tags", "at"}:
+        raise RequestError(f"unknown field {min(unknown)!r}", param=min(unknown))
+    query, k = body.get("query"), body.get("k", 10)
+    if not isinstance(query, str) or not query.strip():
+        raise RequestError("query: give a text", param="query")
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= _MOST:
+        raise RequestError(f"k: must be a whole number from 1 to {_MOST}", param="k")
+    hits = await stores.search(store.path.stem, query, k, _filter(body))
+    return json_response(
+        {"object": "list", "data": [{"score": round(h.score, 6), **h.item.as_json()} for h in hits]}
+    )
+
+
+async def import_file(request: Request) -> Response:
+    """POST /v1/alignment/stores/STORE/import?format=jsonl|csv|markdown|text: the body is the file.
+
+    With bad lines nothing is imported (400 lists them), unless `skip_bad=true`.
+    """
+    stores, store = await _named(request)
+    query = request.query_params
+    defaults = {k: v for k, v in query.items() if k in ("source", "scope", "tags", "kind")}
+    body = await body_of(request, limit=_limit(request))
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = body[: error.start].count(b"\n") + 1
+        raise RequestError(f"line {line} is not UTF-8", code="invalid_encoding") from error
+    parsed = await stores.call(parse, text, query.get("format", "jsonl"), defaults=defaults)
+    bad = [{"line": line, "problem": problem} for line, problem in parsed.problems]
+    if bad and query.get("skip_bad") != "true":
+        first = "; ".join(f"line {b['line']}: {b['problem']}" for b in bad[:20])
+        raise RequestError(
+            f"{len(bad)} bad lines, so nothing was imported (skip_bad=true passes over them): {first}",
+            code="bad_lines",
+        )
+    done = await stores.call(import_items, store, parsed.items)
+    counts = {"added": done.added, "replaced": done.replaced, "unchanged": done.unchanged}
+    return json_response({**counts, "bad": bad})
+
+
+async def export_file(request: Request) -> Response:
+    """GET /v1/alignment/stores/STORE/export: JSON lines that import reads again."""
+    stores, store = await _named(request)
+
+    async def lines() -> AsyncIterator[bytes]:
+        after = 0
+        while page := await stores.call(store.page, after, _MOST):
+            items: list[Item] = [version.item for _, version in page]
+            yield b"".join(export_lines(items))
+            after = page[-1][0]
+
+    return StreamingResponse(lines(), media_type="application/jsonl")
+
+
+def _filter(body: Mapping[str, Any]) -> Filter:
+    kind, at = body.get("kind"), body.get("at")
+    if kind not in (None, "norm", "demo"):
+        raise RequestError("kind: must be norm or demo", param="kind")
+    for name in ("scopes", "tags"):
+        value = body.get(name)
+        if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
+            raise RequestError(f"{name}: must be a list of strings", param=name)
+    scopes = body.get("scopes")
+    return Filter(
+        kind=kind,
+        scopes=None if scopes is None else frozenset(scopes),
+        tags=frozenset(body.get("tags") or ()),
+        at=time.time() if at is None else time_of(at, "at"),
+    )
+
+
+def _number(query: Mapping[str, str], name: str, default: int) -> int:
+    try:
+        return int(query.get(name, default))
+    except ValueError:
+        raise RequestError(f"{name}: must be a whole number", param=name) from None
+
+
+_BASE = "/v1/alignment/stores"
+_STORE = f"{_BASE}/{{store}}"
+ROUTES: tuple[tuple[str, str, Handler], ...] = tuple(
+    (path, method, _told(handler))
+    for path, method, handler in (
+        (_BASE, "GET", list_stores),
+        (_STORE, "GET", show_store),
+        (_STORE, "PUT", create_store),
+        (_STORE, "DELETE", drop_store),
+        (f"{_STORE}/items", "GET", list_items),
+        (f"{_STORE}/items", "POST", add_items),
+        (f"{_STORE}/items/{{id:path}}", "GET", show_item),
+        (f"{_STORE}/items/{{id:path}}", "DELETE", delete_item),
+        (f"{_STORE}/history/{{id:path}}", "GET", item_history),
+        (f"{_STORE}/search", "POST", search),
+        (f"{_STORE}/import", "POST", import_file),
+        (f"{_STORE}/export", "GET", export_file),
+    )
+)

@@ -1,0 +1,47 @@
+"""Tokens, counted with the served model's own tokenizer: how long a text is, and how much room a request has left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from heedful.strategies.engine import Capability, Engine
+from heedful.strategies.types import Context, text_of
+
+# Where the engine has no tokenizer: more tokens than English text has, so that an estimate errs on the safe side.
+_BYTES_PER_TOKEN = 3
+_MESSAGE_OVERHEAD = 8
+
+
+def counts_exactly(engine: Engine) -> bool:
+    return Capability.TOKENS in engine.capabilities
+
+
+async def count(engine: Engine, text: str) -> int:
+    """Tokens of a text; an estimate (a third of its bytes) where the engine has no tokenizer."""
+    if counts_exactly(engine):
+        return len(await engine.tokenize(text))
+    return -(-len(text.encode()) // _BYTES_PER_TOKEN)
+
+
+async def room(context: Context, engine: Engine, *, answer: int, prompt: str | None = None) -> int | None:
+    """Tokens that may still be added to a conversation (or to a raw `prompt`); None: the engine has no known limit.
+
+    Keeps free what the client wants for the answer, or `answer` where it did not say.
+    """
+    if engine.context_length is None:
+        return None
+    wanted = context.params.get("max_completion_tokens") or context.params.get("max_tokens")
+    answer = wanted if isinstance(wanted, int) else answer
+    if prompt is not None:
+        used = 1 + await count(engine, prompt)  # and the token that begins it
+    elif Capability.CHAT | Capability.TOKENS in engine.capabilities:
+        used = len(await engine.render(context.messages))
+    else:
+        texts = [text_of(message) for message in context.messages]
+        used = sum([_MESSAGE_OVERHEAD + await count(engine, text) for text in texts])
+    tools: Any = context.params.get("tools")
+    if tools:
+        used += await count(engine, msgspec.json.encode(tools).decode())
+    return max(0, engine.context_length - used - answer)

@@ -1,0 +1,172 @@
+"""Living norms: the rules that bear on a question, looked up when it is asked.
+
+Xu et al. 2023, "Align on the Fly: Adapting Chatbot Behavior to Established Norms" (OPO, arXiv 2312.15907). The rules
+come before the question as supplementary information, with a caution that they may be incomplete or beside the point.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from heedful.prompts import Prompt
+from heedful.retrieval import Filter, Item
+from heedful.strategies.budget import count, counts_exactly, room
+from heedful.strategies.engine import Capability
+from heedful.strategies.errors import RequestError
+from heedful.strategies.retrieve import require, telling
+from heedful.strategies.run import Resources, Run
+from heedful.strategies.types import Context, Message, text_of
+
+_LEAST_ANSWER = 256
+_OUR_TAG = re.compile(r"<(?=\s*/?\s*norms\b)", re.IGNORECASE)
+_BRACKET_TOKEN = re.compile(r"\[(/?[A-Z_]+)\]")
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Gives the model the norms of a store that bear on the question.
+
+    `k`: at most so many are retrieved; mandatory ones are always in, beside those. `max_tokens`: retrieval stops at
+    the first that would pass this total. `scope`: "mentioned" means the scopes that the question names (and norms
+    that hold everywhere; all norms where it names none), a list means those scopes and everywhere. `tags`: only
+    norms with one of these. `caution`: whether the model is told to use them with its own judgement (weak models do
+    better without). `place`: at the question, or in the system message. `prompt`: the wording.
+    """
+
+    store: str = "norms"
+    k: Annotated[int, Field(ge=0, le=200)] = 10
+    max_tokens: Annotated[int, Field(ge=0)] = 1000
+    scope: Literal["mentioned"] | tuple[str, ...] = "mentioned"
+    tags: tuple[str, ...] = ()
+    caution: bool = True
+    place: Literal["question", "system"] = "question"
+    prompt: str = "norms/default"
+    needs: ClassVar[Capability] = Capability.NONE
+
+    def ready(self, resources: Resources) -> None:
+        require(resources, "norms", self.store, self.prompt)
+
+    async def prepare(self, context: Context, run: Run) -> Context:
+        if context.prompt is not None:
+            raise RequestError(
+                "norms: a strategy before it has written a raw prompt already; put norms first",
+                param="alignment.norms",
+            )
+        prompt, question = run.prompts.get(self.prompt), context.last_user()
+        with telling("alignment.norms."):
+            store = await run.stores.open(self.store)
+            filter = await self._filter(question, run)
+            mandatory = await run.stores.call(store.mandatory, filter)
+            found: list[tuple[Item, float | None]] = [(item, None) for item in mandatory]
+            if self.k and question.strip():
+                # More than k, so that mandatory ones among them take nobody's place.
+                hits = await run.stores.search(self.store, question, self.k + len(mandatory), filter)
+                bound = {item.id for item in mandatory}
+                found += [(h.item, h.score) for h in hits if h.item.id not in bound][: self.k]
+        used, dropped = await self._fit(found, context, run)
+        run.trace.note(
+            "norms",
+            prompt=prompt.id,
+            store=self.store,
+            scopes=None if filter.scopes is None else sorted(filter.scopes),
+            tokens="exact" if counts_exactly(run.engine) else "estimated",
+            used=used,
+            dropped=dropped,
+        )
+        kept = {entry["id"] for entry in used}
+        norms = [item for item, _ in found if item.id in kept]
+        if not norms:
+            return context
+        told = replace(context, norms=tuple(item.text for item in norms))
+        return self._told(told, prompt, norms)
+
+    async def _filter(self, question: str, run: Run) -> Filter:
+        scopes: frozenset[str] | None = None
+        if self.scope == "mentioned":
+            store = await run.stores.open(self.store)
+            named = [s for s in await run.stores.call(store.scopes) if _mentions(question, s)]
+            scopes = frozenset(named) or None
+        else:
+            scopes = frozenset(self.scope)
+        return Filter(kind="norm", scopes=scopes, tags=frozenset(self.tags), at=time.time())
+
+    async def _fit(
+        self, found: list[tuple[Item, float | None]], context: Context, run: Run
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Which norms go in, and which do not and why: the mandatory ones all, the others while there is room."""
+        left = await room(context, run.engine, answer=_LEAST_ANSWER)
+        limit = self.max_tokens if left is None else min(self.max_tokens, left)
+        used: list[dict[str, Any]] = []
+        dropped: list[dict[str, Any]] = []
+        total = 0
+        for item, score in found:
+            tokens = await count(run.engine, f"{item.source}: {item.text}\n")
+            entry: dict[str, Any] = {
+                "id": item.id,
+                "text": item.text,
+                "source": item.source,
+                "tokens": tokens,
+            }
+            entry |= {"mandatory": True} if score is None else {"score": round(score, 4)}
+            if score is None or (not dropped and total + tokens <= limit):
+                total += tokens
+                used.append(entry)
+            else:
+                why = "max_tokens" if limit == self.max_tokens else "no room in the context"
+                dropped.append(entry | {"reason": why})
+        return used, dropped
+
+    def _told(self, context: Context, prompt: Prompt, norms: list[Item]) -> Context:
+        lines = [
+            f"{data(item.source)}: {data(item.text)}" if item.source else data(item.text) for item in norms
+        ]
+        messages = [_without_our_tags(m) if m.get("role") == "user" else m for m in context.messages]
+        context = context.with_messages(messages)
+        values = {"norms": lines, "caution": self.caution}
+        if self.place == "system":
+            return context.with_system(prompt.render("system", **values))
+        for i in range(len(messages) - 1, -1, -1):
+            if messages[i].get("role") == "user":
+                content = messages[i].get("content")
+                if isinstance(content, list):
+                    before = prompt.render("question", question="", **values) + "\n"
+                    told: Any = [{"type": "text", "text": before}, *content]
+                else:
+                    told = prompt.render("question", question=text_of(messages[i]), **values)
+                messages[i] = {**messages[i], "content": told}
+                return context.with_messages(messages)
+        raise RequestError("messages: norms at the question need a user message", param="messages")
+
+
+def data(text: str) -> str:
+    """A norm's text on one line, unable to close its block, open another, or spell a model's control tokens."""
+    line = " ".join(text.split()).replace("<", "‹").replace(">", "›")
+    return _BRACKET_TOKEN.sub(r"(\1)", line)
+
+
+def _without_our_tags(message: Message) -> Message:
+    """The user's turn, unable to show a block of norms of its own making; all else in it stays."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return {**message, "content": _OUR_TAG.sub("‹", content)} if _OUR_TAG.search(content) else message
+    if isinstance(content, list):
+        parts = [
+            {**p, "text": _OUR_TAG.sub("‹", p["text"])}
+            if isinstance(p, dict) and isinstance(p.get("text"), str)
+            else p
+            for p in content
+        ]
+        return {**message, "content": parts}
+    return message
+
+
+def _mentions(question: str, scope: str) -> bool:
+    """Whether a text names a scope, as whole words where the script has them."""
+    start = r"\b" if scope[0].isascii() else ""
+    end = r"\b" if scope[-1].isascii() else ""
+    return re.search(f"{start}{re.escape(scope)}{end}", question, re.IGNORECASE) is not None

@@ -1,0 +1,42 @@
+"""Stores, as strategies reach them: retrieval's errors become what a client is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from heedful.prompts import UnknownPrompt
+from heedful.retrieval import InvalidItem, StoreError, UnknownItem, UnknownStore
+from heedful.strategies.errors import NotFound, RequestError, RetrievalError
+from heedful.strategies.run import Resources
+
+
+@contextmanager
+def telling(where: str = "") -> Iterator[None]:
+    """Errors of retrieval as ours; `where` leads the name of the field at fault."""
+    try:
+        yield
+    except UnknownStore as error:
+        raise NotFound(str(error), param=f"{where}store", code="store_not_found") from error
+    except UnknownItem as error:
+        raise NotFound(str(error), param=f"{where}id", code="item_not_found") from error
+    except InvalidItem as error:
+        raise RequestError(
+            str(error), param=f"{where}{error.field or 'item'}", code="invalid_item"
+        ) from error
+    except StoreError as error:
+        raise RetrievalError(str(error)) from error
+
+
+def require(resources: Resources, strategy: str, store: str, prompt: str) -> None:
+    """Raises a RequestError where a store or a prompt that a strategy names is not there."""
+    try:
+        resources.prompts.get(prompt)
+    except UnknownPrompt as error:
+        raise RequestError(
+            str(error), param=f"alignment.{strategy}.prompt", code="prompt_not_found"
+        ) from error
+    if resources.stores is None:
+        raise RequestError(f"strategy {strategy!r} needs stores, and this server has none", param="alignment")
+    with telling(f"alignment.{strategy}."):
+        resources.stores.require(store)
