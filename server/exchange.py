@@ -69,11 +69,17 @@ class Exchange:
 Handler = Callable[[Body, requests.Target, Run], Awaitable[Response]]
 
 
-async def answer(request: Request, handler: Handler) -> Response:
-    """Reads the request, finds who answers it, and lets `handler` do so, for as long as the client is there."""
+async def read(request: Request) -> Body:
+    """The request's body. Raises RequestError where it is no JSON object."""
     service: Service = request.app.state.service
     raw = await body_of(request, limit=service.config.max_body_bytes)
-    body = Body(raw, json_object(raw))
+    return Body(raw, json_object(raw))
+
+
+async def answer(request: Request, handler: Handler, body: Body | None = None) -> Response:
+    """Reads the request, finds who answers it, and lets `handler` do so, for as long as the client is there."""
+    service: Service = request.app.state.service
+    body = body or await read(request)
     target = service.target(body.fields, request.headers.get("x-alignment"))
     run = service.run(target, request)
     async with WhileConnected(request.receive), asyncio.timeout_at(run.deadline):

@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from heedful.retrieval import Embedder
 from heedful.server import requests
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config
@@ -34,6 +35,12 @@ class Service:
             if getattr(engine, "dead", False):
                 return f"the engine of {name} has died; this server is going down to be restarted"
         return None
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The embedder of the stores, which anybody may use."""
+        stores = self.alignments.resources.stores
+        return stores.embedder if stores is not None else None
 
     def target(self, body: Mapping[str, Any], header: str | None) -> requests.Target:
         if failed := self.failed:
@@ -76,6 +83,9 @@ class Service:
                 plan = self.alignments.resolve(name)
                 if all(not s.needs & ~engine.capabilities for _, s in (*plan.contexts, plan.decoder)):
                     entries.append({"id": f"{model}@{name}", **base, "root": model, "alignment": plan.steps})
+        if self.embedder is not None and self.embedder.name not in self.engines:
+            facts = {"object": "model", "created": 0, "owned_by": "heedful", "capabilities": ["embeddings"]}
+            entries.append({"id": self.embedder.name, **facts})
         return entries
 
 

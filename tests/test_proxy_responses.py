@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from openai import OpenAI, RateLimitError
 from upstream_fixtures import DONE, LIMIT, Gate, Reply, ScriptedUpstream, chunk, completion
+
+from heedful.retrieval.scripted import word_embedder
+from heedful.retrieval.stores import Stores
+from heedful.strategies.scripted import ScriptedEngine
 
 Client = Callable[[str], OpenAI]
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at":"sea"}'}}
@@ -198,3 +203,23 @@ def test_embeddings_go_through(proxied: str, upstream: ScriptedUpstream, client:
 def test_an_engine_of_our_own_does_not_embed(scripted_server: str) -> None:
     response = httpx.post(f"{scripted_server}/v1/embeddings", json={"model": "scripted", "input": "a"})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "model")
+
+
+@pytest.mark.parametrize("given", ["a few words", ["a few words", "others"]])
+def test_the_stores_embedder_is_there_for_all(
+    serving: Callable[..., Any], client: Client, tmp_path: Path, given: Any
+) -> None:
+    """The official client asks for base64 by itself, and for plain numbers when told to."""
+    stores = Stores(tmp_path, word_embedder())
+    with serving(ScriptedEngine(), stores=stores) as url:
+        api = client(url)
+        assert "words" in [m.id for m in api.models.list()]
+        packed = api.embeddings.create(model="words", input=given).data
+        plain = api.embeddings.create(model="words", input=given, encoding_format="float").data
+        assert [d.embedding for d in packed] == [d.embedding for d in plain]
+        assert len(packed) == (1 if isinstance(given, str) else 2)
+        assert sum(x * x for x in packed[0].embedding) == pytest.approx(1, abs=1e-5)
+        for field, value in (("input", []), ("input", [1, 2]), ("dimensions", 3), ("encoding_format", "x")):
+            body = {"model": "words", "input": given, field: value}
+            refused = httpx.post(f"{url}/v1/embeddings", json=body)
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, field)
