@@ -87,7 +87,9 @@ class Connection(asyncio.Protocol):
 class Load:
     """One measurement. Only answers that begin after the warm-up and end in time count."""
 
-    def __init__(self, url: str, body: bytes, *, seconds: float, warm_up: float, rounds: int | None) -> None:
+    def __init__(
+        self, url: str, body: bytes, *, seconds: float, warm_up: float, ramp: float, rounds: int | None
+    ) -> None:
         parts = urlsplit(url)
         self.host, self.port = parts.hostname or "", parts.port or 80
         self.streams = b'"stream":true' in body or b'"stream": true' in body
@@ -95,6 +97,7 @@ class Load:
             f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
             f"Authorization: Bearer sk-test-0123456789\r\nContent-Length: {len(body)}\r\n\r\n"
         ).encode() + body
+        self.ramp = ramp
         self.from_ = time.perf_counter() + warm_up
         self.until = self.from_ + seconds
         self.rounds = rounds
@@ -119,7 +122,8 @@ class Load:
         if len(self.errors) > 100:
             self.until = 0.0
 
-    async def worker(self) -> None:
+    async def worker(self, wait: float) -> None:
+        await asyncio.sleep(wait)
         loop = asyncio.get_running_loop()
         while time.perf_counter() < self.until:
             try:
@@ -131,7 +135,7 @@ class Load:
             await connection.over()
 
     async def run(self, concurrency: int) -> dict[str, object]:
-        await asyncio.gather(*(self.worker() for _ in range(concurrency)))
+        await asyncio.gather(*(self.worker(self.ramp * i / concurrency) for i in range(concurrency)))
         took = time.perf_counter() - self.from_
         ordered, firsts = sorted(self.latencies), sorted(self.firsts)
         return {
@@ -158,6 +162,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--warm-up", type=float, default=0.5)
+    parser.add_argument("--ramp", type=float, default=0, help="seconds over which connections begin")
     parser.add_argument("--requests", type=int, help="stop after so many answers")
     options = parser.parse_args()
     load = Load(
@@ -165,6 +170,7 @@ def main() -> None:
         options.body.encode(),
         seconds=options.seconds,
         warm_up=options.warm_up,
+        ramp=options.ramp,
         rounds=options.requests,
     )
     print(json.dumps(uvloop.run(load.run(options.concurrency))))
