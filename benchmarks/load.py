@@ -65,9 +65,12 @@ class Connection(asyncio.Protocol):
             self._bad += body
         if self._load.streams:
             count = body.count(CONTENT[0]) + body.count(CONTENT[1])
+            now = time.perf_counter()
             if count and not self._tokens:
-                self._first = time.perf_counter()
+                self._first = now
             self._tokens += count
+            if self._load.from_ <= now <= self._load.until:
+                self._load.tokens += count
 
     def on_message_complete(self) -> None:
         now = time.perf_counter()
@@ -77,7 +80,7 @@ class Connection(asyncio.Protocol):
         elif self._load.streams and not self._tokens:
             self._load.fail("a stream without a token")
         else:
-            self._load.count(self._started, self._first, now, self._tokens)
+            self._load.count(self._started, self._first, now)
         if now < self._load.until and self._parser.should_keep_alive():
             self._ask()
         else:
@@ -106,21 +109,20 @@ class Load:
         self.tokens = 0
         self.errors: list[str] = []
 
-    def count(self, started: float, first: float, ended: float, tokens: int) -> None:
+    def count(self, started: float, first: float, ended: float) -> None:
         if self.rounds is not None:
             self.rounds -= 1
             if self.rounds <= 0:
-                self.until = 0.0
+                self.until = min(self.until, ended)
         if started >= self.from_:
             self.latencies.append(ended - started)
-            self.tokens += tokens
-            if tokens:
+            if first:
                 self.firsts.append(first - started)
 
     def fail(self, why: str) -> None:
         self.errors.append(why)
         if len(self.errors) > 100:
-            self.until = 0.0
+            self.until = min(self.until, time.perf_counter())
 
     async def worker(self, wait: float) -> None:
         await asyncio.sleep(wait)
@@ -143,7 +145,7 @@ class Load:
             "requests_per_s": round(len(ordered) / took, 2),
             "p50_ms": _at(ordered, 0.5),
             "p99_ms": _at(ordered, 0.99),
-            "tokens_per_s": round(self.tokens / took, 1),
+            "tokens_per_s": round(self.tokens / (self.until - self.from_), 1),
             "first_p50_ms": _at(firsts, 0.5),
             "first_p99_ms": _at(firsts, 0.99),
             "errors": len(self.errors),
