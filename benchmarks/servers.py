@@ -76,29 +76,46 @@ def vllm(model: str, *options: str) -> Iterator[str]:
         yield url
 
 
+@contextmanager
+def running(command: list[str], url: str) -> Iterator[str]:
+    with process(command, f"{url}/health"):
+        yield url
+
+
+@contextmanager
+def process(
+    command: list[str], health: str, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server as a process of its own, once `health` answers; it is told to stop at the end."""
+    started = subprocess.Popen(
+        command,
+        env={**os.environ, **ALIKE, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=None if environment is None else subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + _START_LIMIT
+        while not _healthy(health):
+            if started.poll() is not None or time.monotonic() > until:
+                raise SystemExit(f"did not start: {' '.join(command)}")
+            time.sleep(0.3)
+        yield started
+    finally:
+        started.send_signal(signal.SIGTERM)
+        try:
+            started.wait(30)
+        except subprocess.TimeoutExpired:
+            started.kill()
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
-@contextmanager
-def running(command: list[str], url: str) -> Iterator[str]:
-    process = subprocess.Popen(command, env={**os.environ, **ALIKE}, stdout=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + _START_LIMIT
-        while not _healthy(url):
-            if process.poll() is not None or time.monotonic() > until:
-                raise SystemExit(f"did not start: {' '.join(command)}")
-            time.sleep(0.3)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
 def _healthy(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=5):
+        with urllib.request.urlopen(url, timeout=5):
             return True
     except (urllib.error.URLError, OSError):
         return False

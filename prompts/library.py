@@ -70,6 +70,19 @@ class Prompt:
 
     def render(self, part: str = "body", /, **variables: Any) -> str:
         """The text of one part, white space around it removed. Raises PromptError where rendering fails."""
+        if not variables and part in self._fixed:
+            return self._fixed[part]
+        text = self._rendered(part, variables)
+        if not variables:
+            self._fixed[part] = text
+        return text
+
+    @cached_property
+    def _fixed(self) -> dict[str, str]:
+        """Parts rendered without variables: the same for every request."""
+        return {}
+
+    def _rendered(self, part: str, variables: dict[str, Any]) -> str:
         template = self._template
         values = {**self.data, **variables}
         try:

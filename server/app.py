@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 from importlib.metadata import version
 
-from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -14,22 +14,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heedful.server import completions, stores
+from heedful.server import completions, embeddings, messages, openapi, responses, stores
 from heedful.server.http import endpoint, error_response, json_response
 from heedful.server.service import Service
+from heedful.server.wire.messages import error_response as anthropic_error
 from heedful.strategies import HeedfulError, NotFound, RequestError
 from heedful.strategies.registry import describe_options
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service) -> Starlette:
     """The application over engines that are already running."""
     config = service.config
-    app = FastAPI(title="heedful", version=version("heedful"), docs_url=None, redoc_url=None)
+    app = Starlette()
     app.state.service = service
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
     for path, method, handler in (
         ("/v1/chat/completions", "POST", completions.chat),
         ("/v1/completions", "POST", completions.completions),
+        ("/v1/responses", "POST", responses.responses),
+        ("/v1/embeddings", "POST", embeddings.embeddings),
         ("/v1/models", "GET", _models),
         ("/v1/models/{model:path}", "GET", _model),
         ("/v1/alignment", "GET", _alignment),
@@ -37,8 +40,10 @@ def create_app(service: Service) -> FastAPI:
         ("/health", "GET", _health),
         ("/metrics", "GET", _metrics),
         ("/version", "GET", _version),
+        ("/openapi.json", "GET", _openapi),
     ):
         app.add_route(path, endpoint(handler), methods=[method])
+    app.add_route("/v1/messages", endpoint(messages.messages, anthropic_error), methods=["POST"])
     app.add_exception_handler(HTTPException, _http_error)
     if key := config.api_key():
         app.add_middleware(_RequireKey, key=key)
@@ -93,6 +98,11 @@ async def _version(request: Request) -> Response:
     return json_response({"version": version("heedful")})
 
 
+async def _openapi(request: Request) -> Response:
+    """GET /openapi.json"""
+    return json_response(openapi.document(version("heedful")))
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     """Unknown paths and methods, in OpenAI's shape too."""
     assert isinstance(error, HTTPException)
@@ -103,21 +113,25 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 class _RequireKey:
-    """Lets a request under /v1 in only with the right bearer token."""
+    """Lets a request under /v1 in only with the right key, as a bearer token or as `x-api-key`."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app, self._key = app, f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/v1") and scope["method"] != "OPTIONS":
-            given = Headers(scope=scope).get("authorization", "").encode()
-            if not hmac.compare_digest(given, self._key):
+            headers = Headers(scope=scope)
+            given = (
+                headers.get("authorization") or f"Bearer {headers.get('x-api-key', '')}"
+            )  # the other is Anthropic's
+            if not hmac.compare_digest(given.encode(), self._key):
                 error = RequestError(
                     "this server wants an API key: Authorization: Bearer KEY",
                     status=401,
                     type="authentication_error",
                     code="invalid_api_key",
                 )
-                await error_response(error)(scope, receive, send)
+                shaped = anthropic_error if scope["path"] == "/v1/messages" else error_response
+                await shaped(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

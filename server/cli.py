@@ -12,7 +12,7 @@ from rich.table import Table
 from heedful.prompts import PromptError
 from heedful.retrieval import StoreError
 from heedful.server import bundled
-from heedful.server.config import ConfigError, load
+from heedful.server.config import ConfigError, load, with_upstream
 from heedful.server.eval_cli import evals
 from heedful.server.eval_norms import EvalError
 from heedful.server.progress import bar
@@ -44,6 +44,17 @@ def serve(
         str | None, typer.Argument(help="A bundled name, a local folder, or a Hugging Face id.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="heedful.yaml")] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="Stand before this OpenAI-compatible server: its URL, with /v1")
+    ] = None,
+    upstream_models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A model of --upstream; may be repeated [all that it lists]"),
+    ] = None,
+    upstream_key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with the key for --upstream [each client's own key]"),
+    ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [8000]; 0 takes a free one")] = None,
     default_alignment: Annotated[
@@ -57,6 +68,11 @@ def serve(
     """Serve MODEL. Any option not listed here goes to vLLM as it is (--max-model-len 4096, --dtype bfloat16, …)."""
     from heedful.server.serve import run
 
+    if model is not None and model.startswith("-"):
+        # Options of vLLM's are positional to the parser, so a first one stands where MODEL belongs.
+        _fail(f"no such option: {model}" if upstream else "MODEL comes first, before the options of vLLM's")
+    if upstream is None and (upstream_models or upstream_key_env):
+        _fail("--model and --upstream-key-env belong to --upstream; MODEL itself comes without a flag")
     overrides = {
         "model": model,
         "host": host,
@@ -65,7 +81,13 @@ def serve(
         "served_name": served_name,
         "prompts": prompts or None,
     }
-    raise typer.Exit(run(load(config, overrides), context.args))
+    settings = load(config, overrides)
+    if upstream is not None:
+        named = {"url": upstream, "models": upstream_models or [], "api_key_env": upstream_key_env}
+        settings = with_upstream(settings, named)
+    if settings.model is None and context.args:
+        _fail(f"no such option: {context.args[0]}")
+    raise typer.Exit(run(settings, context.args))
 
 
 @app.command()
@@ -92,9 +114,31 @@ def demo(
 
 
 @models.callback()
-def list_models(context: typer.Context) -> None:
-    """List the bundled models."""
+def list_models(
+    context: typer.Context,
+    config: Annotated[Path | None, typer.Option(help="heedful.yaml: its upstreams' models too")] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="An OpenAI-compatible server whose models are looked at: its URL")
+    ] = None,
+    upstream_key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with the key for --upstream")
+    ] = None,
+) -> None:
+    """List the bundled models, or what the models of upstreams can do."""
     if context.invoked_subcommand is not None:
+        return
+    if config is not None or upstream is not None:
+        from heedful.server.upstreams import look
+
+        settings = load(config, {})
+        if upstream is not None:
+            settings = with_upstream(settings, {"url": upstream, "api_key_env": upstream_key_env})
+        found = Table("name", "upstream", "can", "context", "known by")
+        for engine in look(settings.upstreams):
+            length = str(engine.context_length or "?")
+            can = ", ".join(engine.capabilities.names)
+            found.add_row(engine.model, engine.upstream.host, can, length, engine.note)
+        Console().print(found)
         return
     table = Table("name", "about", "package", "state")
     for model in bundled.MODELS.values():

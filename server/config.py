@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heedful.retrieval.embedder import BUNDLED
+from heedful.server.engines.settings import UpstreamConfig
 
 StepConfig = str | dict[str, dict[str, Any] | None]
 """A step of an alignment: a name, or a strategy's name with its options."""
@@ -32,6 +33,10 @@ class Config(BaseModel):
     """vLLM engine arguments, as in `vllm serve`, with underscores or dashes."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    upstreams: list[UpstreamConfig] = Field(default_factory=list)
+    """OpenAI-compatible servers whose models are served too."""
+    fallbacks: dict[str, list[str]] = Field(default_factory=dict)
+    """Models that answer, in this order, when a model's engine is down, full or failing."""
     alignments: dict[str, str | list[StepConfig]] = Field(default_factory=dict)
     """Named alignments: "a+b", or a list of steps."""
     default_alignment: str = "direct"
@@ -67,11 +72,21 @@ def load(path: Path | None, overrides: dict[str, Any]) -> Config:
     """The file's settings, then the command line's over them. Raises ConfigError."""
     settings = _read(path) if path else {}
     settings |= {key: value for key, value in overrides.items() if value is not None}
+    return _validated(settings, str(path or "command line"))
+
+
+def with_upstream(config: Config, upstream: dict[str, Any]) -> Config:
+    """The same configuration with one more upstream. Raises ConfigError."""
+    settings = config.model_dump()
+    return _validated(settings | {"upstreams": [*settings["upstreams"], upstream]}, "command line")
+
+
+def _validated(settings: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigError(f"{path or 'command line'}: {problems}") from error
+        raise ConfigError(f"{where}: {problems}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -88,6 +103,9 @@ def _read(path: Path) -> dict[str, Any]:
     folders = settings.get("prompts")
     if isinstance(folders, list):
         settings["prompts"] = [path.parent / str(folder) for folder in folders]
+    for upstream in settings.get("upstreams") or []:
+        if isinstance(upstream, dict) and upstream.get("api_key_file"):
+            upstream["api_key_file"] = path.parent / str(upstream["api_key_file"])
     if isinstance(settings.get("stores"), str):
         settings["stores"] = path.parent / settings["stores"]
     return settings

@@ -102,3 +102,28 @@ def prompt_request(body: Mapping[str, Any], model: str) -> ChatRequest:
 def raw_params(body: Mapping[str, Any]) -> dict[str, Any]:
     """A /v1/completions body for the engine itself."""
     return {k: v for k, v in body.items() if k not in ("model", "stream", "alignment")}
+
+
+def objects(value: Any, where: str) -> list[dict[str, Any]]:
+    """A list of objects. Raises RequestError that names the place of what is none."""
+    if not isinstance(value, list):
+        raise RequestError(f"{where}: must be a list of objects", param=where)
+    for i, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise RequestError(f"{where}.{i}: must be an object", param=f"{where}.{i}")
+    return value
+
+
+def listed(value: Any, where: str) -> list[str]:
+    """A list of strings."""
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RequestError(f"{where}: must be a list of strings", param=where)
+    return value
+
+
+def optional_object(body: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """A field that is an object, or {} where it is left out."""
+    value = body.get(field)
+    if value is not None and not isinstance(value, dict):
+        raise RequestError(f"{field}: must be an object", param=field)
+    return value or {}

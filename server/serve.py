@@ -17,7 +17,7 @@ import uvloop
 from rich.console import Console
 
 from heedful.prompts import Prompts
-from heedful.server import bundled
+from heedful.server import bundled, upstreams
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
@@ -37,8 +37,10 @@ def run(config: Config, engine_options: list[str]) -> int:
     Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
     """
     config.api_key()
-    if config.model is None:
-        raise ConfigError("model: name one (a bundled name, a folder or a Hugging Face id)")
+    if config.model is None and not config.upstreams:
+        raise ConfigError(
+            "model: name one (a bundled name, a folder or a Hugging Face id), or an upstream to stand before"
+        )
     resources = Resources(prompts=Prompts(*config.prompts), stores=open_stores(config))
     alignments = Alignments(config, resources)
     with _bind(config) as listener:
@@ -55,13 +57,13 @@ async def _serve(
     config: Config, alignments: Alignments, engine_options: list[str], listener: socket.socket
 ) -> int:
     async with AsyncExitStack() as stack:
-        engines = [await _start_vllm(config, engine_options, stack)]
+        engines = await _engines(config, engine_options, stack)
         if stores := alignments.resources.stores:
             # After the engine: what embeds starts threads (and CUDA), after which no process may be forked off.
             with bar("stores") as progress:
                 await stores.call(stores.open_all, progress)
             stack.callback(stores.close)
-        service = Service(config, {engine.model: engine for engine in engines}, alignments)
+        service = Service(config, engines, alignments)
         server = Server(create_app(service), config, lambda: _announce(service, listener))
         # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,6 +74,23 @@ async def _serve(
         finally:
             watch.cancel()
         return 1 if service.failed else 0
+
+
+async def _engines(config: Config, options: list[str], stack: AsyncExitStack) -> dict[str, Engine]:
+    """The upstreams' models and our own, by name. Upstreams come first: what is wrong there is known at once."""
+    with console.status("asking the upstreams …"):
+        remote = await upstreams.start(config.upstreams, stack, client_keys=config.api_key_env is None)
+    own = [await _start_vllm(config, options, stack)] if config.model is not None else []
+    engines: dict[str, Engine] = {}
+    for engine in (*own, *remote):
+        if engine.model in engines:
+            raise ConfigError(f"upstreams: two models are called {engine.model!r}; give one another name")
+        engines[engine.model] = engine
+    for model, others in config.fallbacks.items():
+        for name in (model, *others):
+            if name not in engines:
+                raise ConfigError(f"fallbacks.{model}: unknown model {name!r}; known: {', '.join(engines)}")
+    return engines
 
 
 class Server(uvicorn.Server):
@@ -87,6 +106,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=config.shutdown_grace,
                 timeout_keep_alive=65,
                 server_header=False,
+                proxy_headers=False,
             )
         )
         self._announce = announce
@@ -190,7 +210,9 @@ def _announce(service: Service, listener: socket.socket) -> None:
     console.print(f"[green]heedful is listening[/] on [bold]{url}/v1[/]")
     default = service.alignments.default.name
     for name, engine in service.engines.items():
-        console.print(f"  model [bold]{name}[/] ({', '.join(engine.capabilities.names)})")
+        note = f"; {note}" if (note := getattr(engine, "note", "")) else ""
+        can = ", ".join(engine.capabilities.names)
+        console.print(f"  model [bold]{name}[/] ({can}{note})", soft_wrap=True)
     console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
 
 

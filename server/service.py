@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from starlette.requests import Request
+
+from heedful.retrieval import Embedder
 from heedful.server import requests
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config
-from heedful.strategies import Engine, EngineUnavailable, Run
+from heedful.server.engines.openai import OpenAIEngine
+from heedful.strategies import Engine, EngineUnavailable, HeedfulError, MissingCapability, Run
+
+logger = logging.getLogger("heedful.server")
 
 
 @dataclass(slots=True)
@@ -29,24 +36,58 @@ class Service:
                 return f"the engine of {name} has died; this server is going down to be restarted"
         return None
 
+    @property
+    def embedder(self) -> Embedder | None:
+        """The embedder of the stores, which anybody may use."""
+        stores = self.alignments.resources.stores
+        return stores.embedder if stores is not None else None
+
     def target(self, body: Mapping[str, Any], header: str | None) -> requests.Target:
         if failed := self.failed:
             raise EngineUnavailable(failed)
         return requests.target(body, header, self.engines, self.alignments)
 
-    def run(self, target: requests.Target) -> Run:
+    def run(self, target: requests.Target, request: Request) -> Run:
+        """The request's resources. Its own key and ids go with every call to an upstream."""
         deadline = asyncio.get_running_loop().time() + self.config.request_timeout
-        return Run(target.engine, self.alignments.resources, deadline=deadline)
+        return Run(_bound(target.engine, request), self.alignments.resources, deadline=deadline)
+
+    def fallback(
+        self, failed: requests.Target, error: HeedfulError, run: Run, request: Request
+    ) -> Iterator[tuple[requests.Target, Run]]:
+        """Who answers in place of an engine that is down, full or failing: the configuration's list, in order."""
+        for name in self.config.fallbacks.get(failed.engine.model, ()):
+            target = replace(failed, engine=self.engines[name])
+            try:
+                target.plan.check(target.engine.capabilities, model=name)
+            except MissingCapability as lacking:
+                logger.warning("%s can't answer in place of %s: %s", name, failed.engine.model, lacking)
+                continue
+            run.trace.note("fallback", model=name, instead_of=failed.engine.model, because=error.message)
+            logger.warning("%s answers in place of %s: %s", name, failed.engine.model, error.message)
+            yield target, replace(run, engine=_bound(target.engine, request))
 
     def models(self) -> list[dict[str, Any]]:
         """Every name a client may put into `model`: each model, and each model at each alignment it can run."""
         entries = []
         for model, engine in self.engines.items():
             base = {"object": "model", "created": 0, "owned_by": "heedful"}
-            about = {"max_model_len": engine.context_length, "capabilities": engine.capabilities.names}
+            about: dict[str, Any] = {
+                "max_model_len": engine.context_length,
+                "capabilities": engine.capabilities.names,
+            }
+            if isinstance(engine, OpenAIEngine):
+                about |= {"upstream": engine.upstream.host, "capabilities_known_by": engine.note}
             entries.append({"id": model, **base, **about})
             for name in self.alignments.names():
                 plan = self.alignments.resolve(name)
                 if all(not s.needs & ~engine.capabilities for _, s in (*plan.contexts, plan.decoder)):
                     entries.append({"id": f"{model}@{name}", **base, "root": model, "alignment": plan.steps})
+        if self.embedder is not None and self.embedder.name not in self.engines:
+            facts = {"object": "model", "created": 0, "owned_by": "heedful", "capabilities": ["embeddings"]}
+            entries.append({"id": self.embedder.name, **facts})
         return entries
+
+
+def _bound(engine: Engine, request: Request) -> Engine:
+    return engine.bound(request.scope["headers"]) if isinstance(engine, OpenAIEngine) else engine

@@ -14,7 +14,7 @@ from heedful.retrieval.ingest import export_lines, import_items, parse
 from heedful.retrieval.items import item_of, time_of
 from heedful.retrieval.store import Store
 from heedful.retrieval.stores import Stores
-from heedful.server.http import Handler, json_object, json_response, raw_body
+from heedful.server.http import Handler, body_of, json_object, json_response
 from heedful.server.service import Service
 from heedful.strategies import RequestError
 from heedful.strategies.retrieve import telling
@@ -82,7 +82,7 @@ async def drop_store(request: Request) -> Response:
 async def add_items(request: Request) -> Response:
     """POST /v1/alignment/stores/STORE/items: one item, or {"items": […]}: all of them or none."""
     stores, store = await _named(request)
-    body = await json_object(request, limit=_limit(request))
+    body = json_object(await body_of(request, limit=_limit(request)))
     values = body["items"] if set(body) == {"items"} else [body]
     if not isinstance(values, list):
         raise RequestError("items: must be a list of items", param="items")
@@ -144,7 +144,7 @@ async def item_history(request: Request) -> Response:
 async def search(request: Request) -> Response:
     """POST /v1/alignment/stores/STORE/search: {"query", "k", "kind", "scopes", "tags", "at"}"""
     stores, store = await _named(request)
-    body = await json_object(request, limit=_limit(request))
+    body = json_object(await body_of(request, limit=_limit(request)))
     if unknown := set(body) - {"query", "k", "kind", "scopes", "tags", "at"}:
         raise RequestError(f"unknown field {min(unknown)!r}", param=min(unknown))
     query, k = body.get("query"), body.get("k", 10)
@@ -166,7 +166,7 @@ async def import_file(request: Request) -> Response:
     stores, store = await _named(request)
     query = request.query_params
     defaults = {k: v for k, v in query.items() if k in ("source", "scope", "tags", "kind")}
-    body = await raw_body(request, limit=_limit(request))
+    body = await body_of(request, limit=_limit(request))
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -21,7 +21,7 @@ class HeedfulError(Exception):
     """Base of all errors that reach a client, always in OpenAI's error shape.
 
     `param` is the request field at fault; `code` a short machine-readable reason; `headers` go out with the
-    response (Retry-After and the like).
+    response (Retry-After and the like); `extra` are further fields that an engine put into its error.
     """
 
     status: int = 500
@@ -43,6 +43,7 @@ class HeedfulError(Exception):
         self.param = param
         self.code = code if code is not None else self.default_code
         self.headers = dict(headers or {})
+        self.extra: Mapping[str, object] = {}
         if status is not None:
             self.status = status
         if type is not None:
@@ -50,7 +51,8 @@ class HeedfulError(Exception):
 
     def body(self) -> dict[str, object]:
         """The error as OpenAI writes it."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": {**error, **self.extra}}
 
 
 class RequestError(HeedfulError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,7 +52,12 @@ class Plan:
     @property
     def is_direct(self) -> bool:
         """Whether the model's own answer goes out untouched."""
-        return not self.contexts and isinstance(self.decoder[1], Direct)
+        return not self.contexts and self.leaves_the_answer
+
+    @property
+    def leaves_the_answer(self) -> bool:
+        """Whether what the model answers to the context goes out as it is."""
+        return isinstance(self.decoder[1], Direct)
 
     @property
     def steps(self) -> list[str]:
@@ -68,15 +73,19 @@ class Plan:
                     param="alignment",
                 )
 
-    async def stream(self, request: ChatRequest, run: Run) -> AsyncGenerator[Event, None]:
-        """Runs the plan: folds the context, then decodes. The last event is the Finish with the whole cost."""
-        step = ""
-        try:
-            context = Context.of(request)
-            for step, strategy in self.contexts:
+    async def prepare(self, request: ChatRequest, run: Run) -> Context:
+        """Folds the context strategies over the request."""
+        context = Context.of(request)
+        for step, strategy in self.contexts:
+            with _contract(step):
                 context = await strategy.prepare(context, run.stage(step))
-            step, decoder = self.decoder
-            finish: Finish | None = None
+        return context
+
+    async def decode(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
+        """The answer's events. The last is the Finish with the whole cost of the run."""
+        step, decoder = self.decoder
+        finish: Finish | None = None
+        with _contract(step):
             async with aclosing(decoder.stream(context, run.stage(step))) as events:
                 async for event in events:
                     if finish is not None:
@@ -85,13 +94,26 @@ class Plan:
                         finish = event
                     else:
                         yield event
-            if finish is None:
-                raise StrategyError(f"strategy {step!r} ended without a Finish")
-            yield Finish(run.ledger.usage(finish.usage), finish.extra)
-        except HeedfulError:
-            raise
-        except Exception as error:
-            raise StrategyError(f"strategy {step!r} failed: {type(error).__name__}") from error
+        if finish is None:
+            raise StrategyError(f"strategy {step!r} ended without a Finish")
+        yield Finish(run.ledger.usage(finish.usage), finish.extra)
+
+    async def stream(self, request: ChatRequest, run: Run) -> AsyncGenerator[Event, None]:
+        """Runs the plan: prepares, then decodes."""
+        async with aclosing(self.decode(await self.prepare(request, run), run)) as events:
+            async for event in events:
+                yield event
+
+
+@contextmanager
+def _contract(step: str) -> Iterator[None]:
+    """Names the strategy in whatever it did not foresee."""
+    try:
+        yield
+    except HeedfulError:
+        raise
+    except Exception as error:
+        raise StrategyError(f"strategy {step!r} failed: {type(error).__name__}") from error
 
 
 def describe(run: Run, plan: Plan) -> dict[str, Any]:

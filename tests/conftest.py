@@ -30,6 +30,7 @@ from heedful.strategies import Engine, Resources
 from heedful.strategies.scripted import ScriptedEngine
 
 CHAT_MODEL = "smollm2-135m-instruct"
+pytest_plugins = ["upstream_fixtures"]
 START_LIMIT = 240  # seconds; a model is loaded in 40 on two quiet cores
 
 

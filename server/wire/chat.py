@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from heedful.strategies import Answer, Chunk, Finish, Usage
+from heedful.strategies import Answer, Chunk, Finish, HeedfulError, Usage
 
 encode = msgspec.json.encode
 
@@ -71,6 +71,10 @@ class ChatWire:
         if alignment is not None:
             last["alignment"] = alignment
         return sse(encode(last)) + DONE
+
+    def error(self, error: HeedfulError) -> bytes:
+        """One error event, and no [DONE] after it."""
+        return sse(encode(error.body()))
 
     def whole(self, answer: Answer, alignment: Mapping[str, Any] | None) -> dict[str, Any]:
         """A complete response."""

@@ -1,0 +1,114 @@
+"""Token level over HTTP, as a remote vLLM offers it: /tokenize, /detokenize, completions from token ids."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+from heedful.server.engines.upstream import Upstream
+from heedful.strategies import Continuation, Extension, Message
+
+_PREFIX = "token_id:"
+
+
+class RemoteTokens:
+    """The token-level calls of one model. `end_tokens` may be learnt later (`find_end_tokens`)."""
+
+    def __init__(self, upstream: Upstream, model: str, end_tokens: frozenset[int]) -> None:
+        self._upstream, self._model = upstream, model
+        self._headers: Mapping[str, str] | None = None
+        self.end_tokens = end_tokens
+
+    def bound(self, headers: Mapping[str, str] | None) -> Self:
+        mine = copy.copy(self)
+        mine._headers = headers
+        return mine
+
+    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+        return await self._tokenize(
+            messages=messages, continue_final_message=continue_final, add_generation_prompt=not continue_final
+        )
+
+    async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        return await self._tokenize(prompt=text, add_special_tokens=special)
+
+    async def detokenize(self, token_ids: Sequence[int]) -> str:
+        """vLLM writes special tokens out; the ends, the only ones in a sampled answer, are left out before."""
+        kept = [t for t in token_ids if t not in self.end_tokens]
+        if not kept:
+            return ""
+        body = await self._post("/../detokenize", tokens=kept)
+        return str(body.get("prompt", ""))
+
+    async def extend(self, extension: Extension) -> list[Continuation]:
+        e = extension
+        body = await self._post(
+            "/completions",
+            prompt=list(e.token_ids),
+            max_tokens=e.max_tokens,
+            n=e.n,
+            temperature=e.temperature,
+            top_p=e.top_p,
+            top_k=e.top_k,
+            min_p=e.min_p,
+            repetition_penalty=e.repetition_penalty,
+            seed=e.seed,
+            stop=list(e.stop),
+            stop_token_ids=list(e.stop_token_ids),
+            ignore_eos=e.ignore_eos,
+            logprobs=len(e.logprob_token_ids) or e.logprobs,
+            logprob_token_ids=list(e.logprob_token_ids) or None,
+            return_token_ids=True,
+            return_tokens_as_token_ids=True,
+        )
+        choices = sorted(body.get("choices") or [], key=lambda c: c.get("index", 0))
+        if len(choices) != e.n:
+            raise self._upstream.nonsense(f"it gave {len(choices)} continuations for {e.n}")
+        return [self._continuation(c) for c in choices]
+
+    async def find_end_tokens(self) -> None:
+        """Learns what ends a turn from the chat template: what it writes right after an assistant's message."""
+        turn: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        open_turn = await self.render(turn, continue_final=True)
+        closed = await self._tokenize(messages=turn, add_generation_prompt=False)
+        if len(closed) > len(open_turn) and closed[: len(open_turn)] == open_turn:
+            self.end_tokens |= {closed[len(open_turn)]}
+
+    def _continuation(self, choice: Mapping[str, Any]) -> Continuation:
+        ids, reason, stop = choice.get("token_ids"), choice.get("finish_reason"), choice.get("stop_reason")
+        if not isinstance(ids, list) or reason not in ("stop", "length"):
+            raise self._upstream.nonsense("a continuation has no token ids or no reason for its end")
+        finish: Literal["stop", "length"] = reason
+        return Continuation(
+            token_ids=tuple(ids),
+            text=choice.get("text") or "",
+            logprobs=tuple(self._logprobs(choice.get("logprobs") or {})),
+            finish_reason=finish,
+            stop=stop if isinstance(stop, str) else None,
+        )
+
+    def _logprobs(self, logprobs: Mapping[str, Any]) -> list[dict[int, float]]:
+        steps = []
+        for token, value, top in zip(
+            logprobs.get("tokens") or [],
+            logprobs.get("token_logprobs") or [],
+            logprobs.get("top_logprobs") or [],
+            strict=False,
+        ):
+            step = {_token_id(t): v for t, v in (top or {}).items()}
+            steps.append(step | {_token_id(token): value})
+        return steps
+
+    async def _tokenize(self, **body: Any) -> list[int]:
+        tokens = (await self._post("/../tokenize", **body)).get("tokens")
+        if not isinstance(tokens, list):
+            raise self._upstream.nonsense("/tokenize gave no tokens")
+        return tokens
+
+    async def _post(self, path: str, **body: Any) -> dict[str, Any]:
+        return await self._upstream.json(path, {"model": self._model, **body}, self._headers)
+
+
+def _token_id(token: str) -> int:
+    return int(token.removeprefix(_PREFIX))

@@ -1,0 +1,125 @@
+"""What an upstream refuses and how it fails, told in our errors with its own words and without secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from heedful.strategies import EngineError, EngineUnavailable, HeedfulError, NotFound, RequestError
+
+# Of a refusal's headers, what tells a client when and whether to try again.
+_TELLING = ("retry-after", "retry-after-ms", "x-should-retry", "x-request-id")
+_TAG = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_SNIPPET = 300
+
+
+def from_response(
+    host: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str]
+) -> HeedfulError:
+    """The error for a response that is no success."""
+    kept = {name: value for name in _TELLING if (value := headers.get(name))}
+    kept |= {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-ratelimit")}
+    text = _without(body.decode(errors="replace"), secrets)
+    if 300 <= status < 400:
+        return EngineError(f"upstream {host} redirects (HTTP {status}); configure its final URL", status=502)
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        value = None
+    error = _error_object(value)
+    if error is None:
+        plain = " ".join(_TAG.sub(" ", text).split())[:_SNIPPET]
+        error = {"message": f"upstream {host} answered HTTP {status}" + (f": {plain}" if plain else "")}
+    return _of(error, status, kept)
+
+
+def from_event(host: str, event: dict[str, Any], secrets: Iterable[str]) -> HeedfulError:
+    """The error for an `error` object inside a stream or in place of an answer."""
+    text = _without(msgspec.json.encode(event).decode(), secrets)
+    error = _error_object(msgspec.json.decode(text)) or {"message": f"upstream {host} reported an error"}
+    code = error.get("code")
+    return _of(error, code if isinstance(code, int) and 400 <= code < 600 else 502, {})
+
+
+def _error_object(value: Any) -> dict[str, Any] | None:
+    """OpenAI's error object out of the shapes that servers use: nested, flat, FastAPI's `detail`, plain text."""
+    if not isinstance(value, dict):
+        return None
+    error = value.get("error")
+    if isinstance(error, dict):
+        return (
+            error
+            if isinstance(error.get("message"), str)
+            else {"message": msgspec.json.encode(error).decode()}
+        )
+    if isinstance(error, str):
+        return {"message": error}
+    if isinstance(value.get("message"), str):
+        return {k: v for k, v in value.items() if k in ("message", "type", "param", "code")}
+    if detail := value.get("detail"):
+        return {"message": detail if isinstance(detail, str) else msgspec.json.encode(detail).decode()}
+    return None
+
+
+def _of(error: dict[str, Any], status: int, headers: dict[str, str]) -> HeedfulError:
+    if status == 429 or status == 503:
+        kind: type[HeedfulError] = EngineUnavailable
+    elif status == 404:
+        kind = NotFound
+    else:
+        kind = RequestError if status < 500 else EngineError
+    rest = dict(error)
+    told = kind(
+        rest.pop("message"),
+        status=status,
+        headers=headers,
+        param=rest.pop("param", None),
+        code=rest.pop("code", None),
+        type=rest.pop("type", None) or ("rate_limit_error" if status == 429 else None),
+    )
+    told.extra = rest
+    return told
+
+
+@contextmanager
+def faults(host: str) -> Iterator[None]:
+    """Turns the client library's exceptions into ours. No message holds an address with its query or a key."""
+    try:
+        yield
+    except aiohttp.ConnectionTimeoutError as error:
+        raise Unreached(
+            f"upstream {host} can't be reached: no connection in time", code="upstream_timeout"
+        ) from error
+    except aiohttp.ServerTimeoutError as error:
+        raise EngineError(
+            f"upstream {host} sent nothing for too long (read_timeout)", status=504, code="upstream_timeout"
+        ) from error
+    except (aiohttp.ClientConnectorError, aiohttp.ClientSSLError) as error:
+        reason = getattr(error.os_error, "strerror", None) or type(error.os_error).__name__
+        raise Unreached(f"upstream {host} can't be reached: {reason}") from error
+    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+        # Of a body that breaks off the client library says ClientPayloadError.
+        raise Unreached(f"upstream {host} closed the connection without an answer") from error
+    except aiohttp.ClientPayloadError as error:
+        raise EngineError(
+            f"upstream {host} broke off its answer", status=502, code="upstream_broken"
+        ) from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise EngineError(
+            f"upstream {host}: {type(error).__name__}", status=502, code="upstream_error"
+        ) from error
+
+
+class Unreached(EngineUnavailable):
+    """No byte of an answer has come, so that trying again repeats nothing."""
+
+
+def _without(text: str, secrets: Iterable[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text

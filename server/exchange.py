@@ -1,0 +1,131 @@
+"""One request on its way: engine and plan found, answered whole or as a stream, in whichever wire format."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from heedful.server import requests
+from heedful.server.http import EventStream, WhileConnected, body_of, json_object, json_response, told
+from heedful.server.service import Service
+from heedful.strategies import (
+    Answer,
+    Chunk,
+    EngineError,
+    Event,
+    Finish,
+    HeedfulError,
+    KeepAlive,
+    Run,
+    StrategyError,
+    collect,
+)
+from heedful.strategies.plan import describe
+
+Alignment = Mapping[str, Any] | None
+"""The trace, where the client asked for it."""
+
+
+class Wire(Protocol):
+    """A wire format: one response in the making, as bytes of a stream or as one object."""
+
+    def chunk(self, chunk: Chunk) -> bytes: ...
+    def end(self, finish: Finish, alignment: Alignment) -> bytes: ...
+    def error(self, error: HeedfulError) -> bytes:
+        """The last thing a stream says when it breaks: nothing that calls the answer whole."""
+        ...
+
+    def whole(self, answer: Answer, alignment: Alignment) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request body: as it came, and read."""
+
+    raw: bytes
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """An answer under way: its events, the run they come from, and the format they leave in."""
+
+    events: AsyncGenerator[Event, None]
+    run: Run
+    target: requests.Target
+    wire: Wire
+
+    @property
+    def alignment(self) -> Alignment:
+        return describe(self.run, self.target.plan) if self.target.trace else None
+
+
+Handler = Callable[[Body, requests.Target, Run], Awaitable[Response]]
+
+
+async def read(request: Request) -> Body:
+    """The request's body. Raises RequestError where it is no JSON object."""
+    service: Service = request.app.state.service
+    raw = await body_of(request, limit=service.config.max_body_bytes)
+    return Body(raw, json_object(raw))
+
+
+async def answer(request: Request, handler: Handler, body: Body | None = None) -> Response:
+    """Reads the request, finds who answers it, and lets `handler` do so, for as long as the client is there."""
+    service: Service = request.app.state.service
+    body = body or await read(request)
+    target = service.target(body.fields, request.headers.get("x-alignment"))
+    run = service.run(target, request)
+    async with WhileConnected(request.receive), asyncio.timeout_at(run.deadline):
+        try:
+            return await handler(body, target, run)
+        except EngineError as error:
+            # Nothing has been sent yet. What the request itself has wrong, no other model mends.
+            for other, again in service.fallback(target, error, run, request):
+                with suppress(EngineError):
+                    response = await handler(body, other, again)
+                    response.headers["x-heedful-model"] = other.engine.model
+                    return response
+            raise
+
+
+async def respond(exchange: Exchange, *, stream: bool) -> Response:
+    """The response to an exchange."""
+    if not stream:
+        return json_response(exchange.wire.whole(await collect(exchange.events), exchange.alignment))
+    # The status line waits for the first event, so that what fails before it is a plain error response.
+    return EventStream(_stream(await _first(exchange.events), exchange))
+
+
+async def _first(events: AsyncGenerator[Event, None]) -> Event:
+    try:
+        return await anext(events)
+    except StopAsyncIteration:
+        raise StrategyError("the stream ended without an event") from None
+    except BaseException:
+        await events.aclose()
+        raise
+
+
+async def _stream(first: Event, exchange: Exchange) -> AsyncGenerator[bytes, None]:
+    wire = exchange.wire
+    async with aclosing(exchange.events) as events:
+        try:
+            async with asyncio.timeout_at(exchange.run.deadline):
+                event: Event | None = first
+                while not isinstance(event, Finish):
+                    if isinstance(event, Chunk):
+                        yield wire.chunk(event)
+                    elif isinstance(event, KeepAlive):
+                        yield b": " + (event.note.encode() or b"keep-alive") + b"\n\n"
+                    event = await anext(events)
+                yield wire.end(event, exchange.alignment)
+        except Exception as error:
+            # Too late for a status: one error event, and no [DONE] that would call the answer whole.
+            yield wire.error(told(error))

@@ -1,0 +1,189 @@
+"""The API's OpenAPI document. Fields that are not listed are allowed everywhere: they travel on to the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+_STRING: Schema = {"type": "string"}
+_FLAG: Schema = {"type": "boolean"}
+_OBJECT: Schema = {"type": "object"}
+_NUMBER: Schema = {"type": "number"}
+_COUNT: Schema = {"type": "integer", "minimum": 1}
+
+
+def _list(of: Schema, **more: Any) -> Schema:
+    return {"type": "array", "items": of, **more}
+
+
+def _object(required: tuple[str, ...] = (), **fields: Schema) -> Schema:
+    return {"type": "object", "properties": fields, "required": list(required), "additionalProperties": True}
+
+
+def _any(*kinds: Schema) -> Schema:
+    return {"anyOf": list(kinds)}
+
+
+_STEP = _any(_STRING, {"type": "object", "minProperties": 1, "maxProperties": 1})
+_ALIGNMENT = _any(
+    {"type": "string", "description": "A name, or several joined by '+'"},
+    _list(_STEP),
+    {
+        "type": "object",
+        "properties": {"name": _STRING, "pipeline": _list(_STEP), "trace": _FLAG},
+        "additionalProperties": False,
+    },
+)
+_COMMON: dict[str, Schema] = {
+    "model": {"type": "string", "description": "A model, or MODEL@ALIGNMENT"},
+    "stream": _FLAG,
+    "alignment": _ALIGNMENT,
+    "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+    "top_p": {"type": "number", "minimum": 0, "maximum": 1},
+}
+_PARTS = _list(_object(("type",), type=_STRING))
+_CONTENT = _any(_STRING, _PARTS)
+_MESSAGE = _object(("role",), role=_STRING, content=_any(_STRING, _PARTS, {"type": "null"}))
+_ERROR = _object(("error",), error=_object(("message", "type"), message=_STRING, type=_STRING))
+_ANTHROPIC_ERROR = _object(("type", "error"), type={"const": "error"}, error=_ERROR["properties"]["error"])
+
+_CHAT = _object(
+    ("model", "messages"),
+    **_COMMON,
+    messages=_list(_MESSAGE, minItems=1),
+    max_tokens=_COUNT,
+    max_completion_tokens=_COUNT,
+    n=_COUNT,
+    stop=_any(_STRING, _list(_STRING)),
+    seed={"type": "integer"},
+    logprobs=_FLAG,
+    top_logprobs={"type": "integer", "minimum": 0, "maximum": 20},
+    tools=_list(_object(("type", "function"), type=_STRING, function=_OBJECT)),
+    tool_choice=_any(_STRING, _OBJECT),
+    response_format=_OBJECT,
+    stream_options=_object(include_usage=_FLAG),
+    user=_STRING,
+)
+_COMPLETION = _object(
+    ("model", "prompt"),
+    **_COMMON,
+    prompt=_any(_STRING, _list(_STRING), _list({"type": "integer"})),
+    max_tokens=_COUNT,
+    n=_COUNT,
+    echo=_FLAG,
+    suffix=_STRING,
+    stop=_any(_STRING, _list(_STRING)),
+    stream_options=_object(include_usage=_FLAG),
+)
+_RESPONSES = _object(
+    ("model", "input"),
+    **_COMMON,
+    input=_any(_STRING, _list(_object(type=_STRING, role=_STRING, content=_CONTENT))),
+    instructions=_STRING,
+    max_output_tokens=_COUNT,
+    tools=_list(_object(("type",), type=_STRING, name=_STRING, parameters=_OBJECT)),
+    tool_choice=_any(_STRING, _OBJECT),
+    reasoning=_object(effort=_STRING),
+    text=_object(format=_OBJECT, verbosity=_STRING),
+    metadata=_OBJECT,
+)
+_MESSAGES = _object(
+    ("model", "messages", "max_tokens"),
+    **_COMMON,
+    messages=_list(
+        _object(("role", "content"), role={"enum": ["user", "assistant"]}, content=_CONTENT), minItems=1
+    ),
+    max_tokens=_COUNT,
+    system=_CONTENT,
+    stop_sequences=_list(_STRING),
+    tools=_list(_object(("name", "input_schema"), name=_STRING, description=_STRING, input_schema=_OBJECT)),
+    tool_choice=_object(("type",), type={"enum": ["auto", "any", "tool", "none"]}, name=_STRING),
+    thinking=_object(type=_STRING, budget_tokens=_COUNT),
+    metadata=_object(user_id=_STRING),
+)
+_EMBEDDINGS = _object(
+    ("model", "input"),
+    model=_STRING,
+    input=_any(_STRING, _list(_STRING), _list({"type": "integer"})),
+    dimensions=_COUNT,
+    encoding_format=_STRING,
+)
+_USAGE = _object(prompt_tokens={"type": "integer"}, total_tokens={"type": "integer"})
+_CHOICES = _list(_object(("index",), index={"type": "integer"}, finish_reason={"type": ["string", "null"]}))
+_ANSWER = _object(("id", "object", "choices"), id=_STRING, object=_STRING, choices=_CHOICES, usage=_USAGE)
+_MODEL = _object(("id", "object"), id=_STRING, object={"const": "model"})
+_HEADER = {
+    "name": "x-alignment",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.+-]+$"},
+    "description": "An alignment's name; the body field goes before it, MODEL@ALIGNMENT after it",
+}
+
+
+def _json(schema: Schema, about: str) -> dict[str, Any]:
+    return {"description": about, "content": {"application/json": {"schema": schema}}}
+
+
+def _post(about: str, body: Schema, answer: Schema, error: Schema = _ERROR, *, streams: bool = True) -> Any:
+    ok = _json(answer, "The answer")
+    if streams:
+        ok["content"]["text/event-stream"] = {"schema": {}}
+    return {
+        "post": {
+            "summary": about,
+            "parameters": [_HEADER] if streams else [],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+            "responses": {
+                "200": ok,
+                "4XX": _json(error, "The request can't be served as it stands; the message says why"),
+                "5XX": _json(error, "The engine or the upstream failed"),
+            },
+        }
+    }
+
+
+def _get(about: str, answer: Schema, *parameters: Any) -> Any:
+    return {
+        "get": {
+            "summary": about,
+            "parameters": list(parameters),
+            "responses": {"200": _json(answer, about), "4XX": _json(_ERROR, "No such thing")},
+        }
+    }
+
+
+def document(version: str) -> dict[str, Any]:
+    """The whole document."""
+    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    metrics = _get("Prometheus metrics", _STRING)
+    metrics["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": _STRING}}
+    health = _get("Whether requests can be answered", _object(("status",), status=_STRING))
+    health["get"]["responses"]["503"] = _json(_object(("status",), status=_STRING), "An engine has failed")
+    message = _object(("id", "type", "content"), id=_STRING, type=_STRING, content=_list(_OBJECT))
+    response = _object(("id", "object", "output"), id=_STRING, object=_STRING, output=_list(_OBJECT))
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "heedful", "version": version, "description": "Models that heed norms."},
+        "security": [{}, {"bearer": []}, {"key": []}],
+        "components": {
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            }
+        },
+        "paths": {
+            "/v1/chat/completions": _post("OpenAI chat completions", _CHAT, _ANSWER),
+            "/v1/completions": _post("OpenAI legacy completions", _COMPLETION, _ANSWER),
+            "/v1/responses": _post("OpenAI responses", _RESPONSES, response),
+            "/v1/messages": _post("Anthropic messages", _MESSAGES, message, _ANTHROPIC_ERROR),
+            "/v1/embeddings": _post("OpenAI embeddings", _EMBEDDINGS, _OBJECT, streams=False),
+            "/v1/models": _get("Models, each at every alignment", _object(("data",), data=_list(_MODEL))),
+            "/v1/models/{model}": _get("One model", _MODEL, name),
+            "/v1/alignment": _get("Alignments and strategies with their options", _OBJECT),
+            "/health": health,
+            "/metrics": metrics,
+            "/version": _get("The server's version", _object(("version",), version=_STRING)),
+        },
+    }

@@ -1,0 +1,91 @@
+"""The whole API under a schema fuzzer: whatever is sent, no answer is a 5xx and every answer has its shape."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, completion, streamed
+
+from heedful.server.config import Config
+from heedful.server.openapi import document
+from heedful.strategies.scripted import ScriptedEngine
+
+CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
+MODELS = ["scripted", "scripted@principles", "ours", "ours@principles", "ours@urial", "nobody"]
+
+
+def by_kind(asked: Asked) -> Reply:
+    return Reply.sse(*streamed("x")) if asked.body.get("stream") is True else Reply.json(completion())
+
+
+@pytest.fixture(scope="session")
+def fuzzed(_upstream: ScriptedUpstream, proxy: Proxy) -> Iterator[str]:
+    """An engine of our own and an upstream, both of which answer anything."""
+    with proxy(Config(upstreams=[before(_upstream)]), ScriptedEngine("ok")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def api(fuzzed: str) -> Any:
+    return schemathesis.openapi.from_url(f"{fuzzed}/openapi.json")
+
+
+OPERATIONS = [(path, method) for path, kinds in document("0")["paths"].items() for method in kinds]
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_any_input(api: Any, path: str, method: str, upstream: ScriptedUpstream, fuzzed: str) -> None:
+    upstream.answers(by_kind)
+    examples = 40 if method == "post" else 5
+
+    @given(case=api[path][method].as_strategy())
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    def send(case: Any) -> None:
+        if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
+            # A made-up name would be a 404 every time and reach nothing.
+            case.body["model"] = MODELS[len(case.body["model"]) % len(MODELS)]
+        case.call_and_validate(base_url=fuzzed, checks=CHECKS)
+
+    send()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@pytest.mark.parametrize("path", [path for path, method in OPERATIONS if method == "post"])
+def test_any_json_in_any_field(path: str, upstream: ScriptedUpstream, fuzzed: str) -> None:
+    """Beyond the schema: every listed field with any value whatever, and bodies that are no object at all."""
+    upstream.answers(by_kind)
+    body = document("0")["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    valid = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "max_tokens": 4}
+    fields = {**body["properties"], "previous_response_id": {}, "stop": {}, "messages": {}}
+
+    @given(
+        changes=st.dictionaries(st.sampled_from(sorted(fields)), JSON, max_size=3),
+        model=st.sampled_from(MODELS),
+        whole=JSON,
+        broken=st.booleans(),
+    )
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    def send(changes: dict[str, Any], model: str, whole: Any, broken: bool) -> None:
+        sent = whole if broken else {**valid, "model": model, **changes}
+        content = json.dumps(sent).encode(errors="surrogatepass")
+        response = httpx.post(f"{fuzzed}{path}", content=content)
+        assert response.status_code < 500, (sent, response.text)
+        if response.status_code >= 400:
+            assert response.json()["error"]["message"]
+
+    send()

@@ -1,0 +1,162 @@
+"""Upstreams from the configuration and the command line, and how their abilities are found out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, completion
+
+from heedful.server.config import Config, ConfigError, load
+
+Client = Callable[[str], OpenAI]
+REFUSED = Reply.json({"error": {"message": "no such thing"}}, status=400)
+MISSING = Reply.json({"detail": "Not Found"}, status=404)
+TEXT = {"id": "c", "choices": [{"index": 0, "text": "x", "finish_reason": "length", "token_ids": [7]}]}
+
+
+def talking(*, logprobs: bool = False, prefill: bool = False, raw: bool = False, tokens: bool = False) -> Any:
+    """An upstream that can do so much and no more, as such servers behave."""
+
+    def answer(asked: Asked) -> Reply:
+        if asked.path == "/tokenize":
+            return Reply.json({"tokens": [7, 8], "count": 2}) if tokens else MISSING
+        body = asked.body
+        if asked.path == "/v1/completions":
+            listed = isinstance(body["prompt"], list)
+            return Reply.json(TEXT) if raw and (tokens or not listed) else MISSING
+        if prefill and body.get("continue_final_message") and body.get("add_generation_prompt"):
+            return REFUSED  # the two exclude each other
+        if not logprobs and body.get("logprobs"):
+            return REFUSED
+        whole = completion()
+        if body.get("logprobs"):
+            whole["choices"][0]["logprobs"] = {"content": [{"token": "x", "logprob": -0.1}]}
+        return Reply.json(whole)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ({}, ["chat"]),
+        ({"logprobs": True}, ["chat", "logprobs"]),
+        ({"logprobs": True, "raw": True}, ["chat", "completion", "logprobs"]),
+        ({"prefill": True}, ["chat", "prefill"]),
+        (
+            {"logprobs": True, "prefill": True, "raw": True, "tokens": True},
+            ["chat", "completion", "prefill", "logprobs", "tokens"],
+        ),
+    ],
+)
+def test_abilities_are_probed(
+    upstream: ScriptedUpstream, proxy: Proxy, kind: dict[str, bool], found: list[str]
+) -> None:
+    upstream.answers(talking(**kind))
+    upstream.models = [{"id": "theirs", "max_model_len": 512}]
+    with proxy(Config(upstreams=[before(upstream, models={}, capabilities=None)])) as url:
+        entry = httpx.get(f"{url}/v1/models/theirs").json()
+        assert entry["capabilities"] == found and entry["capabilities_known_by"].startswith("probed")
+        assert entry["max_model_len"] == 512
+        probes = len(upstream.asked)
+        httpx.post(f"{url}/v1/chat/completions", json={"model": "theirs", "messages": [{"role": "user"}]})
+        assert len(upstream.asked) == probes + 1  # once at start, and never again
+    assert all(a.body.get("max_tokens", 1) <= 2 for a in upstream.asked[:probes])
+
+
+def test_an_upstream_that_wants_each_clients_key_starts_as_chat(
+    upstream: ScriptedUpstream, proxy: Proxy
+) -> None:
+    upstream.answers(Reply.json({"error": {"message": "who are you?"}}, status=401))
+    with proxy(Config(upstreams=[before(upstream, capabilities=None)])) as url:
+        entry = httpx.get(f"{url}/v1/models/ours").json()
+    assert entry["capabilities"] == ["chat"] and "who are you?" in entry["capabilities_known_by"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"url": "ftp://x"}, "upstreams.0.url"),
+        ({"url": "http://me:secret@x/v1"}, "not into the URL"),
+        ({"url": "http://x/v1", "colour": 1}, "upstreams.0.colour"),
+        ({"url": "http://x/v1", "capabilities": ["magic"]}, "upstreams.0.capabilities.0"),
+        ({"url": "http://x/v1", "models": {"a": {"colour": 1}}}, "upstreams.0.models.a.colour"),
+        ({"url": "http://x/v1", "retries": -1}, "upstreams.0.retries"),
+    ],
+)
+def test_a_bad_upstream_is_named(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, {"upstreams": [settings]})
+    assert told in str(caught.value)
+
+
+def _serve(*arguments: str, command: str = "serve") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "heedful.server", command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "250", "NO_COLOR": "1"},
+    )
+
+
+def test_what_can_not_start_says_why(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+    config = tmp_path / "heedful.yaml"
+    up = f"url: {upstream.url}, capabilities: [chat]"
+    for text, told in (
+        (f"upstreams: [{{{up}}}]", "name its models: it does not list them"),
+        (f"upstreams: [{{{up}, models: [a], api_key_env: NOT_SET}}]", "NOT_SET is not set"),
+        (f"upstreams: [{{{up}, models: [a], api_key_file: none}}]", f"{tmp_path / 'none'}: No such file"),
+        (f"upstreams: [{{{up}, models: [a]}}, {{{up}, models: [a]}}]", "two models are called 'a'"),
+        (f"upstreams: [{{{up}, models: [a]}}]\nfallbacks: {{a: [b]}}", "fallbacks.a: unknown model 'b'"),
+    ):
+        config.write_text(text)
+        run = _serve("--config", str(config), "--port", "0")
+        assert run.returncode == 2 and told in run.stderr, run.stderr
+    for arguments, told in (
+        (["--model", "a"], "belong to --upstream"),
+        (
+            ["--upstream", upstream.url, "--model", "a", "--max-model-len", "9"],
+            "no such option: --max-model-len",
+        ),
+        (["--upstream", "nonsense"], "must be an http"),
+    ):
+        run = _serve(*arguments)
+        assert run.returncode == 2 and told in run.stderr, run.stderr
+
+
+def test_serve_without_a_file(
+    upstream: ScriptedUpstream,
+    client: Client,
+    heedful_serve: Callable[..., AbstractContextManager[tuple[str, Any]]],
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    with heedful_serve("--upstream", upstream.url, "--model", "theirs", log=log) as (url, process):
+        answer = client(url).chat.completions.create(
+            model="theirs@principles", messages=[{"role": "user", "content": "Hi"}]
+        )
+        assert answer.choices[0].message.content == "Hello"
+        assert upstream.last.headers["authorization"] == "Bearer test"
+        assert "model theirs (chat" in log.read_text() and "probed" in log.read_text()
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_models_shows_what_upstreams_can_do(upstream: ScriptedUpstream) -> None:
+    upstream.answers(talking(logprobs=True, raw=True))
+    upstream.models = [{"id": "one", "max_model_len": 512}, {"id": "two"}]
+    run = _serve("--upstream", upstream.url, command="models")
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in run.stdout.splitlines() if " one " in line or " two " in line]
+    assert len(lines) == 2 and all("chat, completion, logprobs" in line for line in lines)
+    assert "512" in lines[0] and "probed" in lines[0]
