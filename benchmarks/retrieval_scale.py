@@ -104,6 +104,7 @@ def measure(folder: Path) -> dict[str, Any]:
     store = Store(folder / "scale.db", model)
     store.search(draw(10**6, 1)[0], K, Filter())
     opened = time.perf_counter() - started
+    store.settle()
     queries = draw(10**6 + 1, QUERIES)
     filters = {
         "all": Filter(kind="norm", at=time.time()),

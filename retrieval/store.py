@@ -202,24 +202,29 @@ class Store:
                 return
 
     def _build(self) -> None:
-        """Builds the index anew, catches up with what was written meanwhile, and swaps it in."""
+        """Builds the index anew until it fits what is there by then."""
         try:
-            upto, count = self._seen_row, self._catalogue.count
-            index = Index.build(self.embedder.dimension, count, lambda: self._vectors(upto))
-            if count > FLAT_ROWS:
-                index.save(self.path, self._identity.generation, upto)
-                self._saved = upto
-            while self._indexed - upto > _CHUNK:  # most of it while others go on
-                upto = self._catch_up(index, upto)
-            with self._refreshing:
-                self._catch_up(index, upto)
-                with self._sharing.writing():
-                    self._index = index
+            while self._index.outgrown(self._catalogue.count):
+                self._rebuild()
         except StoreError:
             if not self._closing:
                 raise
         finally:
             self._building = None
+
+    def _rebuild(self) -> None:
+        """Builds an index beside the old one, catches up with what was written meanwhile, and swaps it in."""
+        upto, count = self._seen_row, self._catalogue.count
+        index = Index.build(self.embedder.dimension, count, lambda: self._vectors(upto))
+        if count > FLAT_ROWS:
+            index.save(self.path, self._identity.generation, upto)
+            self._saved = upto
+        while self._indexed - upto > _CHUNK:  # most of it while others go on
+            upto = self._catch_up(index, upto)
+        with self._refreshing:
+            self._catch_up(index, upto)
+            with self._sharing.writing():
+                self._index = index
 
     def _vectors(self, upto: int) -> Iterator[tuple[Rows, Vectors]]:
         for piece in self._database.vectors(0, upto, _CHUNK):
