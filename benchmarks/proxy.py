@@ -151,7 +151,7 @@ def throughput(targets: dict[str, Target], rounds: int, seconds: float) -> None:
                 for name in list(targets)[:: -1 if i % 2 else 1]:
                     target = targets[name]
                     # Peers answer in seconds where the others take milliseconds: they get the time for it.
-                    length, warm_up = (4 * seconds, 2) if name in INSTALL else (seconds, 0.3)
+                    length, warm_up = (2 * seconds, 1) if name in INSTALL else (seconds, 0.3)
                     options = ("--concurrency", concurrency, "--seconds", length, "--warm-up", warm_up)
                     target.rounds.setdefault(key, []).append(target.load(*options, stream=stream))
         print(f"round {i + 1} of {rounds}", flush=True)
