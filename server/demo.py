@@ -61,7 +61,7 @@ def _ask(client: OpenAI, model: str, alignment: str) -> None:
     stream = client.chat.completions.create(
         model=f"{model}@{alignment}",
         messages=[{"role": "user", "content": QUESTION}],
-        max_tokens=120,
+        max_tokens=80,
         temperature=0,
         stream=True,
         stream_options={"include_usage": True},

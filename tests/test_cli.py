@@ -36,7 +36,7 @@ def _heedful(
         (["serve", "x", "--config", "/nowhere.yaml"], "/nowhere.yaml: No such file"),
         (
             ["serve", "x", "--alignment", "magic"],
-            "default_alignment: unknown alignment 'magic'; known: direct",
+            "default_alignment: unknown alignment 'magic'; known: ",
         ),
         (["serve", "x", "--prompts", "/nowhere"], "/nowhere:1: no such folder"),
         (["serve", "x", "--host", "256.1.1.1"], "can't listen on 256.1.1.1"),

@@ -91,11 +91,11 @@ def test_tokens_leave_as_they_come(serving: Serving, client: Client) -> None:
                 first = False
 
     with serving(Slow(lambda call: ["one", "two"])) as url:
-        stream = iter(client(url).chat.completions.create(model="scripted", messages=HI, stream=True))
-        assert next(stream).choices[0].delta.content == "one"
-        assert gate.entered.wait(10)
-        gate.open()
-        assert next(stream).choices[0].delta.content == "two"
+        with client(url).chat.completions.create(model="scripted", messages=HI, stream=True) as stream:
+            assert next(stream).choices[0].delta.content == "one"
+            assert gate.entered.wait(10)
+            gate.open()
+            assert next(stream).choices[0].delta.content == "two"
 
 
 def test_n_choices_are_kept_apart(scripted_server: str, client: Client) -> None:
