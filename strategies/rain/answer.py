@@ -17,7 +17,7 @@ from heedful.strategies.rain.judge import Judge
 from heedful.strategies.rain.limits import NoOpinion, Spent, Watch
 from heedful.strategies.rain.record import Record
 from heedful.strategies.rain.request import Request
-from heedful.strategies.rain.search import Answer, Commit, Need, Search, drive
+from heedful.strategies.rain.search import Answer, Need, Search, drive
 from heedful.strategies.rain.speculate import Speculation
 from heedful.strategies.rain.tree import Draft, Leaf, Node
 from heedful.strategies.rain.writer import Writer
@@ -56,17 +56,35 @@ class Answering:
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """The answer, chunk by chunk; the last one has the finish reason. Notes the trace at its end."""
-        passed = await self._gate() if self.options.gated else None
-        if passed is not None:
-            self.notes["outcome"] = "the plain draft passed"
-            drafts = [passed]
-            for draft in drafts:
-                if (chunk := await self._write(draft)) is not None:
+        search = Search(self.options, self.options.rule_to_stop, eager=self.options.parallel_leaves == 1)
+        self.notes["outcome"] = "searched"
+        watch = self._watch()
+        try:
+            passed = await watch.within(self._gate()) if self.options.gated else None
+            if passed is not None:
+                self.notes["outcome"] = "the plain draft passed"
+                if (chunk := await self._write(passed)) is not None:
                     yield chunk
-        else:
-            async with aclosing(self._searched()) as searched:
-                async for chunk in searched:
+            else:
+                async with aclosing(self._searched(search, watch)) as searched:
+                    async for chunk in searched:
+                        yield chunk
+        except Spent as spent:
+            self.notes["outcome"] = f"the budget {spent} was spent"
+            best = search.best_so_far()
+            rest = best.path[len(self.written.tokens) :]
+            if rest and (chunk := await self._write(_joined(rest, best))) is not None:
+                yield chunk
+            if self.options.when_spent == "decode" and best.end is None:
+                async for chunk in self._decoded(best):
                     yield chunk
+        except NoOpinion as error:
+            if self.options.no_opinion == "error":
+                raise self._refusal() from error
+            self.notes["no_opinion"] = "fell back to plain decoding"
+            self.notes["outcome"] = "plain decoding: the judge has no opinion"
+            async for chunk in self._decoded(search.root):
+                yield chunk
         self._note()
         yield Chunk.of(index=self.index, finish_reason=self._end)
 
@@ -76,7 +94,7 @@ class Answering:
 
     async def _gate(self) -> Draft | None:
         """A full plain draft, if the judge passes it."""
-        async with aclosing(self._plain((), "", piece=self.request.limit)) as pieces:
+        async with aclosing(self._plain(Node(), piece=self.request.limit)) as pieces:
             draft = await anext(pieces)
         tokens = draft.tokens
         if tokens and tokens[-1] in self.run.engine.end_tokens:
@@ -86,18 +104,17 @@ class Answering:
         self.notes["gate"] = {"value": verdict.value, "draft_tokens": len(draft.tokens)}
         return draft if verdict.value > self.options.threshold else None
 
-    async def _searched(self) -> AsyncGenerator[Chunk, None]:
+    async def _searched(self, search: Search, watch: Watch) -> AsyncGenerator[Chunk, None]:
+        """What the search commits. Raises Spent and NoOpinion; no work of its is under way any more then."""
         options = self.options
         fast = options.parallel_leaves > 1
-        search = Search(options, options.rule_to_stop, eager=not fast)
-        watch = self._watch()
         embedder = self.run.resources.embedder if options.similarity else None
         drafter = Drafter(self.run.engine, self.request, options, self.seed, self.counts, batched=fast)
         evaluator = Evaluator(drafter, self.judge, embedder, batched=fast)
         ahead = Speculation(search, evaluator.answer, options.parallel_leaves) if fast else None
 
         async def answer(need: Need) -> Answer:
-            return await watch.within(evaluator.answer if ahead is None else ahead.answer, need)
+            return await watch.within((evaluator if ahead is None else ahead).answer(need))
 
         def searched(node: Node, leaf: Leaf) -> None:
             self.record.searched(node, leaf)
@@ -108,52 +125,29 @@ class Answering:
                     raise
                 self.notes["no_opinion"] = "went on"
 
-        self.notes["outcome"] = "searched"
         try:
             async with aclosing(drive(search, answer, searched)) as commits:
                 async for commit in commits:
                     if ahead is not None:
                         ahead.committed(commit)
-                    if (chunk := await self._committed(commit)) is not None:
+                    self.record.committed(commit)
+                    if (chunk := await self._write(commit.node.draft)) is not None:
                         yield chunk
-        except Spent as spent:
-            self.notes["outcome"] = f"the budget {spent} was spent"
-            best = search.best_so_far()
-            rest = best.path[len(self.written.tokens) :]
-            if rest and (chunk := await self._write(_joined(rest, best))) is not None:
-                yield chunk
-            if options.when_spent == "decode" and best.end is None:
-                async for chunk in self._decoded(best.path, best.text):
-                    yield chunk
-        except NoOpinion as error:
-            if options.no_opinion == "error":
-                raise self._refusal() from error
-            self.notes["no_opinion"] = "fell back to plain decoding"
-            self.notes["outcome"] = "plain decoding: the judge has no opinion"
-            async for chunk in self._decoded(search.root.path, search.root.text):
-                yield chunk
         finally:
             if ahead is not None:
                 await ahead.close()
                 self.notes["speculation"] = {"begun": ahead.begun, "used": ahead.used}
 
-    async def _committed(self, commit: Commit) -> Chunk | None:
-        self.record.committed(commit)
-        return await self._write(commit.node.draft)
-
-    async def _decoded(self, path: tuple[int, ...], text: str) -> AsyncGenerator[Chunk, None]:
-        async with aclosing(self._plain(path, text)) as pieces:
+    async def _decoded(self, after: Node) -> AsyncGenerator[Chunk, None]:
+        async with aclosing(self._plain(after)) as pieces:
             async for draft in pieces:
                 if (chunk := await self._write(draft)) is not None:
                     yield chunk
 
-    def _plain(
-        self, after: tuple[int, ...], text: str, piece: int | None = None
-    ) -> AsyncGenerator[Draft, None]:
-        sizes = {} if piece is None else {"piece": piece}
-        params = self.context.params
+    def _plain(self, after: Node, piece: int = plain.PIECE) -> AsyncGenerator[Draft, None]:
+        """Plain decoding from a node on, with the client's own sampling."""
         return plain.decode(
-            self.run.engine, self.request, params, self.seed, self.counts, after=after, text=text, **sizes
+            self.run.engine, self.request, self.context.params, self.seed, self.counts, after, piece
         )
 
     def _watch(self) -> Watch:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from heedful.strategies.rain.drafts import Counts
-from heedful.strategies.rain.search import Answer, Need
 from heedful.strategies.rain.tree import Leaf
+
+T = TypeVar("T")
 
 
 class Spent(Exception):
@@ -32,13 +34,14 @@ class Watch:
     opinion_after: int = 0
     _judged: int = 0
 
-    async def within(self, answer: Callable[[Need], Awaitable[Answer]], need: Need) -> Answer:
-        """Waits for an answer as long as there is budget. Raises Spent."""
+    async def within(self, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for some work as long as there is budget. Raises Spent."""
         if self.max_drafted is not None and self.counts.drafted >= self.max_drafted:
+            work.close()
             raise Spent("max_drafted_tokens")
         try:
             async with asyncio.timeout_at(self.deadline):
-                return await answer(need)
+                return await work
         except TimeoutError:
             raise Spent(self.timer) from None
 

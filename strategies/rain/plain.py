@@ -10,7 +10,7 @@ from heedful.strategies.rain.drafts import Counts, draw
 from heedful.strategies.rain.request import Request
 from heedful.strategies.rain.tree import Draft, End, Node
 
-_PIECE = 32  # tokens at a time, so that a stream keeps moving
+PIECE = 32  # tokens at a time, so that a stream keeps moving
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
@@ -20,13 +20,12 @@ async def decode(
     params: Mapping[str, Any],
     seed: int,
     counts: Counts,
-    *,
-    after: tuple[int, ...] = (),
-    text: str = "",
-    piece: int = _PIECE,
+    start: Node,
+    piece: int = PIECE,
 ) -> AsyncGenerator[Draft, None]:
-    """Continues an answer to its end with the client's own sampling, piece by piece; the last one has an `end`."""
+    """Continues an answer from a node to its end by the client's own sampling; the last piece has an `end`."""
     sampling = {name: params[name] for name in _SAMPLING if params.get(name) is not None}
+    after, text = start.path, start.text
     end: End | None = None
     while end is None:
         room = request.limit - len(after)

@@ -232,6 +232,36 @@ async def test_a_time_budget_ends_gracefully_and_aborts_the_rest(lab: Any) -> No
     assert engine.running == 0 and engine.aborted > 0
 
 
+async def test_a_draft_that_takes_too_long_is_given_up(lab: Any) -> None:
+    async def stuck(extension: Extension) -> list[Continuation]:
+        await asyncio.get_running_loop().create_future()
+        return []
+
+    engine = ScriptedEngine(extend=stuck)
+    answer, notes = await lab.answered(engine, {"effort": "low", "max_seconds": 0.2})
+    assert (answer.text, answer.choices[0].finish_reason) == ("", "length")
+    assert notes["outcome"] == "the budget max_seconds was spent"
+    assert engine.running == 0
+
+
+async def test_nothing_of_the_search_runs_on_beside_a_fall_back(lab: Any) -> None:
+    scripted = lab.model(2, lab.undecided, ending=0)
+    beside: list[int] = []
+
+    async def watched(extension: Extension) -> list[Continuation]:
+        if extension.logprobs is None and not extension.logprob_token_ids and extension.max_tokens > 9:
+            beside.append(engine.running)
+        await asyncio.sleep(0)
+        drawn: list[Continuation] = scripted(extension)
+        return drawn
+
+    engine = ScriptedEngine(extend=watched)
+    options = {"no_opinion": "decode", "max_simulation": 9}
+    answer, _ = await lab.answered(engine, options, max_tokens=60)
+    assert len(answer.text) == 60
+    assert beside == [1, 1]  # two pieces of 32 tokens at most, each alone
+
+
 async def test_the_trace_is_bounded(lab: Any) -> None:
     scripted = lab.model(2, lab.by_chance(1, 0.6), ending=0)
     _, whole = await lab.answered(scripted, {"trace_nodes": 10_000}, max_tokens=20)
