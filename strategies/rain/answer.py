@@ -117,7 +117,7 @@ class Answering:
             return await watch.within((evaluator if ahead is None else ahead).answer(need))
 
         def searched(node: Node, leaf: Leaf) -> None:
-            self.record.searched(node, leaf)
+            self.record.searched(node)
             try:
                 watch.saw(leaf)
             except NoOpinion:

@@ -100,9 +100,14 @@ class Rain(Constants):
             prompt, _ = self._prompt(resources, ())
         except UnknownPrompt as error:
             raise RequestError(str(error), param="alignment.rain.task", code="prompt_not_found") from error
-        if missing := {"head", "tail"} - set(prompt.parts):
+        missing = {"head", "tail"} - set(prompt.parts)
+        if self.pair is None:
+            missing |= {"good", "bad"} - set(prompt.data)
+        if missing:
             raise RequestError(
-                f"rain: prompt {prompt.id} has no block {min(missing)!r}", param="alignment.rain.task"
+                f"rain: prompt {prompt.id} lacks {', '.join(sorted(missing))}: it needs the blocks head and "
+                "tail, and the data good and bad",
+                param="alignment.rain.task",
             )
         if self.similarity and resources.embedder is None:
             raise RequestError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heedful.strategies.rain.search import Commit
-from heedful.strategies.rain.tree import Leaf, Node
+from heedful.strategies.rain.tree import Node
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Record:
     _shown: int = 0
     _last: tuple[int, ...] = ()
 
-    def searched(self, leaf: Node, found: Leaf) -> None:
+    def searched(self, leaf: Node) -> None:
         """Notes one inner search; it is a rewind where it left the branch of the one before."""
         self.searches += 1
         self.rewinds += leaf.path[: len(self._last)] != self._last

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from heedful.prompts import Prompts
 from heedful.strategies import (
     Capability,
     ChatRequest,
@@ -246,6 +248,14 @@ async def test_tasks_rules_and_pairs(lab: Any) -> None:
     assert "(A) follows the rules\n" in rule
     pair = await judging_prompt(lab, {"pair": ("It is polite.", "It is bad.")})
     assert pair.endswith("(A) It is polite.\n(B) It is bad.\nThe answer is: (")
+
+
+def test_a_task_of_ones_own_is_checked_when_configured(lab: Any, tmp_path: Path) -> None:
+    (tmp_path / "rain").mkdir()
+    (tmp_path / "rain" / "brevity.v1.md").write_text("Is it short?")
+    resources = Resources(Prompts(tmp_path), lab.resources.stores)
+    with pytest.raises(RequestError, match="lacks bad, good, head, tail"):
+        Plan.of("test", [("rain", {"task": "brevity"})], resources)
 
 
 async def test_the_norms_of_context_strategies_are_judged_by(lab: Any) -> None:
