@@ -19,6 +19,7 @@ BUILTIN = {
     "direct": "heedful.strategies.direct:Direct",
     "norms": "heedful.strategies.norms:Norms",
     "principles": "heedful.strategies.principles:Principles",
+    "rain": "heedful.strategies.rain:Rain",
     "urial": "heedful.strategies.urial:Urial",
 }
 

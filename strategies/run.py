@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from heedful.prompts import Prompts
+from heedful.retrieval.embedder import Embedder
 from heedful.retrieval.stores import Stores
 from heedful.strategies.engine import Capability, Engine, Ledger
 from heedful.strategies.errors import RetrievalError
@@ -24,6 +25,11 @@ class Resources:
 
     prompts: Prompts
     stores: Stores | None = None
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The stores' embedder."""
+        return None if self.stores is None else self.stores.embedder
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+import math
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any
 
 from heedful.strategies.engine import Capability, Continuation, Extension
 from heedful.strategies.errors import MissingCapability
 from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, text_of
+
+Step = Callable[[Sequence[int]], Mapping[int, float]]
+"""A scripted model's next-token probabilities after these tokens; they need not sum to one."""
 
 ALL = Capability.CHAT | Capability.COMPLETION | Capability.PREFILL | Capability.LOGPROBS | Capability.TOKENS
 
@@ -98,3 +103,39 @@ class ScriptedEngine:
             raise
         finally:
             self.running -= 1
+
+
+class ScriptedModel:
+    """A language model for `ScriptedEngine(extend=...)`: it samples from the probabilities that a `step` gives.
+
+    As with a real engine, two equal extensions of one seed are the same draw, and the i-th of n draws is seeded with
+    seed + i.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def __call__(self, extension: Extension) -> list[Continuation]:
+        seeds = [None if extension.seed is None else extension.seed + i for i in range(extension.n)]
+        return [self._one(extension, random.Random(seed)) for seed in seeds]
+
+    def _one(self, e: Extension, rng: random.Random) -> Continuation:
+        tokens: list[int] = []
+        logprobs: list[Mapping[int, float]] = []
+        while len(tokens) < e.max_tokens:
+            probabilities = self._step([*e.token_ids, *tokens])
+            ranked = sorted(probabilities, key=lambda t: (-probabilities[t], t))
+            kept = ranked[: e.top_k or None]
+            if e.temperature:
+                token = rng.choices(kept, [probabilities[t] ** (1 / e.temperature) for t in kept])[0]
+            else:
+                token = ranked[0]
+            tokens.append(token)
+            shown = [*ranked[: e.logprobs or 0], token, *e.logprob_token_ids]
+            logprobs.append({t: math.log(probabilities.get(t, 1e-30)) for t in shown})
+            text = bytes(t for t in tokens if t).decode(errors="replace")
+            if stop := next((s for s in e.stop if s in text), None):
+                return Continuation(tuple(tokens), text[: text.index(stop)], tuple(logprobs), "stop", stop)
+            if token == 0 and not e.ignore_eos:
+                return Continuation(tuple(tokens), text, tuple(logprobs), "stop")
+        return Continuation(tuple(tokens), text, tuple(logprobs), "length")

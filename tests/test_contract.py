@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from heedful.strategies import Call, ChatRequest, Chunk, Event, Finish, Plan, Resources, Run
+from heedful.strategies import Call, ChatRequest, Chunk, Event, Extension, Finish, Plan, Resources, Run
 from heedful.strategies.registry import describe_options, names
-from heedful.strategies.scripted import ScriptedEngine
+from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 
 MESSAGES: list[dict[str, Any]] = [
     {"role": "system", "content": "You work for a library."},
@@ -22,13 +23,30 @@ def _request(stream: bool = True) -> ChatRequest:
     return ChatRequest("scripted", tuple(copy.deepcopy(MESSAGES)), {"temperature": 0.5}, stream)
 
 
+def _writes(text: str) -> ScriptedModel:
+    """At the token level: writes a text, and finds it good when asked."""
+
+    def step(tokens: Sequence[int]) -> Mapping[int, float]:
+        before = bytes(tokens).decode()
+        if before.endswith("answer is: ("):
+            return {ord("A" if "(A) harmless" in before[-120:] else "B"): 1.0}
+        written = before.rpartition("<assistant>")[2]
+        return {(text.encode() + b"\0")[len(written.encode())]: 1.0}
+
+    return ScriptedModel(step)
+
+
+def _engine() -> ScriptedEngine:
+    return ScriptedEngine(extend=_writes("ok"))
+
+
 async def _events(plan: Plan, engine: ScriptedEngine, resources: Resources) -> list[Event]:
     return [event async for event in plan.stream(_request(), Run(engine, resources))]
 
 
 @pytest.mark.parametrize("name", names())
 async def test_ends_with_one_finish(name: str, resources: Resources) -> None:
-    events = await _events(Plan.of(name, [(name, {})], resources), ScriptedEngine(), resources)
+    events = await _events(Plan.of(name, [(name, {})], resources), _engine(), resources)
     assert [isinstance(e, Finish) for e in events] == [False] * (len(events) - 1) + [True]
     text = "".join(e.text() for e in events if isinstance(e, Chunk))
     assert text == "ok"
@@ -38,7 +56,7 @@ async def test_ends_with_one_finish(name: str, resources: Resources) -> None:
 async def test_leaves_the_clients_request_alone(name: str, resources: Resources) -> None:
     request = _request()
     plan = Plan.of(name, [(name, {})], resources)
-    async for _ in plan.stream(request, Run(ScriptedEngine(), resources)):
+    async for _ in plan.stream(request, Run(_engine(), resources)):
         pass
     assert request == _request()
 
@@ -47,12 +65,11 @@ async def test_leaves_the_clients_request_alone(name: str, resources: Resources)
 async def test_cancellation_reaches_the_engine(name: str, resources: Resources) -> None:
     asked = asyncio.Event()
 
-    async def never(call: Call) -> str:
+    async def never(call: Call | Extension) -> Any:
         asked.set()
         await asyncio.get_running_loop().create_future()
-        return ""
 
-    engine = ScriptedEngine(never)
+    engine = ScriptedEngine(never, extend=never)
     plan = Plan.of(name, [(name, {})], resources)
     task = asyncio.create_task(_events(plan, engine, resources))
     await asked.wait()
@@ -64,7 +81,7 @@ async def test_cancellation_reaches_the_engine(name: str, resources: Resources) 
 
 @pytest.mark.parametrize("name", names())
 async def test_closing_the_stream_early_stops_the_engine(name: str, resources: Resources) -> None:
-    engine = ScriptedEngine(lambda call: ["one", " two", " three"])
+    engine = ScriptedEngine(lambda call: ["one", " two", " three"], extend=_writes("one two three"))
     stream = Plan.of(name, [(name, {})], resources).stream(_request(), Run(engine, resources))
     await anext(stream)
     await stream.aclose()
@@ -73,7 +90,7 @@ async def test_closing_the_stream_early_stops_the_engine(name: str, resources: R
 
 @pytest.mark.parametrize("name", names())
 async def test_counts_every_call_of_the_engine(name: str, resources: Resources) -> None:
-    engine = ScriptedEngine()
+    engine = _engine()
     run = Run(engine, resources)
     events = [e async for e in Plan.of(name, [(name, {})], resources).stream(_request(), run)]
     assert run.ledger.calls == len(engine.calls) + len(engine.extensions)

@@ -1,0 +1,127 @@
+"""What the search needs to know of a request, read from its context; what it can't honour is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from heedful.strategies.engine import Engine
+from heedful.strategies.errors import RequestError
+from heedful.strategies.types import Context
+
+_REFUSED = (
+    "tools functions function_call structured_outputs guided_json guided_regex guided_choice guided_grammar "
+    "logit_bias bad_words allowed_token_ids min_tokens stop_token_ids prompt_logprobs echo audio "
+    "chat_template chat_template_kwargs include_stop_str_in_output"
+).split()
+_MAX_TOP_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`prompt` are the token ids the answer continues; `limit` is its greatest length in tokens."""
+
+    prompt: tuple[int, ...]
+    limit: int
+    stops: tuple[str, ...] = ()
+    n: int = 1
+    seed: int | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+    repetition_penalty: float = 1.0
+    ignore_eos: bool = False
+
+    def cut(self, text: str) -> str | None:
+        """The text before its first stop string, or None where it holds none."""
+        found = [at for at in (text.find(s) for s in self.stops) if at >= 0]
+        return text[: min(found)] if found else None
+
+    def held_back(self, text: str) -> int:
+        """How many characters at the end of a text may still turn out to belong to a stop string."""
+        return max(
+            (n for s in self.stops for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])),
+            default=0,
+        )
+
+
+async def read(context: Context, engine: Engine, max_tokens: int) -> Request:
+    """Reads a request. Raises RequestError, which names the field, for what a search can't honour."""
+    params = context.params
+    for name in _REFUSED:
+        if params.get(name):
+            raise RequestError(f"{name}: the alignment 'rain' can't honour it", param=name)
+    format = params.get("response_format")
+    if isinstance(format, Mapping) and format.get("type") not in (None, "text"):
+        raise RequestError(
+            "response_format: the alignment 'rain' searches over free text and can't promise a format",
+            param="response_format",
+        )
+    if (modalities := params.get("modalities")) and list(modalities) != ["text"]:
+        raise RequestError("modalities: the alignment 'rain' answers in text only", param="modalities")
+    prompt = await _prompt(context, engine)
+    top = _integer(params, "top_logprobs", 0, _MAX_TOP_LOGPROBS) or 0
+    stop = params.get("stop") or ()
+    return Request(
+        prompt=prompt,
+        limit=_limit(params, max_tokens, engine.context_length, len(prompt)),
+        stops=tuple(s for s in ([stop] if isinstance(stop, str) else stop) if s),
+        n=_integer(params, "n", 1, 128) or 1,
+        seed=_integer(params, "seed", -(2**63), 2**63),
+        logprobs=bool(params.get("logprobs")),
+        top_logprobs=top,
+        repetition_penalty=float(params.get("repetition_penalty") or 1.0),
+        ignore_eos=bool(params.get("ignore_eos")),
+    )
+
+
+async def _prompt(context: Context, engine: Engine) -> tuple[int, ...]:
+    if context.prompt is not None:
+        return tuple(await engine.tokenize(context.prompt, special=True))
+    for i, message in enumerate(context.messages):
+        parts = message.get("content")
+        if isinstance(parts, list) and any(p.get("type") != "text" for p in parts):
+            raise RequestError(
+                f"messages.{i}.content: the alignment 'rain' reads text only", param=f"messages.{i}.content"
+            )
+    begun = bool(context.params.get("continue_final_message"))
+    return tuple(await engine.render(context.messages, continue_final=begun))
+
+
+def _limit(params: Mapping[str, Any], default: int, context_length: int | None, used: int) -> int:
+    name = "max_completion_tokens" if params.get("max_completion_tokens") is not None else "max_tokens"
+    limit = _integer(params, name, 1, 2**31)
+    limit = default if limit is None else limit
+    room = limit if context_length is None else context_length - used
+    if room < 1:
+        raise RequestError(
+            f"the prompt has {used} tokens, and this model's context length is {context_length} tokens; "
+            "shorten the messages",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return min(limit, room)
+
+
+def _integer(params: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
+    value = params.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise RequestError(f"{name}: give an integer from {low} to {high}", param=name)
+    return value
+
+
+def fitting(request: Request, context_length: int | None, overhead: int) -> Request:
+    """The request with answers short enough to be judged, too: a judgement needs `overhead` tokens beside them."""
+    if context_length is None:
+        return request
+    room = context_length - overhead
+    if room < 1:
+        raise RequestError(
+            f"a self-evaluation of this conversation needs {overhead} tokens, and this model's context length is "
+            f"{context_length} tokens; shorten the messages",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return replace(request, limit=min(request.limit, room))

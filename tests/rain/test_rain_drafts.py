@@ -1,0 +1,88 @@
+"""What nodes are continued with: probabilities, seeds, ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from heedful.strategies import Chunk
+from heedful.strategies.rain.drafts import Counts, Drafter, draw
+from heedful.strategies.rain.request import Request
+from heedful.strategies.rain.tree import Constants, Node
+from heedful.strategies.rain.writer import Writer
+from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
+
+
+def fixed(tokens: Sequence[int]) -> Mapping[int, float]:
+    return {ord("a"): 0.5, ord("b"): 0.3, ord("c"): 0.2}
+
+
+def drafter(constants: Constants, *, limit: int = 30, batched: bool = True, **request: Any) -> Drafter:
+    engine = ScriptedEngine(extend=ScriptedModel(request.pop("step", fixed)))
+    return Drafter(engine, Request((1,), limit, **request), constants, 7, Counts(), batched)
+
+
+async def test_single_tokens_come_with_their_probabilities() -> None:
+    drafts = await drafter(Constants()).expand(Node())
+    assert [(d.text, round(d.p, 6)) for d in drafts] == [("a", 0.5), ("b", 0.3), ("c", 0.2)]
+
+
+async def test_a_set_has_its_probability_under_the_cut_distribution() -> None:
+    """Of the two likeliest tokens a has 0.5 / 0.8 and b 0.3 / 0.8."""
+    drafts = await drafter(Constants(top_k=2, set_lengths=(2,))).expand(Node())
+    assert drafts[0].text == "aa"
+    assert len({d.text for d in drafts}) == len(drafts) == 4  # duplicates are dropped
+    for draft in drafts:
+        assert draft.p == pytest.approx(0.625 ** draft.text.count("a") * 0.375 ** draft.text.count("b"))
+
+
+async def test_temperature_flattens_the_samples() -> None:
+    warm = await drafter(Constants(top_k=2, set_lengths=(2,), temperature=2.0)).expand(Node())
+    a, b = 0.5**0.5, 0.3**0.5
+    assert warm[0].p == pytest.approx((a / (a + b)) ** 2)
+
+
+async def test_a_node_is_continued_the_same_however_it_is_asked() -> None:
+    constants = Constants()
+    node = Node(depth=3, path=(97, 98), text="ab")
+    one = await drafter(constants).expand(node)
+    assert await drafter(constants, batched=False).expand(node) == one
+    assert await drafter(constants).expand(Node(depth=3, path=(97, 97), text="aa")) != one
+    first, second = [await drafter(constants).sample(node, i) for i in (1, 2)]
+    assert first != second
+    seeds = {
+        draw(1, "expand", node),
+        draw(2, "expand", node),
+        draw(1, "add", node),
+        draw(1, "expand", node, 1),
+    }
+    assert len(seeds) == 4
+    assert all(0 <= seed < 2**53 for seed in seeds)
+
+
+async def test_sets_end_at_an_end_token_a_stop_string_or_the_limit() -> None:
+    def spelled(tokens: Sequence[int]) -> Mapping[int, float]:
+        return {b"hello world\0"[len(tokens) - 1] if len(tokens) <= 12 else 0: 1.0}
+
+    constants = Constants(set_lengths=(20,))
+    (whole,) = await drafter(constants, step=spelled).expand(Node())
+    assert (whole.text, whole.tokens[-1], whole.end) == ("hello world", 0, "stop")
+    (cut,) = await drafter(constants, step=spelled, stops=("o w",)).expand(Node())
+    assert (cut.text, cut.end) == ("hell", "stop")
+    (short,) = await drafter(constants, step=spelled, limit=4).expand(Node())
+    assert (short.text, short.end) == ("hell", "length")
+    node = Node(depth=1, path=tuple(b"hello"), text="hello")
+    (across,) = await drafter(constants, step=spelled, stops=("lo w",)).expand(node)
+    assert across.end == "stop"
+
+
+async def test_half_characters_wait_for_their_other_half() -> None:
+    engine = ScriptedEngine()
+    writer = Writer(engine, Request((1,), 30), 0)
+    pieces: list[Chunk | None] = []
+    for byte in "né!".encode():
+        (draft,) = [d for d in await drafter(Constants(), step=lambda _, b=byte: {b: 1.0}).expand(Node())]
+        pieces.append(await writer.write(draft))
+    assert [p.text() if p else None for p in pieces] == ["n", None, "é", "!"]
