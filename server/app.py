@@ -20,6 +20,7 @@ from heedful.server.service import Service
 from heedful.server.wire.messages import error_response as anthropic_error
 from heedful.strategies import HeedfulError, NotFound, RequestError
 from heedful.strategies.registry import describe_options
+from heedful.strategies.verifiers.registry import VERIFIERS
 
 
 def create_app(service: Service) -> Starlette:
@@ -75,7 +76,12 @@ async def _alignment(request: Request) -> Response:
     service: Service = request.app.state.service
     named = {name: service.alignments.resolve(name).steps for name in service.alignments.names()}
     return json_response(
-        {"default": service.alignments.default.name, "alignments": named, "strategies": describe_options()}
+        {
+            "default": service.alignments.default.name,
+            "alignments": named,
+            "strategies": describe_options(),
+            "verifiers": VERIFIERS.describe(),
+        }
     )
 
 

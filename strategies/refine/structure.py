@@ -1,0 +1,77 @@
+"""Whether an answer still has the structure that the client asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jsonschema
+import msgspec
+import re2
+import referencing
+
+Check = Callable[[str], str | None]
+"""What is wrong with a text, or None."""
+
+
+def check_of(params: Mapping[str, Any]) -> Check | None:
+    """A check for what `response_format` or `structured_outputs` ask; None where they ask nothing we can check."""
+    form = params.get("response_format")
+    if isinstance(form, dict):
+        if form.get("type") == "json_schema" and isinstance(form.get("json_schema"), dict):
+            return _json(form["json_schema"].get("schema") or {})
+        if form.get("type") == "json_object":
+            return _json({"type": "object"})
+    wanted = params.get("structured_outputs")
+    if isinstance(wanted, dict):
+        if (schema := wanted.get("json")) is not None:
+            return _json(msgspec.json.decode(schema) if isinstance(schema, str) else schema)
+        if wanted.get("json_object"):
+            return _json({"type": "object"})
+        if choices := wanted.get("choice"):
+            return lambda text: None if text.strip() in choices else "is none of the choices"
+    return None
+
+
+def _json(schema: Any) -> Check:
+    validator = _Validator(schema, registry=referencing.Registry())
+
+    def check(text: str) -> str | None:
+        try:
+            value = msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            return f"is not JSON: {error}"
+        error = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        return None if error is None else f"does not match the schema: {error.message[:200]}"
+
+    return check
+
+
+def _pattern(validator: Any, pattern: str, value: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    if isinstance(value, str) and (compiled := _compiled(pattern)) and not compiled.search(value):
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+def _pattern_properties(
+    validator: Any, patterns: Mapping[str, Any], value: Any, schema: Any
+) -> Iterator[jsonschema.ValidationError]:
+    for pattern, subschema in patterns.items() if isinstance(value, dict) else ():
+        compiled = _compiled(pattern)
+        for key in value:
+            if compiled and compiled.search(key):
+                yield from validator.descend(value[key], subschema, path=key, schema_path=pattern)
+
+
+def _compiled(pattern: str) -> Any:
+    """A client's pattern, matched in linear time; None where RE2 does not have it (the engine holds to it anyway)."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error:
+        return None
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator, {"pattern": _pattern, "patternProperties": _pattern_properties}
+)

@@ -1,0 +1,54 @@
+"""Verifiers by name: ours, listed here, and third parties' through the entry-point group `heedful.verifiers`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from heedful.strategies.errors import RequestError, StrategyError
+from heedful.strategies.plugins import Plugins
+from heedful.strategies.run import Resources
+from heedful.strategies.verifiers.base import Verifier
+
+BUILTIN = {
+    "command": "heedful.strategies.verifiers.command:Command",
+    "evidence": "heedful.strategies.verifiers.evidence:Evidence",
+    "guard": "heedful.strategies.verifiers.guard:Guard",
+    "http": "heedful.strategies.verifiers.http:Http",
+    "norms": "heedful.strategies.verifiers.norms:Norms",
+    "policy": "heedful.strategies.verifiers.policy:Policy",
+    "self": "heedful.strategies.verifiers.self_critique:SelfCritique",
+    "toxicity": "heedful.strategies.verifiers.toxicity:Toxicity",
+}
+
+
+def _check(name: str, cls: type) -> None:
+    if not hasattr(cls, "verify") or not hasattr(cls, "needs"):
+        raise StrategyError(f"verifier {name!r} must have `verify` and declare `needs`")
+
+
+VERIFIERS: Plugins[Verifier] = Plugins(
+    "verifier", "heedful.verifiers", BUILTIN, _check, code="verifier_not_found"
+)
+
+
+def configured(specs: Mapping[str, Mapping[str, Any]], resources: Resources) -> dict[str, Verifier]:
+    """The configuration's own verifiers: a name of the operator's choice to one verifier and its options.
+
+    Raises RequestError for one that can't be built, or that takes the name of another.
+    """
+    built: dict[str, Verifier] = {}
+    for name, spec in specs.items():
+        if name in VERIFIERS.names():
+            raise RequestError(f"there is a verifier {name!r} already; choose another name", param=name)
+        if len(spec) != 1:
+            raise RequestError("give one verifier with its options", param=name)
+        ((kind, options),) = spec.items()
+        built[name] = VERIFIERS.build(kind, options or {}, param=name)
+        make_ready(built[name], resources)
+    return built
+
+
+def make_ready(verifier: Verifier, resources: Resources) -> None:
+    if ready := getattr(verifier, "ready", None):
+        ready(resources)
