@@ -88,8 +88,8 @@ def fit(x: csr_matrix, y: Floats, weight: Floats, part: NDArray[np.int_]) -> dic
         bias.append(platt.intercept_[0])
     return {
         "weights": np.ascontiguousarray(weights.T),
-        "scale": np.float32(scale),
-        "bias": np.float32(bias),
+        "scale": np.array(scale, np.float32),
+        "bias": np.array(bias, np.float32),
     }
 
 

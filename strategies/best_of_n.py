@@ -14,7 +14,7 @@ from pydantic import Field
 from heedful.strategies.aborted import book
 from heedful.strategies.answer import Answer, Choice, collect
 from heedful.strategies.engine import Capability
-from heedful.strategies.errors import EngineError, StrategyError
+from heedful.strategies.errors import EngineError
 from heedful.strategies.refine.whole import why_untouched
 from heedful.strategies.run import Run, Streaming
 from heedful.strategies.tasks import keep_alive, together
@@ -63,6 +63,7 @@ class _Search:
         self._ranks: dict[int, Rank] = {}
         self._passed: set[int] = set()
         self._enough = asyncio.Event()
+        self._finish: Finish | None = None
 
     async def best(self) -> Answer:
         """The best answers, as many as the client wants, best first."""
@@ -93,35 +94,35 @@ class _Search:
         try:
             await asyncio.wait({reading, enough}, return_when=asyncio.FIRST_COMPLETED)
             if reading.done():
-                finish = reading.result()
-                return finish.usage, finish.extra
+                reading.result()
         finally:
             reading.cancel()
             enough.cancel()
             await asyncio.gather(reading, enough, return_exceptions=True)
-        aborted = n - len(self._ranks)
-        self._run.trace.note("best_of_n", aborted=aborted)
+        if self._finish is not None:
+            return self._finish.usage, self._finish.extra
+        self._run.trace.note("best_of_n", aborted=n - len(self._ranks))
         return await book(self._run, call, [c.text for c in self._samples.values()]), {}
 
-    async def _read(self, call: Call) -> Finish:
+    async def _read(self, call: Call) -> None:
         """Takes the samples in, and has each judged once it is finished."""
         judging: list[asyncio.Future[None]] = []
         try:
             async with aclosing(self._run.engine.chat(call)) as events:
                 async for event in events:
                     if isinstance(event, Finish):
-                        await asyncio.gather(*judging)
-                        return event
+                        self._finish = event
+                        break
                     for piece in event.choices if isinstance(event, Chunk) else ():
                         choice = self._samples.setdefault(index := piece.get("index", 0), Choice(index))
                         choice.add(piece)
                         if piece.get("finish_reason") is not None:
                             judging.append(asyncio.ensure_future(self._judge(choice)))
+            await asyncio.gather(*judging)
         finally:
             for task in judging:
                 task.cancel()
             await asyncio.gather(*judging, return_exceptions=True)
-        raise StrategyError("the engine's stream ended without a Finish")
 
     async def _single(self, index: int) -> None:
         params = dict(self._context.params) | {"n": 1} | self._scoring()

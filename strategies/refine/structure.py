@@ -29,7 +29,7 @@ def check_of(params: Mapping[str, Any]) -> Check | None:
         if wanted.get("json_object"):
             return _json({"type": "object"})
         if choices := wanted.get("choice"):
-            return lambda text: None if text.strip() in choices else "is none of the choices"
+            return lambda text: None if text.strip() in choices else "The answer is none of the choices."
     return None
 
 
@@ -40,9 +40,9 @@ def _json(schema: Any) -> Check:
         try:
             value = msgspec.json.decode(text)
         except msgspec.DecodeError as error:
-            return f"is not JSON: {error}"
-        error = jsonschema.exceptions.best_match(validator.iter_errors(value))
-        return None if error is None else f"does not match the schema: {error.message[:200]}"
+            return f"The answer is not JSON: {error}"
+        fault = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        return None if fault is None else f"The answer does not match the schema: {fault.message[:200]}"
 
     return check
 

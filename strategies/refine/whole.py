@@ -53,42 +53,35 @@ async def _refined(options: Refine, draft: Choice, check: Check | None, context:
         malformed = check(choice.text) if check else None
         return _Candidate(choice, await options.panel.judge(context, choice.text, run), malformed)
 
-    def note(round: int, candidate: _Candidate, **facts: Any) -> None:
-        score = round(candidate.judgement.score, 4)
-        malformed = {"malformed": candidate.malformed} if candidate.malformed else {}
-        run.trace.note(
-            "refine",
-            choice=draft.index,
-            round=round,
-            score=score,
-            passed=candidate.passed,
-            **facts,
-            **malformed,
-            verdicts=candidate.judgement.facts,
-        )
+    def note(number: int, candidate: _Candidate, **facts: Any) -> None:
+        if candidate.malformed:
+            facts["malformed"] = candidate.malformed
+        judgement = candidate.judgement
+        facts |= {"score": round(judgement.score, 4), "verdicts": judgement.facts}
+        run.trace.note("refine", choice=draft.index, round=number, passed=candidate.passed, **facts)
 
     best = await judged(draft)
     note(0, best)
     seen = {draft.text}
-    for round in range(1, options.max_rounds + 1):
+    for number in range(1, options.max_rounds + 1):
         if best.passed:
             break
         began = time.perf_counter()
         critique = "\n".join(filter(None, (best.judgement.critique, best.malformed)))
         messages = correction(context, prompt, best.choice.text, critique, part=part)
-        params = text_params(context, shift=round, temperature=options.temperature)
+        params = text_params(context, shift=number, temperature=options.temperature)
         answer = await ask(run.engine, messages, params)
         attempt = answer.choices[0] if answer.choices else Choice(0)
         attempt.index = draft.index
         if not attempt.text.strip() or attempt.text in seen:
             # What a greedy model says twice it says for ever.
             why = "the correction is empty" if not attempt.text.strip() else "the correction repeats a text"
-            run.trace.note("refine", choice=draft.index, round=round, accepted=False, stopped=why)
+            run.trace.note("refine", choice=draft.index, round=number, accepted=False, stopped=why)
             break
         seen.add(attempt.text)
         candidate = await judged(attempt)
         accepted = candidate.rank > best.rank
-        note(round, candidate, accepted=accepted)
+        note(number, candidate, accepted=accepted)
         if accepted:
             best = candidate
         remaining = run.remaining()

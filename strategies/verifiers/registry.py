@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from heedful.strategies.errors import RequestError, StrategyError
@@ -32,23 +32,27 @@ VERIFIERS: Plugins[Verifier] = Plugins(
 )
 
 
-def configured(specs: Mapping[str, Mapping[str, Any]], resources: Resources) -> dict[str, Verifier]:
-    """The configuration's own verifiers: a name of the operator's choice to one verifier and its options.
+def configured(name: str, spec: Mapping[str, Mapping[str, Any] | None], resources: Resources) -> Verifier:
+    """One of the configuration's own verifiers, `spec` being its kind and options.
 
     Raises RequestError for one that can't be built, or that takes the name of another.
     """
-    built: dict[str, Verifier] = {}
-    for name, spec in specs.items():
-        if name in VERIFIERS.names():
-            raise RequestError(f"there is a verifier {name!r} already; choose another name", param=name)
-        if len(spec) != 1:
-            raise RequestError("give one verifier with its options", param=name)
-        ((kind, options),) = spec.items()
-        built[name] = VERIFIERS.build(kind, options or {}, param=name)
-        make_ready(built[name], resources)
-    return built
+    if name in VERIFIERS.names():
+        raise RequestError(f"there is a verifier {name!r} already; choose another name")
+    if len(spec) != 1:
+        raise RequestError("give one verifier with its options")
+    ((kind, options),) = spec.items()
+    verifier = VERIFIERS.build(kind, options or {})
+    make_ready(verifier, resources)
+    return verifier
 
 
 def make_ready(verifier: Verifier, resources: Resources) -> None:
     if ready := getattr(verifier, "ready", None):
         ready(resources)
+
+
+async def close_all(verifiers: Iterable[Verifier]) -> None:
+    for verifier in verifiers:
+        if close := getattr(verifier, "close", None):
+            await close()

@@ -73,8 +73,9 @@ class Classifier:
         """Probability of each of ATTRIBUTES."""
         buckets = features(text)
         total = self._weights[buckets].sum(0, dtype=np.int32) / np.sqrt(max(1, len(buckets)))
-        odds: NDArray[np.float32] = self._bias + self._scale * total.astype(np.float32)
-        return 1 / (1 + np.exp(-odds))
+        odds = self._bias + self._scale * total.astype(np.float32)
+        found: NDArray[np.float32] = 1 / (1 + np.exp(-odds))
+        return found
 
 
 @cache
