@@ -60,7 +60,7 @@ class Command:
                 raise VerifierError(f"its program took longer than {self.timeout:g} s") from error
 
     async def _output(self, data: bytes) -> bytes:
-        process = await asyncio.create_subprocess_exec(
+        start = asyncio.create_subprocess_exec(
             *self.argv,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -68,13 +68,17 @@ class Command:
             env={k: os.environ[k] for k in (*_ENVIRONMENT, *self.environment) if k in os.environ},
             start_new_session=True,
         )
-        assert process.stdin and process.stdout
+        # Shielded: a start that is cancelled half-way would kill the program, and not what it has started.
+        starting = asyncio.ensure_future(start)
         try:
+            process = await asyncio.shield(starting)
+            assert process.stdin and process.stdout
             _, output = await asyncio.gather(_write(process.stdin, data), self._read(process.stdout))
             if status := await process.wait():
                 raise VerifierError(f"its program ended with status {status}")
             return output
         finally:
+            process = await starting
             # The group, so that what it has started goes too; it may be gone already.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
