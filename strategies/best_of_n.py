@@ -58,7 +58,7 @@ class _Search:
 
     def __init__(self, options: BestOfN, context: Context, run: Run) -> None:
         self._options, self._context, self._run = options, context, run
-        self._wanted = context.params.get("n") or 1
+        self._wanted = context.choices()
         self._samples: dict[int, Choice] = {}
         self._ranks: dict[int, Rank] = {}
         self._passed: set[int] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -46,8 +46,8 @@ class Run:
     trace: Trace = field(default_factory=Trace)
     ledger: Ledger = field(default_factory=Ledger)
     deadline: float | None = None
-    engines: Mapping[str, Engine] = field(default_factory=dict)
-    """All models of this server, for strategies that ask another one."""
+    find: Callable[[str], Engine] | None = None
+    """Another model of this server by name, for who must ask one. Raises NotFound."""
     stage_name: str = ""
 
     @property
@@ -67,9 +67,11 @@ class Run:
 
     def other(self, model: str) -> Engine:
         """Another of the server's models, its cost booked under the same stage. Raises NotFound."""
-        if model not in self.engines:
-            raise NotFound.among("model", model, self.engines, param="alignment", code="model_not_found")
-        return MeteredEngine(self.engines[model], self.ledger, self.stage_name)
+        if self.find is None:
+            raise NotFound.among(
+                "model", model, [self.engine.model], param="alignment", code="model_not_found"
+            )
+        return MeteredEngine(self.find(model), self.ledger, self.stage_name)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline."""

@@ -262,3 +262,19 @@ def test_one_that_can_not_be_loaded_says_so(rhymes: Path, serving: Serving) -> N
     with serving(ScriptedEngine()) as url:
         listed = httpx.get(f"{url}/v1/alignment").json()["verifiers"]
         assert "is no dataclass" in listed["shouting"]["error"] and "about" in listed["policy"]
+
+
+def test_a_guard_model_beside_the_one_that_writes(serving: Serving) -> None:
+    writer = ScriptedEngine(lambda call: "x" if len(call.messages) == 1 else "better", model="w")
+    guard = ScriptedEngine(
+        lambda call: "safe" if call.messages[-1]["content"] == "better" else "unsafe", model="g"
+    )
+    with serving(writer, guard) as url:
+        body: dict[str, Any] = {"model": "w", "messages": [{"role": "user", "content": "Hi"}]}
+        wish = [{"refine": {"verifiers": [{"guard": {"model": "g"}}]}}]
+        told = httpx.post(f"{url}/v1/chat/completions", json=body | {"alignment": wish}).json()
+        assert told["choices"][0]["message"]["content"] == "better"
+        assert told["usage"]["alignment_details"]["refine"]["calls"] == 4
+        wish = [{"refine": {"verifiers": [{"guard": {"model": "h"}}]}}]
+        unknown = httpx.post(f"{url}/v1/chat/completions", json=body | {"alignment": wish})
+        assert unknown.status_code == 404 and "known: g, w" in unknown.json()["error"]["message"]

@@ -257,3 +257,24 @@ def test_a_failing_verifier_is_an_error_that_names_it(serving: Serving, stream: 
         assert passed["choices"][0]["message"]["content"] == "bad"
         (note,) = passed["alignment"]["trace"]
         assert note["verdicts"]["self"]["passed_over"] is True and note["verdicts"]["self"]["error"] == "no"
+
+
+@pytest.mark.parametrize("mode", ["whole", "sentence"])
+async def test_a_correction_that_can_not_be_asked_for_leaves_the_best(
+    mode: str, resources: Resources
+) -> None:
+    def reply(call: Call) -> str | Exception:
+        if any("found fault" in str(m["content"]) for m in call.messages):
+            return RequestError("too long", code="context_length_exceeded")
+        return "One is fine. Two is bad. Three." if len(call.messages) == 1 else " Three."
+
+    answer, trace = await refined(ScriptedEngine(reply), resources, mode=mode)
+    assert answer.text == "One is fine. Two is bad. Three."
+    assert any(note.get("stopped") == "too long" for note in trace)
+
+
+@pytest.mark.parametrize("n", [0, "2", True, 10**6])
+async def test_a_number_of_choices_that_is_none(n: Any, resources: Resources) -> None:
+    with pytest.raises(RequestError) as caught:
+        await refined(replies("fine"), resources, {"n": n}, mode="sentence")
+    assert caught.value.param == "n"

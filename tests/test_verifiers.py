@@ -291,13 +291,13 @@ async def test_guard(said: str, passed: bool, critique: str, resources: Resource
 
 async def test_guard_asks_another_model_of_the_server(resources: Resources) -> None:
     writer, guard = ScriptedEngine(model="w"), ScriptedEngine("safe", model="g")
-    run = Run(writer, resources, engines={"w": writer, "g": guard}).stage("refine")
+    run = Run(writer, resources, find={"g": guard}.__getitem__).stage("refine")
     verifier = VERIFIERS.build("guard", {"model": "g"})
     assert (await verifier.verify(CONTEXT, "x", run)).passed
     assert (len(writer.calls), len(guard.calls)) == (0, 1)
     assert run.ledger.stages["refine"].calls == 1
-    with pytest.raises(NotFound, match="unknown model 'h'; known: g, w"):
-        await VERIFIERS.build("guard", {"model": "h"}).verify(CONTEXT, "x", run)
+    with pytest.raises(NotFound, match="unknown model 'g'; known: w"):
+        await verifier.verify(CONTEXT, "x", Run(writer, resources))
     with pytest.raises(VerifierError, match="neither safe nor unsafe"):
         await verify("guard", "x", resources, speaks("unsafely, perhaps safe"))
 

@@ -31,7 +31,7 @@ async def by_sentence(options: Refine, context: Context, run: Run) -> AsyncGener
             param="logprobs",
         )
     ready: asyncio.Queue[Chunk | None] = asyncio.Queue()
-    n = context.params.get("n") or 1
+    n = context.choices()
     writers = [_Writer(options, context, run, i, n, ready.put_nowait) for i in range(n)]
     task = asyncio.ensure_future(together(w.write() for w in writers))
     task.add_done_callback(lambda _: ready.put_nowait(None))
@@ -81,10 +81,18 @@ class _Writer:
             arrived: list[str] = []
             instead: list[Message] | None = None
             self.under_way = True
-            async with aclosing(self._sentences(call, arrived)) as sentences:
-                async for sentence in sentences:
-                    if (instead := await self._judge(sentence)) is not None:
-                        break
+            try:
+                async with aclosing(self._sentences(call, arrived)) as sentences:
+                    async for sentence in sentences:
+                        if (instead := await self._judge(sentence)) is not None:
+                            break
+            except RequestError as error:
+                # A draft that can't be written is the client's affair; a correction (too long, say) is ours.
+                if not self.failed or arrived:
+                    raise
+                self.run.trace.note("refine", choice=self.index, stopped=error.message)
+                self.rounds, self.under_way = self.options.max_rounds, False
+                instead = self._unmended()
             if self.under_way:
                 self._spend(await book(self.run, call, ["".join(arrived)]))
             call = await self._call(instead) if instead else None
@@ -113,13 +121,17 @@ class _Writer:
         if self.rounds < self.options.max_rounds:
             self.rounds += 1
             return self._correction(sentence, judgement.critique)
+        return self._unmended(sentence)
+
+    def _unmended(self, latest: str | None = None) -> list[Message] | None:
+        """What happens to a sentence that no round could mend; `latest` is the attempt whose call goes on."""
         if self.options.unresolved == "withhold":
             self.run.trace.note("refine", choice=self.index, withheld=True)
             self.finish_reason = "content_filter"
             return []
         _, best = max(self.failed, key=lambda attempt: attempt[0].rank)
         self._release(best)
-        return None if best == sentence else self._resumption()
+        return None if best == latest else self._resumption()
 
     def _release(self, sentence: str) -> None:
         self.released += sentence

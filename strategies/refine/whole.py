@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from heedful.strategies.answer import Answer, Choice, ask, collect
+from heedful.strategies.errors import RequestError
 from heedful.strategies.refine.correct import correction, text_params
 from heedful.strategies.refine.structure import Check, check_of
 from heedful.strategies.run import Run
@@ -70,7 +71,12 @@ async def _refined(options: Refine, draft: Choice, check: Check | None, context:
         critique = "\n".join(filter(None, (best.judgement.critique, best.malformed)))
         messages = correction(context, prompt, best.choice.text, critique, part=part)
         params = text_params(context, shift=number, temperature=options.temperature)
-        answer = await ask(run.engine, messages, params)
+        try:
+            answer = await ask(run.engine, messages, params)
+        except RequestError as error:
+            # Too long for the model, say: the draft was not.
+            run.trace.note("refine", choice=draft.index, round=number, accepted=False, stopped=error.message)
+            break
         attempt = answer.choices[0] if answer.choices else Choice(0)
         attempt.index = draft.index
         if not attempt.text.strip() or attempt.text in seen:

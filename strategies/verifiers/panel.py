@@ -107,8 +107,7 @@ class Panel:
         except Exception as error:
             why = _why(error, self.timeout)
             if self.on_error == "fail":
-                headers = error.headers if isinstance(error, HeedfulError) else None
-                raise VerifierError(f"verifier {name!r} failed: {why}", headers=headers) from error
+                raise _failed(f"verifier {name!r} failed: {why}", error) from error
             logger.warning("verifier %r failed and was passed over: %s", name, why, exc_info=error)
             return Verdict(1.0, True, facts={"error": why, "passed_over": True})
 
@@ -136,6 +135,14 @@ def _member(name: str, options: dict[str, Any] | None, resources: Resources, par
     return verifier
 
 
+def _failed(message: str, error: Exception) -> VerifierError:
+    if isinstance(error, RequestError):  # such as a conversation that leaves the verifier no room
+        return VerifierError(
+            message, status=error.status, type=error.type, param=error.param, code=error.code
+        )
+    return VerifierError(message, headers=error.headers if isinstance(error, HeedfulError) else None)
+
+
 def _why(error: Exception, timeout: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no verdict within {timeout:g} s"
@@ -150,7 +157,7 @@ class Verified:
     verifiers: tuple[Spec, ...] = ("toxicity",)
     on_error: OnError = "fail"
     verifier_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
-    keep_alive: Annotated[float, Field(gt=0, le=600)] = 10.0
+    keep_alive: Annotated[float, Field(ge=0.01, le=600)] = 10.0
     step: ClassVar[str]
 
     def ready(self, resources: Resources) -> None:

@@ -21,6 +21,7 @@ from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 
 _MEMORY = 4 << 20  # bytes for one pattern's automaton
+_MOST_TEXT = 1 << 18  # characters of all patterns: a request may bring its own
 _QUOTED = 8
 _MOST = 100  # matches of one pattern that are counted: each is a search through what is left
 _Text = Annotated[str, Field(min_length=1, max_length=2000)]
@@ -45,6 +46,11 @@ class Policy:
         if not (self.words or self.deny or self.require):
             raise RequestError(
                 "policy: give `words`, `deny` or `require`", param="alignment.verifiers.policy.deny"
+            )
+        if sum(map(len, (*self.words, *self.deny, *self.require))) > _MOST_TEXT:
+            raise RequestError(
+                f"policy: words and patterns may have {_MOST_TEXT} characters together",
+                param="alignment.verifiers.policy",
             )
         _ = self._forbidden, self._required
 

@@ -6,11 +6,12 @@ worst attribute and its score, as that of Gou et al. 2023 (CRITIC, arXiv 2305.11
 
 from __future__ import annotations
 
+import asyncio
 import re
 import unicodedata
 import zlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -40,6 +41,7 @@ _LENGTHS = (2, 3, 4, 5)
 _WORD = re.compile(r"[^\W_]+(?:['’*@$#!][^\W_]+)*")
 _GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT, _KEEP = np.uint64(29), np.uint64(64 - BITS)
+_BURST = 32  # sentences in a row; then others get their turn on the event loop
 WEIGHTS = Path(__file__).with_name("toxicity.v1.npz")
 
 
@@ -84,6 +86,12 @@ def classifier() -> Classifier:
         return Classifier(saved["weights"], saved["scale"], saved["bias"])
 
 
+@lru_cache(1024)
+def _score(sentence: str) -> NDArray[np.float32]:
+    """Kept, because an answer that is judged sentence by sentence comes again with each one."""
+    return classifier()(sentence)
+
+
 @dataclass(frozen=True)
 class Toxicity:
     """A bundled classifier for rude, hateful, threatening or sexual English text; it judges tone, not harm.
@@ -101,8 +109,12 @@ class Toxicity:
         classifier()
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
-        classify = classifier()
-        scored = [(classify(sentence), sentence) for sentence in split(answer) if sentence.strip()]
+        scored: list[tuple[NDArray[np.float32], str]] = []
+        for i, sentence in enumerate(split(answer), 1):
+            if sentence.strip():
+                scored.append((_score(sentence), sentence))
+            if i % _BURST == 0:
+                await asyncio.sleep(0)
         if not scored:
             return Verdict(1.0, True)
         found, sentence = max(scored, key=lambda pair: float(pair[0][0]))
