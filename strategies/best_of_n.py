@@ -87,8 +87,7 @@ class _Search:
 
     async def _sample(self, n: int) -> tuple[Usage, Mapping[str, Any]]:
         """One call for all. It ends early where enough have passed."""
-        params = self._context.with_params(n=n, **self._scoring())
-        call = params.call(stream=True)
+        call = self._context.with_params(n=n, **self._scoring()).call(stream=True)
         reading = asyncio.ensure_future(self._read(call))
         enough = asyncio.ensure_future(self._enough.wait())
         try:
@@ -137,9 +136,11 @@ class _Search:
 
     async def _judge(self, choice: Choice) -> None:
         note = self._run.trace.note
-        if (untouched := why_untouched(choice)) == "tool call":
+        if untouched := why_untouched(choice):
+            # A tool call is nothing to judge and goes out; a sample without a word is the last that does.
+            passed = untouched == "tool call"
             note("best_of_n", choice=choice.index, passed_through=untouched)
-            self._ranks[choice.index], passed = (math.inf,), True
+            self._ranks[choice.index] = (math.inf if passed else -math.inf,)
         elif self._options.verifiers:
             judgement = await self._options.panel.judge(self._context, choice.text, self._run)
             self._ranks[choice.index], passed = judgement.rank, judgement.passed

@@ -171,3 +171,8 @@ async def test_a_failing_verifier_fails_the_request(resources: Resources) -> Non
     with pytest.raises(VerifierError, match="verifier 'self' failed: RuntimeError"):
         await best(engine, resources, verifiers=["self"])
     assert engine.running == 0
+
+
+async def test_a_sample_without_a_word_is_the_last_choice(resources: Resources) -> None:
+    answer, _ = await best(Sampling([""], ["bad"], [""]), resources)
+    assert answer.text == "bad"

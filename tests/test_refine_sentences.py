@@ -165,3 +165,18 @@ async def test_log_probabilities_are_refused(resources: Resources) -> None:
     with pytest.raises(RequestError) as caught:
         await sentences(ScriptedEngine(capabilities=ALL), resources, _request(logprobs=True))
     assert caught.value.param == "logprobs"
+
+
+@pytest.mark.parametrize("nothing", ["", "\n\n"])
+async def test_an_empty_correction_leaves_the_best_attempt(nothing: str, resources: Resources) -> None:
+    replies = answering(["It is bad. "], [nothing], [" And so on."])
+    texts, _, trace = await sentences(ScriptedEngine(replies), resources)
+    assert texts == ["It is bad.", " And so on."]
+    assert any(note.get("stopped") == "the correction is empty" for note in trace)
+
+
+async def test_a_schema_that_is_none_is_refused(resources: Resources) -> None:
+    for schema in ("{", {"type": 3}):
+        with pytest.raises(RequestError, match="schema is not valid"):
+            params = {"structured_outputs": {"json": schema}}
+            await sentences(ScriptedEngine(), resources, _request(**params))

@@ -14,7 +14,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from heedful.prompts import UnknownPrompt
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.refine.sentence import by_sentence
@@ -24,6 +23,7 @@ from heedful.strategies.run import Resources, Run, Streaming
 from heedful.strategies.tasks import keep_alive
 from heedful.strategies.types import Context, Event, Finish
 from heedful.strategies.verifiers.panel import Verified
+from heedful.strategies.verifiers.prompts import require
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,7 @@ class Refine(Verified):
         super().ready(resources)
         if not self.verifiers:
             raise RequestError("refine: give at least one verifier", param="alignment.refine.verifiers")
-        try:
-            resources.prompts.get(self.prompt)
-        except UnknownPrompt as error:
-            raise RequestError(
-                str(error), param="alignment.refine.prompt", code="prompt_not_found"
-            ) from error
+        require(resources, "refine", self.prompt)
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
         if context.prompt is not None:

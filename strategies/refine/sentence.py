@@ -58,7 +58,8 @@ class _Writer:
     """One choice in the making.
 
     `released` is what has gone out; `failed` are the attempts at the sentence that is due, with their verdicts.
-    `usage` is what the calls have cost, `under_way` whether one has not come to its end.
+    `usage` is what the calls have cost, `under_way` whether one has not come to its end, `tools` whether tools are
+    called, `given_up` whether a sentence that has failed has gone out.
     """
 
     options: Refine
@@ -72,6 +73,8 @@ class _Writer:
     failed: list[tuple[Judgement, str]] = field(default_factory=list)
     usage: Usage | None = None
     under_way: bool = False
+    tools: bool = False
+    given_up: bool = False
     finish_reason: str | None = None
 
     async def write(self) -> Usage:
@@ -91,7 +94,10 @@ class _Writer:
                 if not self.failed or arrived:
                     raise
                 self.run.trace.note("refine", choice=self.index, stopped=error.message)
-                self.rounds, self.under_way = self.options.max_rounds, False
+                self.under_way = False
+                instead = self._unmended()
+            if instead is None and self.failed:
+                self.run.trace.note("refine", choice=self.index, stopped="the correction is empty")
                 instead = self._unmended()
             if self.under_way:
                 self._spend(await book(self.run, call, ["".join(arrived)]))
@@ -104,6 +110,10 @@ class _Writer:
 
         An empty one: nothing more is said.
         """
+        if not sentence.strip():
+            if not self.failed:
+                self._release(sentence)
+            return None
         judgement = await self.options.panel.judge(self.context, self.released + sentence, self.run)
         self.run.trace.note(
             "refine",
@@ -118,7 +128,7 @@ class _Writer:
             self._release(sentence)
             return None
         self.failed.append((judgement, sentence))
-        if self.rounds < self.options.max_rounds:
+        if not self.given_up and self.rounds < self.options.max_rounds:
             self.rounds += 1
             return self._correction(sentence, judgement.critique)
         return self._unmended(sentence)
@@ -131,6 +141,8 @@ class _Writer:
             return []
         _, best = max(self.failed, key=lambda attempt: attempt[0].rank)
         self._release(best)
+        # What stands at fault now can't be mended by any sentence after it.
+        self.given_up = True
         return None if best == latest else self._resumption()
 
     def _release(self, sentence: str) -> None:
@@ -162,7 +174,8 @@ class _Writer:
         delta = choice.get("delta") or {}
         other = {k: v for k, v in delta.items() if k not in ("content", "role") and v is not None}
         if other:
-            if other.get("tool_calls"):
+            if other.get("tool_calls") and not self.tools:
+                self.tools = True
                 self.run.trace.note("refine", choice=self.index, passed_through="tool call")
             self.emit(Chunk([{"index": self.index, "delta": other}]))
         return delta.get("content") or ""

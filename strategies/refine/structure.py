@@ -10,12 +10,17 @@ import msgspec
 import re2
 import referencing
 
+from heedful.strategies.errors import RequestError
+
 Check = Callable[[str], str | None]
 """What is wrong with a text, or None."""
 
 
 def check_of(params: Mapping[str, Any]) -> Check | None:
-    """A check for what `response_format` or `structured_outputs` ask; None where they ask nothing we can check."""
+    """A check for what `response_format` or `structured_outputs` ask; None where they ask nothing we can check.
+
+    Raises RequestError for a schema that is none.
+    """
     form = params.get("response_format")
     if isinstance(form, dict):
         if form.get("type") == "json_schema" and isinstance(form.get("json_schema"), dict):
@@ -25,7 +30,7 @@ def check_of(params: Mapping[str, Any]) -> Check | None:
     wanted = params.get("structured_outputs")
     if isinstance(wanted, dict):
         if (schema := wanted.get("json")) is not None:
-            return _json(msgspec.json.decode(schema) if isinstance(schema, str) else schema)
+            return _json(schema)
         if wanted.get("json_object"):
             return _json({"type": "object"})
         if choices := wanted.get("choice"):
@@ -34,6 +39,11 @@ def check_of(params: Mapping[str, Any]) -> Check | None:
 
 
 def _json(schema: Any) -> Check:
+    try:
+        schema = msgspec.json.decode(schema) if isinstance(schema, str) else schema
+        _Validator.check_schema(schema)
+    except (msgspec.DecodeError, jsonschema.SchemaError) as error:
+        raise RequestError(f"the JSON schema is not valid: {error}", code="invalid_schema") from error
     validator = _Validator(schema, registry=referencing.Registry())
 
     def check(text: str) -> str | None:
@@ -41,7 +51,10 @@ def _json(schema: Any) -> Check:
             value = msgspec.json.decode(text)
         except msgspec.DecodeError as error:
             return f"The answer is not JSON: {error}"
-        fault = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        try:
+            fault = jsonschema.exceptions.best_match(validator.iter_errors(value))
+        except (referencing.exceptions.Unresolvable, RecursionError):
+            return None  # a reference to elsewhere, or in a circle: the engine makes of it what it can
         return None if fault is None else f"The answer does not match the schema: {fault.message[:200]}"
 
     return check

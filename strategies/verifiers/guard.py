@@ -39,7 +39,7 @@ class Guard:
         return Capability.NONE if self.model else Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "guard", self.prompt)
+        require(resources, "verifiers.guard", self.prompt)
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         engine = run.other(self.model) if self.model else run.engine

@@ -29,7 +29,7 @@ class Norms:
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "norms", self.prompt)
+        require(resources, "verifiers.norms", self.prompt)
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         prompt = run.prompts.get(self.prompt)

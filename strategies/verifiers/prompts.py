@@ -8,14 +8,12 @@ from heedful.strategies.run import Resources
 from heedful.strategies.types import Context, Message
 
 
-def require(resources: Resources, verifier: str, prompt: str) -> None:
-    """Raises a RequestError where a prompt that a verifier names is not there."""
+def require(resources: Resources, owner: str, prompt: str) -> None:
+    """Raises a RequestError where a prompt that an option of `owner` names is not there."""
     try:
         resources.prompts.get(prompt)
     except UnknownPrompt as error:
-        raise RequestError(
-            str(error), param=f"alignment.verifiers.{verifier}.prompt", code="prompt_not_found"
-        ) from error
+        raise RequestError(str(error), param=f"alignment.{owner}.prompt", code="prompt_not_found") from error
 
 
 def after(context: Context, answer: str, question: str) -> list[Message]:

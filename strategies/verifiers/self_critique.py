@@ -35,7 +35,7 @@ class SelfCritique:
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "self", self.prompt)
+        require(resources, "verifiers.self", self.prompt)
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         prompt = run.prompts.get(self.prompt)

@@ -105,7 +105,7 @@ class Toxicity:
     needs: ClassVar[Capability] = Capability.NONE
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "toxicity", self.prompt)
+        require(resources, "verifiers.toxicity", self.prompt)
         classifier()
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
