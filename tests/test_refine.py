@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -235,6 +236,27 @@ def test_over_http(serving: Serving) -> None:
         assert [step["round"] for step in told["alignment"]["trace"]] == [0, 1]
         listed = httpx.get(f"{url}/v1/alignment").json()["verifiers"]
         assert "threshold" in listed["toxicity"]["options"] and "argv" in listed["command"]["options"]
+
+
+def test_comments_keep_a_stream_alive_until_the_answer_is_settled(serving: Serving) -> None:
+    seen = threading.Event()
+
+    async def slow(call: Call) -> str:
+        assert await asyncio.to_thread(seen.wait, 20)
+        return "fine"
+
+    with serving(ScriptedEngine(slow)) as url:
+        wish = {"pipeline": [{"refine": {"verifiers": [POLICY], "keep_alive": 0.05}}]}
+        body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
+        body |= {"stream": True, "alignment": wish}
+        lines: list[str] = []
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
+            for line in response.iter_lines():
+                lines.append(line)
+                if line.startswith(":"):
+                    seen.set()
+        assert lines[0] == ": keep-alive" and lines[-2] == "data: [DONE]"
+        assert sum('"content":"fine"' in line for line in lines) == 1
 
 
 @pytest.mark.parametrize("stream", [True, False])
