@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from heedful.server.config import Config, ConfigError, StepConfig
-from heedful.strategies import HeedfulError, NotFound, Plan, RequestError, Resources
+from heedful.strategies import HeedfulError, NotFound, Plan, RequestError, Resources, Verifier
 from heedful.strategies.plan import Step
 from heedful.strategies.registry import names as strategy_names
+from heedful.strategies.verifiers.registry import configured
 
 PARAM = "alignment"
 
@@ -45,11 +46,21 @@ class Selection:
         return cls(spec, trace)
 
 
+def _verifiers(config: Config, resources: Resources) -> dict[str, Verifier]:
+    built: dict[str, Verifier] = {}
+    for name, spec in config.verifiers.items():
+        try:
+            built[name] = configured(name, spec, resources)
+        except HeedfulError as error:
+            raise ConfigError(f"verifiers.{name}: {error}") from error
+    return built
+
+
 class Alignments:
     """All alignments of this server. Named ones are built once, so a bad one stops the start."""
 
     def __init__(self, config: Config, resources: Resources) -> None:
-        self.resources = resources
+        self.resources = replace(resources, verifiers=_verifiers(config, resources))
         self._named: dict[str, list[Step]] = {}
         for name, spec in config.alignments.items():
             if "+" in name or "@" in name:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -20,12 +22,19 @@ from heedful.server.service import Service
 from heedful.server.wire.messages import error_response as anthropic_error
 from heedful.strategies import HeedfulError, NotFound, RequestError
 from heedful.strategies.registry import describe_options
+from heedful.strategies.verifiers.registry import VERIFIERS, close_all
 
 
 def create_app(service: Service) -> Starlette:
     """The application over engines that are already running."""
     config = service.config
-    app = Starlette()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        await close_all(service.alignments.resources.verifiers.values())
+
+    app = Starlette(lifespan=lifespan)
     app.state.service = service
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
     for path, method, handler in (
@@ -75,7 +84,12 @@ async def _alignment(request: Request) -> Response:
     service: Service = request.app.state.service
     named = {name: service.alignments.resolve(name).steps for name in service.alignments.names()}
     return json_response(
-        {"default": service.alignments.default.name, "alignments": named, "strategies": describe_options()}
+        {
+            "default": service.alignments.default.name,
+            "alignments": named,
+            "strategies": describe_options(),
+            "verifiers": VERIFIERS.describe(),
+        }
     )
 
 

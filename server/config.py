@@ -39,6 +39,8 @@ class Config(BaseModel):
     """Models that answer, in this order, when a model's engine is down, full or failing."""
     alignments: dict[str, str | list[StepConfig]] = Field(default_factory=dict)
     """Named alignments: "a+b", or a list of steps."""
+    verifiers: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
+    """Verifiers under names of your own: a name, then one verifier with its options."""
     default_alignment: str = "direct"
     """What a request gets that names no alignment."""
     prompts: list[Path] = Field(default_factory=list)

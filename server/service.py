@@ -15,7 +15,7 @@ from heedful.server import requests
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config
 from heedful.server.engines.openai import OpenAIEngine
-from heedful.strategies import Engine, EngineUnavailable, HeedfulError, MissingCapability, Run
+from heedful.strategies import Engine, EngineUnavailable, HeedfulError, MissingCapability, NotFound, Run
 
 logger = logging.getLogger("heedful.server")
 
@@ -50,7 +50,14 @@ class Service:
     def run(self, target: requests.Target, request: Request) -> Run:
         """The request's resources. Its own key and ids go with every call to an upstream."""
         deadline = asyncio.get_running_loop().time() + self.config.request_timeout
-        return Run(_bound(target.engine, request), self.alignments.resources, deadline=deadline)
+
+        def find(model: str) -> Engine:
+            if model not in self.engines:
+                raise NotFound.among("model", model, self.engines, param="alignment", code="model_not_found")
+            return _bound(self.engines[model], request)
+
+        engine = _bound(target.engine, request)
+        return Run(engine, self.alignments.resources, deadline=deadline, find=find)
 
     def fallback(
         self, failed: requests.Target, error: HeedfulError, run: Run, request: Request

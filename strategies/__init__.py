@@ -12,6 +12,7 @@ from heedful.strategies.errors import (
     RequestError,
     RetrievalError,
     StrategyError,
+    VerifierError,
 )
 from heedful.strategies.plan import Plan
 from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run, Streaming
@@ -28,6 +29,7 @@ from heedful.strategies.types import (
     Usage,
     text_of,
 )
+from heedful.strategies.verifiers import Verdict, Verifier
 
 __all__ = [
     "Answer",
@@ -62,6 +64,9 @@ __all__ = [
     "Streaming",
     "Trace",
     "Usage",
+    "Verdict",
+    "Verifier",
+    "VerifierError",
     "ask",
     "collect",
     "text_of",

@@ -39,6 +39,12 @@ class Choice:
                 both_lists = isinstance(previous, list) and isinstance(value, list)
                 self.extra[key] = previous + value if both_lists else value
 
+    def chunk(self) -> Chunk:
+        """The whole choice as one piece of output."""
+        delta = {k: v for k, v in self.message.items() if v is not None}
+        choice = {"index": self.index, "delta": delta, "finish_reason": self.finish_reason}
+        return Chunk([{**choice, "logprobs": self.logprobs, **self.extra}])
+
 
 @dataclass(slots=True)
 class Answer:

@@ -5,6 +5,7 @@ HeedfulError
 │   ├── NotFound            404  it names a model, an alignment or a store that does not exist
 │   └── MissingCapability   400  the chosen strategy needs something that this engine does not have
 ├── RetrievalError          503  a store or an embedder failed
+├── VerifierError           503  a verifier failed, so nobody knows whether the answer may go out
 ├── EngineError             500  the engine failed on this request
 │   ├── EngineUnavailable   503  the engine is down or full
 │   └── DeadlineExceeded    504  the request's time was up
@@ -77,6 +78,11 @@ class MissingCapability(RequestError):
 class RetrievalError(HeedfulError):
     status = 503
     default_code = "retrieval_failed"
+
+
+class VerifierError(HeedfulError):
+    status = 503
+    default_code = "verifier_failed"
 
 
 class EngineError(HeedfulError):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from heedful.prompts import Prompts
 from heedful.retrieval.embedder import Embedder
 from heedful.retrieval.stores import Stores
 from heedful.strategies.engine import Capability, Engine, Ledger
-from heedful.strategies.errors import RetrievalError
+from heedful.strategies.errors import NotFound, RetrievalError
 from heedful.strategies.meter import MeteredEngine
 from heedful.strategies.trace import Trace
 from heedful.strategies.types import Context, Event
+
+if TYPE_CHECKING:
+    from heedful.strategies.verifiers.base import Verifier
 
 Streaming = Literal["stream", "sentence", "buffer"]
 
@@ -25,6 +28,8 @@ class Resources:
 
     prompts: Prompts
     stores: Stores | None = None
+    verifiers: Mapping[str, Verifier] = field(default_factory=dict)
+    """The configuration's own, by name."""
 
     @property
     def embedder(self) -> Embedder | None:
@@ -41,6 +46,9 @@ class Run:
     trace: Trace = field(default_factory=Trace)
     ledger: Ledger = field(default_factory=Ledger)
     deadline: float | None = None
+    find: Callable[[str], Engine] | None = None
+    """Another model of this server by name, for who must ask one. Raises NotFound."""
+    stage_name: str = ""
 
     @property
     def prompts(self) -> Prompts:
@@ -55,7 +63,15 @@ class Run:
 
     def stage(self, name: str) -> Run:
         """The same run with the engine's cost booked under `name`."""
-        return replace(self, engine=MeteredEngine(self.engine, self.ledger, name))
+        return replace(self, engine=MeteredEngine(self.engine, self.ledger, name), stage_name=name)
+
+    def other(self, model: str) -> Engine:
+        """Another of the server's models, its cost booked under the same stage. Raises NotFound."""
+        if self.find is None:
+            raise NotFound.among(
+                "model", model, [self.engine.model], param="alignment", code="model_not_found"
+            )
+        return MeteredEngine(self.find(model), self.ledger, self.stage_name)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline."""
@@ -89,6 +105,7 @@ class DecodingStrategy(Strategy, Protocol):
     when the answer is settled.
     """
 
-    streaming: ClassVar[Streaming]
+    @property
+    def streaming(self) -> Streaming: ...
 
     def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]: ...

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from heedful.strategies.errors import RequestError
+
 Message = Mapping[str, Any]
 """One chat message exactly as the client wrote it: role, content (text or parts), tool calls, ..."""
 
@@ -19,6 +21,8 @@ _ANSWER_PARAMS = frozenset(
     "max_completion_tokens min_tokens stream_options echo continue_final_message add_generation_prompt "
     "logit_bias prediction modalities audio return_token_ids request_id".split()
 )
+# OpenAI's limit on `n`.
+_MOST_CHOICES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,15 @@ class Context:
     def hidden_params(self, **own: Any) -> dict[str, Any]:
         """Parameters for a hidden call: the client's sampling and routing fields, then `own`."""
         return {k: v for k, v in self.params.items() if k not in _ANSWER_PARAMS} | own
+
+    def choices(self) -> int:
+        """How many choices the client wants. Raises RequestError for what is no such number."""
+        n = self.params.get("n")
+        if n is None:
+            return 1
+        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_CHOICES:
+            raise RequestError(f"n: must be a whole number from 1 to {_MOST_CHOICES}", param="n")
+        return n
 
     def last_user(self) -> str:
         """The text of the last user turn, or "" where there is none."""

@@ -33,9 +33,9 @@ def brief(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (info / "entry_points.txt").write_text(points)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "brief_strategy", raising=False)
-    registry.strategy_class.cache_clear()
+    registry.STRATEGIES.forget()
     yield code
-    registry.strategy_class.cache_clear()
+    registry.STRATEGIES.forget()
 
 
 def _words(call: Call) -> str:

@@ -1,0 +1,39 @@
+"""How a correction is asked for: the conversation, the answer at fault, and the verifiers' words as the next turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heedful.prompts import Prompt
+from heedful.strategies.types import Context, Message
+
+# What the first draft had and a text written in its place must not have again.
+_ONCE = frozenset(
+    "n tools tool_choice parallel_tool_calls functions function_call stream_options echo prediction "
+    "request_id".split()
+)
+
+
+def text_params(context: Context, *, shift: int, temperature: float | None = None) -> dict[str, Any]:
+    """The client's parameters for one more text in the answer's place; `shift` makes a seed another one."""
+    params = {k: v for k, v in context.params.items() if k not in _ONCE}
+    if isinstance(params.get("seed"), int):
+        params["seed"] += shift
+    if temperature is not None:
+        params["temperature"] = temperature
+    return params
+
+
+def correction(
+    context: Context, prompt: Prompt, answer: str, critique: str, *, part: str, released: str = ""
+) -> list[Message]:
+    """The conversation that ends by asking for a better answer than `answer`. `part` is the prompt's block.
+
+    `released`: how much of it stands.
+    """
+    asked = prompt.render(part, critique=critique, released=released)
+    return [
+        *context.messages,
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": asked},
+    ]

@@ -1,0 +1,80 @@
+"""A question with given options, put to the model: by log-probabilities where it has them, else by its words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from heedful.strategies.answer import Choice, ask
+from heedful.strategies.engine import Capability, Engine, Extension
+from heedful.strategies.errors import VerifierError
+from heedful.strategies.types import Context, Message
+
+# OpenAI's own limit.
+_TOP = 20
+_WORDS = 16
+
+
+async def choose(
+    engine: Engine, messages: Sequence[Message], options: Sequence[str], context: Context
+) -> list[float]:
+    """Probabilities of one-word options that begin differently, summing to 1; without log-probabilities 0 or 1.
+
+    Raises VerifierError where the model, asked twice, answers none of them.
+    """
+    if Capability.TOKENS in engine.capabilities:
+        return await _next_token(engine, messages, options)
+    params = context.hidden_params(temperature=0)
+    if Capability.LOGPROBS in engine.capabilities:
+        extra = {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP}
+        answer = await ask(engine, list(messages), params | extra)
+        if answer.choices and (found := _reported(answer.choices[0], options)):
+            return found
+    return await _in_words(engine, messages, options, params)
+
+
+async def _next_token(engine: Engine, messages: Sequence[Message], options: Sequence[str]) -> list[float]:
+    prompt = await engine.render(messages)
+    tokens = [(await engine.tokenize(option))[0] for option in options]
+    (scored,) = await engine.extend(
+        Extension(prompt, max_tokens=1, temperature=0.0, logprob_token_ids=tokens)
+    )
+    return _shares([scored.logprobs[0].get(token, -math.inf) for token in tokens])
+
+
+def _reported(choice: Choice, options: Sequence[str]) -> list[float] | None:
+    """What an OpenAI-style answer reports of its first token, if any option is among it."""
+    steps = (choice.logprobs or {}).get("content") or []
+    logprobs = [-math.inf] * len(options)
+    for entry in steps[0].get("top_logprobs", ()) if steps else ():
+        token = entry["token"].strip().casefold()
+        for i, option in enumerate(options):
+            if token and option.casefold().startswith(token):
+                logprobs[i] = max(logprobs[i], entry["logprob"])
+    return _shares(logprobs) if max(logprobs) > -math.inf else None
+
+
+async def _in_words(
+    engine: Engine, messages: Sequence[Message], options: Sequence[str], params: dict[str, Any]
+) -> list[float]:
+    turns = list(messages)
+    said = ""
+    for _ in range(2):
+        said = (await ask(engine, turns, params | {"max_tokens": _WORDS})).text
+        # The first word, all of it: "not" is not "no".
+        word = "".join(c if c.isalnum() else " " for c in said).split()[:1]
+        found = [option.casefold() == "".join(word).casefold() for option in options]
+        if any(found):
+            return [float(f) for f in found]
+        again = f"Answer with one word only: {' or '.join(options)}."
+        turns = [*messages, {"role": "assistant", "content": said or "…"}, {"role": "user", "content": again}]
+    raise VerifierError(f"asked for {' or '.join(options)}, the model said {said[:80]!r}")
+
+
+def _shares(logprobs: Sequence[float]) -> list[float]:
+    top = max(logprobs)
+    if top == -math.inf:
+        raise VerifierError("the model gives none of the options any probability")
+    weights = [math.exp(p - top) for p in logprobs]
+    return [w / sum(weights) for w in weights]

@@ -1,0 +1,42 @@
+"""Whether an answer keeps the norms that were looked up for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from heedful.strategies.engine import Capability
+from heedful.strategies.run import Resources, Run
+from heedful.strategies.tasks import together
+from heedful.strategies.types import Context
+from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.choose import choose
+from heedful.strategies.verifiers.prompts import after, require
+
+
+@dataclass(frozen=True)
+class Norms:
+    """The model judges the answer by each norm that a context strategy before it has retrieved, all in one batch.
+
+    The score is the lowest probability that a norm is kept; each must reach `threshold`. The critique quotes the
+    norms that do not. Where nothing was retrieved, everything passes.
+    """
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    prompt: str = "verifiers/norms"
+    needs: ClassVar[Capability] = Capability.CHAT
+
+    def ready(self, resources: Resources) -> None:
+        require(resources, "verifiers.norms", self.prompt)
+
+    async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
+        prompt = run.prompts.get(self.prompt)
+        questions = [after(context, answer, prompt.render("judge", norm=norm)) for norm in context.norms]
+        found = await together(choose(run.engine, q, ("Yes", "No"), context) for q in questions)
+        kept = [yes for yes, _ in found]
+        broken = [n for n, yes in zip(context.norms, kept, strict=True) if yes < self.threshold]
+        critique = prompt.render("critique", norms=broken) if broken else ""
+        facts = {"norms": len(kept), "kept": [round(k, 4) for k in kept]}
+        return Verdict(min(kept, default=1.0), not broken, critique, facts)

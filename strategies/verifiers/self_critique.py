@@ -1,0 +1,50 @@
+"""The model as its own critic, by named principles.
+
+After the critique of Bai et al. 2022, "Constitutional AI" (arXiv 2212.08073). Gou et al. 2023 (CRITIC, section 4)
+found a model's own verdict unreliable without a tool; combine it with others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from heedful.strategies.answer import ask
+from heedful.strategies.engine import Capability
+from heedful.strategies.run import Resources, Run
+from heedful.strategies.types import Context
+from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.choose import choose
+from heedful.strategies.verifiers.prompts import after, require
+
+
+@dataclass(frozen=True)
+class SelfCritique:
+    """The model says whether its answer breaks one of the principles, and if so how.
+
+    `principles`: each a sentence; default those of the prompt. The score is the probability that it breaks none,
+    and passes from `threshold` on. A critique costs a second call, of `max_tokens` at most, and only where it fails.
+    """
+
+    principles: tuple[str, ...] = ()
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
+    max_tokens: Annotated[int, Field(ge=1, le=1024)] = 96
+    prompt: str = "verifiers/self"
+    needs: ClassVar[Capability] = Capability.CHAT
+
+    def ready(self, resources: Resources) -> None:
+        require(resources, "verifiers.self", self.prompt)
+
+    async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
+        prompt = run.prompts.get(self.prompt)
+        principles = self.principles or tuple(prompt.data["principles"])
+        judge = after(context, answer, prompt.render("judge", principles=principles))
+        breaks, keeps = await choose(run.engine, judge, ("Yes", "No"), context)
+        if keeps >= self.threshold:
+            return Verdict(keeps, True)
+        critic = after(context, answer, prompt.render("critique", principles=principles))
+        params = context.hidden_params(max_tokens=self.max_tokens, temperature=0)
+        critique = (await ask(run.engine, critic, params)).text.strip()
+        return Verdict(keeps, False, critique or prompt.render("unspoken", principles=principles))

@@ -1,0 +1,178 @@
+"""The strategy `best_of_n`: one batch, the best sample, and no token more than it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import pytest
+
+from heedful.strategies import (
+    Answer,
+    Call,
+    Capability,
+    ChatRequest,
+    Chunk,
+    EngineError,
+    Event,
+    Finish,
+    MissingCapability,
+    Plan,
+    Resources,
+    Run,
+    Usage,
+    VerifierError,
+    collect,
+)
+from heedful.strategies.scripted import ScriptedEngine
+
+POLICY = {"policy": {"words": ["bad", "worse"]}}
+Sample = Sequence[str]
+
+
+class Sampling(ScriptedEngine):
+    """Streams several choices, a piece of each in turn; `honours_n` as some servers do not.
+
+    The log-probability of a piece is minus its length.
+    """
+
+    def __init__(self, *samples: Sample, honours_n: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.samples, self.honours_n, self.drawn = list(samples), honours_n, 0
+
+    async def chat(self, call: Call) -> AsyncGenerator[Event, None]:
+        self.calls.append(call)
+        n = (call.params.get("n") or 1) if self.honours_n else 1
+        samples = [self.samples[(self.drawn + i) % len(self.samples)] for i in range(n)]
+        self.drawn += n
+        self.running += 1
+        tokens = 0
+        done = False
+        try:
+            for step in range(max(map(len, samples)) + 1):
+                for i, sample in enumerate(samples):
+                    if step <= len(sample):
+                        await asyncio.sleep(0)
+                        piece = sample[step] if step < len(sample) else ""
+                        tokens += len(piece)
+                        logprobs = {"content": [{"token": piece, "logprob": -float(len(piece))}]}
+                        yield Chunk(
+                            [
+                                {
+                                    "index": i,
+                                    "delta": {"content": piece},
+                                    "logprobs": logprobs if call.params.get("logprobs") and piece else None,
+                                    "finish_reason": None if step < len(sample) else "stop",
+                                }
+                            ]
+                        )
+            done = True
+            yield Finish(Usage(7, tokens))
+        finally:
+            self.running -= 1
+            self.aborted += not done
+
+
+async def best(
+    engine: ScriptedEngine, resources: Resources, params: dict[str, Any] | None = None, **options: Any
+) -> tuple[Answer, Run]:
+    run = Run(engine, resources)
+    plan = Plan.of("b", [("best_of_n", {"verifiers": [POLICY], "n": 3, **options})], resources)
+    plan.check(engine.capabilities, model="m")
+    request = ChatRequest("scripted", ({"role": "user", "content": "Hello?"},), params or {})
+    return await collect(plan.stream(request, run)), run
+
+
+async def test_the_best_scored_sample_is_the_answer(resources: Resources) -> None:
+    engine = Sampling(["bad worse"], ["bad"], ["worse bad"])
+    answer, run = await best(engine, resources)
+    assert [(c.index, c.text, c.finish_reason) for c in answer.choices] == [(0, "bad", "stop")]
+    assert len(engine.calls) == 1 and engine.calls[0].params["n"] == 3
+    assert run.trace.steps[-1] == run.trace.steps[-1] | {"chosen": [1], "passed": [False], "judged": 3}
+    assert answer.usage.completion_tokens == len("bad worse") + len("bad") + len("worse bad")
+
+
+async def test_the_first_that_passes_ends_the_others(resources: Resources) -> None:
+    long = ["no end "] * 200
+    engine = Sampling(long, ["fine"], long)
+    answer, run = await best(engine, resources)
+    assert answer.text == "fine"
+    assert (engine.running, engine.aborted) == (0, 1)
+    assert run.trace.steps[-2]["aborted"] == 2
+    # Tokens of what was broken off are counted, and far fewer than all.
+    assert len("fine") + 2 * len("no end ") <= answer.usage.completion_tokens < 2 * len("".join(long))
+    assert answer.usage.prompt_tokens > 0
+
+
+async def test_reads_on_while_a_sample_is_judged(resources: Resources) -> None:
+    engine = Sampling(["bad"], ["not ", "bad ", "yet ", "worse"], ["so ", "fine"])
+    answer, _ = await best(engine, resources)
+    assert answer.text == "so fine"
+
+
+async def test_without_verifiers_the_likeliest_wins(resources: Resources) -> None:
+    engine = Sampling(["aaaa", "aaaa"], ["a", "aa"], ["aaa"])
+    answer, run = await best(engine, resources, verifiers=[])
+    assert answer.text == "aaa" and run.trace.steps[-1]["chosen"] == [1]
+    assert engine.calls[0].params["logprobs"] is True and answer.choices[0].logprobs is None
+    means = {s["choice"]: s["mean_logprob"] for s in run.trace.steps[:-1]}
+    assert means == {0: -4.0, 1: -1.5, 2: -3.0}
+    answer, _ = await best(Sampling(["aa"], ["a"]), resources, {"logprobs": True}, verifiers=[])
+    assert answer.choices[0].logprobs
+
+
+async def test_without_verifiers_it_needs_log_probabilities(resources: Resources) -> None:
+    with pytest.raises(MissingCapability, match="logprobs"):
+        await best(Sampling(["a"], capabilities=Capability.CHAT), resources, verifiers=[])
+    with pytest.raises(EngineError, match="no log-probabilities"):
+        await best(ScriptedEngine(), resources, verifiers=[])
+
+
+async def test_a_client_that_wants_several_gets_the_best_ones(resources: Resources) -> None:
+    engine = Sampling(["bad worse"], ["bad"], ["bad and worse and bad"], ["fine"])
+    answer, _ = await best(engine, resources, {"n": 2}, n=4)
+    assert [(c.index, c.text) for c in answer.choices] == [(0, "fine"), (1, "bad")]
+    answer, _ = await best(Sampling(["fine"]), resources, {"n": 5}, n=2)
+    assert [c.index for c in answer.choices] == [0, 1, 2, 3, 4]
+
+
+async def test_a_server_that_knows_no_n_is_asked_several_times(resources: Resources) -> None:
+    engine = Sampling(["bad worse"], ["bad worse"], ["bad"], honours_n=False, capabilities=Capability.CHAT)
+    answer, run = await best(engine, resources, {"seed": 4})
+    assert answer.text == "bad" and len(engine.calls) == 3
+    assert [c.params["seed"] for c in engine.calls] == [4, 5, 6]
+    assert run.ledger.stages["best_of_n"].calls == 3
+
+
+async def test_equal_samples_are_drawn_once(resources: Resources) -> None:
+    engine = Sampling(["bad"])
+    answer, _ = await best(engine, resources, {"temperature": 0})
+    assert answer.text == "bad" and engine.calls[0].params["n"] == 1
+
+
+async def test_a_tool_call_passes_through(resources: Resources) -> None:
+    class Tools(ScriptedEngine):
+        async def chat(self, call: Call) -> Any:
+            calls = [{"id": "c", "function": {"name": "bad", "arguments": "{}"}}]
+            yield Chunk([{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}])
+            yield Finish(Usage(1, 1))
+
+    answer, run = await best(Tools(), resources, {"tools": [{}]})
+    assert answer.choices[0].message["tool_calls"][0]["function"]["name"] == "bad"
+    assert run.trace.steps[0]["passed_through"] == "tool call"
+
+
+async def test_a_failing_verifier_fails_the_request(resources: Resources) -> None:
+    def reply(call: Call) -> str | Exception:
+        return "fine" if len(call.messages) == 1 else RuntimeError("secret")
+
+    engine = ScriptedEngine(reply, capabilities=Capability.CHAT)
+    with pytest.raises(VerifierError, match="verifier 'self' failed: RuntimeError"):
+        await best(engine, resources, verifiers=["self"])
+    assert engine.running == 0
+
+
+async def test_a_sample_without_a_word_is_the_last_choice(resources: Resources) -> None:
+    answer, _ = await best(Sampling([""], ["bad"], [""]), resources)
+    assert answer.text == "bad"
