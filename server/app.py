@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -25,16 +25,17 @@ from heedful.strategies.registry import describe_options
 from heedful.strategies.verifiers.registry import VERIFIERS, close_all
 
 
-def create_app(service: Service) -> Starlette:
+def create_app(service: Service) -> FastAPI:
     """The application over engines that are already running."""
     config = service.config
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await close_all(service.alignments.resources.verifiers.values())
 
-    app = Starlette(lifespan=lifespan)
+    # The document is hand-written (openapi.py), as the handlers read their bodies themselves.
+    app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.state.service = service
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
     for path, method, handler in (
