@@ -58,7 +58,10 @@ def chat_request(fields: Mapping[str, Any], model: str, capabilities: Capability
     turns = requests.objects(fields.get("messages"), "messages")
     if not turns:
         raise RequestError("messages: give a list of at least one message", param="messages")
-    translated = [*_system(fields.get("system")), *(m for i, t in enumerate(turns) for m in _turn(t, i))]
+    conversation = [message for i, turn in enumerate(turns) for message in _turn(turn, i)]
+    if not conversation:
+        raise RequestError("messages: there is nothing in them", param="messages")
+    translated = [*_system(fields.get("system")), *conversation]
     if translated[-1]["role"] == "assistant":
         if Capability.PREFILL not in capabilities:
             raise MissingCapability(

@@ -109,6 +109,32 @@ _EMBEDDINGS = _object(
     dimensions=_COUNT,
     encoding_format=_STRING,
 )
+_ITEM = _object(
+    ("text",),
+    text={"type": "string", "minLength": 1},
+    answer=_STRING,
+    kind={"enum": ["norm", "demo"]},
+    id=_STRING,
+    source=_STRING,
+    scope=_STRING,
+    tags=_list(_STRING),
+    mandatory=_FLAG,
+    valid_from=_STRING,
+    valid_until=_STRING,
+    meta=_OBJECT,
+)
+_SEARCH: Schema = {
+    **_object(
+        ("query",),
+        query={"type": "string", "minLength": 1},
+        k={"type": "integer", "minimum": 1, "maximum": 1000},
+        kind={"enum": ["norm", "demo"]},
+        scopes=_list(_STRING),
+        tags=_list(_STRING),
+        at=_STRING,
+    ),
+    "additionalProperties": False,
+}
 _USAGE = _object(prompt_tokens={"type": "integer"}, total_tokens={"type": "integer"})
 _CHOICES = _list(_object(("index",), index={"type": "integer"}, finish_reason={"type": ["string", "null"]}))
 _ANSWER = _object(("id", "object", "choices"), id=_STRING, object=_STRING, choices=_CHOICES, usage=_USAGE)
@@ -154,9 +180,73 @@ def _get(about: str, answer: Schema, *parameters: Any) -> Any:
     }
 
 
+def _path(name: str, **more: Any) -> Any:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1, **more},
+    }
+
+
+def _query(name: str, schema: Schema) -> Any:
+    return {"name": name, "in": "query", "required": False, "schema": schema}
+
+
+def _delete(about: str) -> Any:
+    return {"delete": _get(about, _object(("deleted",), deleted=_FLAG))["get"]}
+
+
+def _stores() -> dict[str, Any]:
+    """The stores of norms and demonstrations."""
+    store, item = _path("store", pattern="^[a-z0-9][a-z0-9_-]{0,63}$"), _path("id")
+    listed = _object(("object", "data"), object={"const": "list"}, data=_list(_OBJECT))
+    described = _object(("name", "items"), name=_STRING, items={"type": "integer"})
+    written = _object(("added", "replaced", "unchanged"), added=_list(_STRING))
+    counted = _object(("added", "replaced", "unchanged"), added={"type": "integer"})
+    base = "/v1/alignment/stores"
+    make = {"put": _get("Makes a store", described)["get"]}
+    make["put"]["responses"]["201"] = _json(described, "It is new")
+    page = (
+        _query("after", {"type": "integer", "minimum": 0}),
+        _query("limit", {"type": "integer", "minimum": 1, "maximum": 1000}),
+        _query("as_of", _STRING),
+    )
+    add = _post(
+        "Adds or replaces items: all of them or none",
+        _any(_ITEM, _object(("items",), items=_list(_ITEM))),
+        written,
+        streams=False,
+    )
+    add["post"]["responses"]["201"] = _json(written, "Some are new")
+    taken = _post("Imports a file", _STRING, counted, streams=False)
+    taken["post"]["requestBody"]["content"] = {"text/plain": {"schema": _STRING}}
+    taken["post"]["parameters"] = [
+        _query("format", {"enum": ["jsonl", "csv", "markdown", "text"]}),
+        _query("skip_bad", {"enum": ["true", "false"]}),
+    ]
+    exported = _get("All items as JSON lines", _STRING)
+    exported["get"]["responses"]["200"]["content"] = {"application/jsonl": {"schema": _STRING}}
+    paths = {
+        base: _get("All stores", listed),
+        f"{base}/{{store}}": _get("One store", described) | make | _delete("Drops it with its history"),
+        f"{base}/{{store}}/items": _get("Items, a page at a time", listed, *page) | add,
+        f"{base}/{{store}}/items/{{id}}": _get("One item", _ITEM) | _delete("Ends an item"),
+        f"{base}/{{store}}/history/{{id}}": _get("All versions of an item", listed),
+        f"{base}/{{store}}/search": _post("The nearest items", _SEARCH, listed, streams=False),
+        f"{base}/{{store}}/import": taken,
+        f"{base}/{{store}}/export": exported,
+    }
+    for path, operations in paths.items():
+        for operation in operations.values():
+            named = [p for p in (store, item) if f"{{{p['name']}}}" in path]
+            operation["parameters"] = [*named, *operation["parameters"]]
+    return paths
+
+
 def document(version: str) -> dict[str, Any]:
     """The whole document."""
-    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    name = _path("model")
     metrics = _get("Prometheus metrics", _STRING)
     metrics["get"]["responses"]["200"]["content"] = {"text/plain": {"schema": _STRING}}
     health = _get("Whether requests can be answered", _object(("status",), status=_STRING))
@@ -182,6 +272,7 @@ def document(version: str) -> dict[str, Any]:
             "/v1/models": _get("Models, each at every alignment", _object(("data",), data=_list(_MODEL))),
             "/v1/models/{model}": _get("One model", _MODEL, name),
             "/v1/alignment": _get("Alignments and strategies with their options", _OBJECT),
+            **_stores(),
             "/health": health,
             "/metrics": metrics,
             "/version": _get("The server's version", _object(("version",), version=_STRING)),

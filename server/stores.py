@@ -20,6 +20,7 @@ from heedful.strategies import RequestError
 from heedful.strategies.retrieve import telling
 
 _PAGE, _MOST = 100, 1000
+_LAST_ROW = 2**63 - 1  # SQLite's
 
 
 def _stores(request: Request) -> Stores:
@@ -104,9 +105,7 @@ async def list_items(request: Request) -> Response:
     """GET /v1/alignment/stores/STORE/items?after=&limit=&as_of=: in the order written, a page at a time."""
     stores, store = await _named(request)
     query = request.query_params
-    after, limit = _number(query, "after", 0), _number(query, "limit", _PAGE)
-    if not 1 <= limit <= _MOST:
-        raise RequestError(f"limit: must be from 1 to {_MOST}", param="limit")
+    after, limit = _number(query, "after", 0, 0, _LAST_ROW), _number(query, "limit", _PAGE, 1, _MOST)
     as_of = time_of(query["as_of"], "as_of") if "as_of" in query else None
     page = await stores.call(store.page, after, limit, as_of=as_of)
     data = [version.as_json() for _, version in page]
@@ -216,11 +215,14 @@ def _filter(body: Mapping[str, Any]) -> Filter:
     )
 
 
-def _number(query: Mapping[str, str], name: str, default: int) -> int:
+def _number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
     try:
-        return int(query.get(name, default))
+        number = int(query.get(name, default))
     except ValueError:
         raise RequestError(f"{name}: must be a whole number", param=name) from None
+    if not least <= number <= most:
+        raise RequestError(f"{name}: must be from {least} to {most}", param=name)
+    return number
 
 
 _BASE = "/v1/alignment/stores"

@@ -15,12 +15,22 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, completion, streamed
 
+from heedful.retrieval.scripted import word_embedder
+from heedful.retrieval.stores import Stores
 from heedful.server.config import Config
 from heedful.server.openapi import document
 from heedful.strategies.scripted import ScriptedEngine
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
-MODELS = ["scripted", "scripted@principles", "ours", "ours@principles", "ours@urial", "nobody"]
+MODELS = [
+    "scripted",
+    "scripted@norms",
+    "scripted@principles",
+    "ours",
+    "ours@principles",
+    "ours@urial",
+    "nobody",
+]
 
 
 def by_kind(asked: Asked) -> Reply:
@@ -28,10 +38,15 @@ def by_kind(asked: Asked) -> Reply:
 
 
 @pytest.fixture(scope="session")
-def fuzzed(_upstream: ScriptedUpstream, proxy: Proxy) -> Iterator[str]:
-    """An engine of our own and an upstream, both of which answer anything."""
-    with proxy(Config(upstreams=[before(_upstream)]), ScriptedEngine("ok")) as url:
+def fuzzed(
+    _upstream: ScriptedUpstream, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """An engine of our own and an upstream, both of which answer anything, and stores to be written to."""
+    stores = Stores(tmp_path_factory.mktemp("fuzzed"), word_embedder())
+    stores.add_starters()
+    with proxy(Config(upstreams=[before(_upstream)]), ScriptedEngine("ok"), stores=stores) as url:
         yield url
+    stores.close()
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +68,8 @@ def test_any_input(api: Any, path: str, method: str, upstream: ScriptedUpstream,
         if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
             # A made-up name would be a 404 every time and reach nothing.
             case.body["model"] = MODELS[len(case.body["model"]) % len(MODELS)]
+        if "store" in (case.path_parameters or {}) and method != "delete":
+            case.path_parameters["store"] = "norms"  # likewise
         case.call_and_validate(base_url=fuzzed, checks=CHECKS)
 
     send()
@@ -69,9 +86,19 @@ JSON = st.recursive(
 def test_any_json_in_any_field(path: str, upstream: ScriptedUpstream, fuzzed: str) -> None:
     """Beyond the schema: every listed field with any value whatever, and bodies that are no object at all."""
     upstream.answers(by_kind)
-    body = document("0")["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    (body,) = (
+        kind["schema"] for kind in document("0")["paths"][path]["post"]["requestBody"]["content"].values()
+    )
     valid = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "max_tokens": 4}
-    fields = {**body["properties"], "previous_response_id": {}, "stop": {}, "messages": {}}
+    if "/stores/" in path:
+        valid = {"text": "Hi"} if path.endswith("items") else {"query": "Hi"}
+    listed = [schema.get("properties", {}) for schema in (body, *body.get("anyOf", []))]
+    fields = {
+        **{k: v for each in listed for k, v in each.items()},
+        "previous_response_id": {},
+        "stop": {},
+        "messages": {},
+    }
 
     @given(
         changes=st.dictionaries(st.sampled_from(sorted(fields)), JSON, max_size=3),
@@ -81,9 +108,10 @@ def test_any_json_in_any_field(path: str, upstream: ScriptedUpstream, fuzzed: st
     )
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     def send(changes: dict[str, Any], model: str, whole: Any, broken: bool) -> None:
-        sent = whole if broken else {**valid, "model": model, **changes}
+        named = {} if "/stores/" in path else {"model": model}
+        sent = whole if broken else {**valid, **named, **changes}
         content = json.dumps(sent).encode(errors="surrogatepass")
-        response = httpx.post(f"{fuzzed}{path}", content=content)
+        response = httpx.post(f"{fuzzed}{path.format(store='norms')}", content=content)
         assert response.status_code < 500, (sent, response.text)
         if response.status_code >= 400:
             assert response.json()["error"]["message"]

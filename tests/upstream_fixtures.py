@@ -22,6 +22,7 @@ import pytest
 import uvicorn
 
 from heedful.prompts import Prompts
+from heedful.retrieval.stores import Stores
 from heedful.server import upstreams
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
@@ -270,13 +271,13 @@ def proxy() -> Proxy:
     """`with proxy(Config(upstreams=[...]), engine, ...) as url`: heedful before upstreams (and further engines)."""
 
     @contextmanager
-    def serve(config: Config, *engines: Engine) -> Iterator[str]:
+    def serve(config: Config, *engines: Engine, stores: Stores | None = None) -> Iterator[str]:
         @asynccontextmanager
         async def main() -> AsyncIterator[str]:
             async with AsyncExitStack() as stack:
                 client_keys = config.api_key_env is None
                 remote = await upstreams.start(config.upstreams, stack, client_keys=client_keys)
-                alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts)))
+                alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts), stores=stores))
                 service = Service(config, {e.model: e for e in (*engines, *remote)}, alignments)
                 server = uvicorn.Server(
                     uvicorn.Config(create_app(service), log_level="warning", http="httptools")
