@@ -18,7 +18,7 @@ from heedful.strategies.errors import EngineError
 from heedful.strategies.refine.whole import why_untouched
 from heedful.strategies.run import Run, Streaming
 from heedful.strategies.tasks import keep_alive, together
-from heedful.strategies.types import Call, Chunk, Context, Event, Finish, Usage
+from heedful.strategies.types import Call, Chunk, Context, Event, Finish, Usage, choices_wanted
 from heedful.strategies.verifiers.panel import Verified
 
 Rank = tuple[float, ...]
@@ -58,7 +58,7 @@ class _Search:
 
     def __init__(self, options: BestOfN, context: Context, run: Run) -> None:
         self._options, self._context, self._run = options, context, run
-        self._wanted = context.choices()
+        self._wanted = choices_wanted(context.params)
         self._samples: dict[int, Choice] = {}
         self._ranks: dict[int, Rank] = {}
         self._passed: set[int] = set()

@@ -10,8 +10,8 @@ from inspect import isawaitable
 from typing import Any
 
 from heedful.strategies.engine import Capability, Continuation, Extension
-from heedful.strategies.errors import MissingCapability, RequestError
-from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, text_of
+from heedful.strategies.errors import MissingCapability
+from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, choices_wanted, text_of
 
 Step = Callable[[Sequence[int]], Mapping[int, float]]
 """A scripted model's next-token probabilities after these tokens; they need not sum to one."""
@@ -62,9 +62,7 @@ class ScriptedEngine:
             if isinstance(reply, Exception):
                 raise reply
             pieces = [reply] if isinstance(reply, str) else list(reply)
-            n = call.params.get("n") or 1
-            if not isinstance(n, int) or not 1 <= n <= 128:
-                raise RequestError("n: must be a whole number from 1 to 128", param="n")
+            n = choices_wanted(call.params)
             for piece in pieces if call.stream else ["".join(pieces)]:
                 await asyncio.sleep(0)  # lets a cancellation in between pieces, as a real engine does
                 yield Chunk(

@@ -103,21 +103,22 @@ class Context:
         """Parameters for a hidden call: the client's sampling and routing fields, then `own`."""
         return {k: v for k, v in self.params.items() if k not in _ANSWER_PARAMS} | own
 
-    def choices(self) -> int:
-        """How many choices the client wants. Raises RequestError for what is no such number."""
-        n = self.params.get("n")
-        if n is None:
-            return 1
-        if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_CHOICES:
-            raise RequestError(f"n: must be a whole number from 1 to {_MOST_CHOICES}", param="n")
-        return n
-
     def last_user(self) -> str:
         """The text of the last user turn, or "" where there is none."""
         for message in reversed(self.original.messages):
             if message.get("role") == "user":
                 return text_of(message)
         return ""
+
+
+def choices_wanted(params: Mapping[str, Any]) -> int:
+    """How many choices a request asks for. Raises RequestError for what is no such number."""
+    n = params.get("n")
+    if n is None:
+        return 1
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_CHOICES:
+        raise RequestError(f"n: must be a whole number from 1 to {_MOST_CHOICES}", param="n")
+    return n
 
 
 def text_of(message: Message) -> str:

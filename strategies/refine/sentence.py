@@ -16,7 +16,17 @@ from heedful.strategies.refine.correct import correction, text_params
 from heedful.strategies.run import Run
 from heedful.strategies.sentences import Splitter
 from heedful.strategies.tasks import together
-from heedful.strategies.types import Call, Chunk, Context, Event, Finish, KeepAlive, Message, Usage
+from heedful.strategies.types import (
+    Call,
+    Chunk,
+    Context,
+    Event,
+    Finish,
+    KeepAlive,
+    Message,
+    Usage,
+    choices_wanted,
+)
 from heedful.strategies.verifiers.panel import Judgement
 
 if TYPE_CHECKING:
@@ -31,7 +41,7 @@ async def by_sentence(options: Refine, context: Context, run: Run) -> AsyncGener
             param="logprobs",
         )
     ready: asyncio.Queue[Chunk | None] = asyncio.Queue()
-    n = context.choices()
+    n = choices_wanted(context.params)
     writers = [_Writer(options, context, run, i, n, ready.put_nowait) for i in range(n)]
     task = asyncio.ensure_future(together(w.write() for w in writers))
     task.add_done_callback(lambda _: ready.put_nowait(None))
