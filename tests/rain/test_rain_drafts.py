@@ -29,9 +29,11 @@ async def test_single_tokens_come_with_their_probabilities() -> None:
     assert [(d.text, round(d.p, 6)) for d in drafts] == [("a", 0.5), ("b", 0.3), ("c", 0.2)]
 
 
-async def test_a_set_has_its_probability_under_the_cut_distribution() -> None:
-    """Of the two likeliest tokens a has 0.5 / 0.8 and b 0.3 / 0.8."""
-    drafts = await drafter(Constants(top_k=2, set_lengths=(2,))).expand(Node())
+@pytest.mark.parametrize("shown", [0, 3])
+async def test_a_set_has_its_probability_under_the_cut_distribution(shown: int) -> None:
+    """Of the two likeliest tokens a has 0.5 / 0.8 and b 0.3 / 0.8, however many the client wants to see."""
+    constants = Constants(top_k=2, set_lengths=(2,))
+    drafts = await drafter(constants, logprobs=bool(shown), top_logprobs=shown).expand(Node())
     assert drafts[0].text == "aa"
     assert len({d.text for d in drafts}) == len(drafts) == 4  # duplicates are dropped
     for draft in drafts:

@@ -119,6 +119,19 @@ async def test_simulates_to_the_end_of_the_clause(lab: Any) -> None:
     assert any(a.endswith((",", ".")) for a in judged_answers)
 
 
+async def test_a_finished_answer_is_scored_once(lab: Any) -> None:
+    def step(tokens: Sequence[int]) -> Mapping[int, float]:
+        text = bytes(tokens).decode(errors="replace")
+        if text.endswith("answer is: ("):
+            letters: Mapping[int, float] = lab.judged(text, lab.always)
+            return letters
+        return {b"abc\0"[len(text.rpartition("<assistant>")[2])]: 1.0}
+
+    _, notes = await lab.answered(ScriptedModel(step), {"parallel_leaves": 1})
+    # The end is reached again and again.
+    assert 0 < notes["judgements"] + notes["judgements_cached"] < notes["searches"]
+
+
 async def test_the_same_seed_gives_the_same_answer(lab: Any) -> None:
     scripted = lab.model(11, lab.by_chance(1, 0.8))
     one, _ = await lab.answered(scripted, seed=5)
