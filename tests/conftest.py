@@ -138,6 +138,8 @@ def client() -> Callable[[str], OpenAI]:
     return _client
 
 
+# What heedful sets for itself on a CPU; other blocks sum in another order.
+ALIKE = ("--block-size", "32")
 CHAT_OPTIONS = ("--max-model-len", "4096", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
 
@@ -154,8 +156,15 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """vLLM's own OpenAI server on the same model with the same options: what ours is compared with."""
     folder = str(bundled.prepare(bundled.MODELS[CHAT_MODEL]))
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
-    command += ["--model", folder, "--served-model-name", CHAT_MODEL, "--enforce-eager", *CHAT_OPTIONS]
-    # What heedful sets for itself on a CPU.
+    command += [
+        "--model",
+        folder,
+        "--served-model-name",
+        CHAT_MODEL,
+        "--enforce-eager",
+        *ALIKE,
+        *CHAT_OPTIONS,
+    ]
     alike = {"VLLM_CPU_KVCACHE_SPACE": "2", "TORCH_COMPILE_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     with _process(command, tmp_path_factory.mktemp("vllm") / "server.log", **alike) as (url, _):
         yield url

@@ -85,6 +85,23 @@ def test_thinking_first_uses_the_prefill(remote: str) -> None:
     assert got["usage"]["completion_tokens"] <= 20
 
 
+def test_a_search_by_token_ids_runs_over_it(remote: str) -> None:
+    search = {
+        "no_opinion": "continue",
+        "min_visits": 1,
+        "max_iterations": 3,
+        "extra_iterations": 2,
+        "children": 3,
+    }
+    wish = {"pipeline": [{"rain": {**search, "max_simulation": 8, "similarity": False}}], "trace": True}
+    body = {"model": CHAT, "messages": HI, "max_tokens": 7, "seed": 5, "alignment": wish}
+    got = httpx.post(f"{remote}/v1/chat/completions", json=body, timeout=120).json()
+    (told,) = (step for step in got["alignment"]["trace"] if "commits" in step)
+    assert told["outcome"] == "searched"
+    assert "".join(c["text"] for c in told["commits"]) == got["choices"][0]["message"]["content"] != ""
+    assert got["alignment"]["usage"]["rain"]["calls"] > 5
+
+
 def test_vllms_refusals_keep_their_words(remote: str) -> None:
     body = {"model": CHAT, "messages": HI, "temperature": -1}
     refused = httpx.post(f"{remote}/v1/chat/completions", json=body)
