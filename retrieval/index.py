@@ -1,8 +1,7 @@
 """Nearest rows by inner product, with FAISS: exact while few, inverted lists beyond, a filter inside either.
 
-Measured (benchmarks/retrieval_scale.py): a flat search of 50,000 × 384 takes 3 ms on one core and grows with the
-number; inverted lists over half-precision vectors hold a million in 0.8 GB, answer in a few milliseconds, take new
-rows at once (a graph does so at a tenth of the speed), and look only at rows that the filter lets through.
+Inverted lists over half-precision vectors take new rows at once, look only at rows that the filter lets through, and
+are quickly built anew; benchmarks/retrieval_scale.py measures them on a million.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from heedful.retrieval.embedder import Vectors
 FLAT_ROWS = 50_000
 # Up to this many rows that pass a filter, every list is looked at, which is exact.
 _EXACT_ROWS = 4_000
-# Lists looked at without a filter. With one, neighbours lie further off: measured on a million, a filter that keeps a
-# tenth needs 4 times as many lists, one that keeps a hundredth 16 to 32 times.
+# Lists looked at without a filter. With one, neighbours lie further off, so more are looked at; how many more was
+# tried out on a million (benchmarks/retrieval_scale.py has the recall that this gives).
 _PROBES, _PROBES_GROW = 64, 0.75
 _HALF_OF_CORES = max(1, (os.cpu_count() or 2) // 2)
 _MANY = 1000  # rows added at once from which on a second core pays
