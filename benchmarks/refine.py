@@ -34,6 +34,7 @@ from heedful.strategies.verifiers.toxicity import BITS, classifier, features
 
 MODEL = "smollm2-135m-instruct"
 LENGTH, CONCURRENCY = 48, 16
+ROUNDS = 20  # questions of `latency`
 THRESHOLD = 0.7  # the verifier's default
 ALIGNMENTS: dict[str, list[Any]] = {
     "direct": ["direct"],
@@ -295,8 +296,10 @@ def main() -> None:
 
     with started as url:
         if options.part == "latency":
-            part["passing"] = asyncio.run(passing(url, 32))
-            part["first_sentence"] = asyncio.run(first_sentence(url, 32))
+            for name, work in (("passing", passing), ("first_sentence", first_sentence)):
+                if name not in part:
+                    part[name] = asyncio.run(work(url, ROUNDS))
+                    keep()
             part["verifier"] = verifier_speed()
             keep()
             print(json.dumps(part["verifier"]))
