@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from heedful.prompts import Prompt, UnknownPrompt
+from heedful.prompts import Prompt
 from heedful.strategies.answer import ask
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
@@ -35,12 +35,7 @@ class Principles:
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        try:
-            resources.prompts.get(f"principles/{self.set}")
-        except UnknownPrompt as error:
-            raise RequestError(
-                str(error), param="alignment.principles.set", code="prompt_not_found"
-            ) from error
+        resources.prompt(f"principles/{self.set}", param="alignment.principles.set")
 
     async def prepare(self, context: Context, run: Run) -> Context:
         prompt = run.prompts.get(f"principles/{self.set}")

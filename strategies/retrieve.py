@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from heedful.prompts import UnknownPrompt
 from heedful.retrieval import InvalidItem, StoreError, UnknownItem, UnknownStore
 from heedful.strategies.errors import NotFound, RequestError, RetrievalError
 from heedful.strategies.run import Resources
@@ -30,12 +29,7 @@ def telling(where: str = "") -> Iterator[None]:
 
 def require(resources: Resources, strategy: str, store: str, prompt: str) -> None:
     """Raises a RequestError where a store or a prompt that a strategy names is not there."""
-    try:
-        resources.prompts.get(prompt)
-    except UnknownPrompt as error:
-        raise RequestError(
-            str(error), param=f"alignment.{strategy}.prompt", code="prompt_not_found"
-        ) from error
+    resources.prompt(prompt, param=f"alignment.{strategy}.prompt")
     if resources.stores is None:
         raise RequestError(f"strategy {strategy!r} needs stores, and this server has none", param="alignment")
     with telling(f"alignment.{strategy}."):

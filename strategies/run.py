@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from heedful.prompts import Prompts
+from heedful.prompts import Prompt, Prompts, UnknownPrompt
 from heedful.retrieval.embedder import Embedder
 from heedful.retrieval.stores import Stores
 from heedful.strategies.engine import Capability, Engine, Ledger
-from heedful.strategies.errors import NotFound, RetrievalError
+from heedful.strategies.errors import NotFound, RequestError, RetrievalError
 from heedful.strategies.meter import MeteredEngine
 from heedful.strategies.trace import Trace
 from heedful.strategies.types import Context, Event
@@ -35,6 +35,13 @@ class Resources:
     def embedder(self) -> Embedder | None:
         """The stores' embedder."""
         return None if self.stores is None else self.stores.embedder
+
+    def prompt(self, name: str, *, param: str) -> Prompt:
+        """The prompt that an option names. Raises RequestError, with the option as `param`, where there is none."""
+        try:
+            return self.prompts.get(name)
+        except UnknownPrompt as error:
+            raise RequestError(str(error), param=param, code="prompt_not_found") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from heedful.prompts import Prompt, UnknownPrompt
+from heedful.prompts import Prompt
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.raw import FORM_NEEDS, Form, chosen_form, raw_context, transcript
@@ -41,10 +41,8 @@ class Urial:
         return FORM_NEEDS[self.form]
 
     def ready(self, resources: Resources) -> None:
-        try:
-            there = len(resources.prompts.get(self.prompt).data["demonstrations"])
-        except (UnknownPrompt, KeyError) as error:
-            raise RequestError(str(error), param="alignment.urial.prompt", code="prompt_not_found") from error
+        prompt = resources.prompt(self.prompt, param="alignment.urial.prompt")
+        there = len(prompt.data.get("demonstrations", ()))
         if self.examples > there:
             raise RequestError(
                 f"urial: prompt {self.prompt!r} has {there} examples, not {self.examples}",

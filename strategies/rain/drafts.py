@@ -6,13 +6,13 @@ function of the node: it may be drawn early, late, in any batch, or not at all, 
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
 
+from heedful.strategies import tasks
 from heedful.strategies.engine import Continuation, Engine, Extension
 from heedful.strategies.rain.request import Request
 from heedful.strategies.rain.tree import Constants, Draft, End, Node
@@ -28,15 +28,8 @@ def draw(seed: int, purpose: str, node: Node, number: int = 0) -> int:
 
 
 async def together(calls: Sequence[Coroutine[Any, Any, T]], at_once: bool) -> list[T]:
-    """Runs calls in one batch, or one after another. If one fails the rest are cancelled."""
-    if not at_once:
-        return [await call for call in calls]
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
+    """Runs calls in one batch, or one after another."""
+    return await tasks.together(calls) if at_once else [await call for call in calls]
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from heedful.prompts import Prompt, UnknownPrompt
+from heedful.prompts import Prompt
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.rain.answer import Answering, merged
@@ -96,10 +96,7 @@ class Rain(Constants):
                 param=f"alignment.rain.{given[1]}",
                 code="invalid_option",
             )
-        try:
-            prompt, _ = self._prompt(resources, ())
-        except UnknownPrompt as error:
-            raise RequestError(str(error), param="alignment.rain.task", code="prompt_not_found") from error
+        prompt, _ = self._prompt(resources, ())
         missing = {"head", "tail"} - set(prompt.parts)
         if self.pair is None:
             missing |= {"good", "bad"} - set(prompt.data)
@@ -125,7 +122,7 @@ class Rain(Constants):
             return resources.prompts.get("rain/pair"), {}
         if self.task is None and norms:
             return resources.prompts.get("rain/rule"), {"rules": list(norms)}
-        return resources.prompts.get(f"rain/{self.task or 'harmlessness'}"), {}
+        return resources.prompt(f"rain/{self.task or 'harmlessness'}", param="alignment.rain.task"), {}
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
         request = await read(context, run.engine, self.max_tokens)

@@ -23,7 +23,6 @@ from heedful.strategies.run import Resources, Run, Streaming
 from heedful.strategies.tasks import keep_alive
 from heedful.strategies.types import Context, Event, Finish
 from heedful.strategies.verifiers.panel import Verified
-from heedful.strategies.verifiers.prompts import require
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Refine(Verified):
         super().ready(resources)
         if not self.verifiers:
             raise RequestError("refine: give at least one verifier", param="alignment.refine.verifiers")
-        require(resources, "refine", self.prompt)
+        resources.prompt(self.prompt, param="alignment.refine.prompt")
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
         if context.prompt is not None:

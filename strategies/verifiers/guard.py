@@ -17,7 +17,6 @@ from heedful.strategies.errors import VerifierError
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
-from heedful.strategies.verifiers.prompts import require
 
 _ANSWER = re.compile(r"\s*(?P<word>safe|unsafe)\b(?P<codes>[\s,A-Z0-9]*)")
 
@@ -39,7 +38,7 @@ class Guard:
         return Capability.NONE if self.model else Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "verifiers.guard", self.prompt)
+        resources.prompt(self.prompt, param="alignment.verifiers.guard.prompt")
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         engine = run.other(self.model) if self.model else run.engine

@@ -13,7 +13,7 @@ from heedful.strategies.tasks import together
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 from heedful.strategies.verifiers.choose import choose
-from heedful.strategies.verifiers.prompts import after, require
+from heedful.strategies.verifiers.prompts import after
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Norms:
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "verifiers.norms", self.prompt)
+        resources.prompt(self.prompt, param="alignment.verifiers.norms.prompt")
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         prompt = run.prompts.get(self.prompt)

@@ -17,7 +17,7 @@ from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 from heedful.strategies.verifiers.choose import choose
-from heedful.strategies.verifiers.prompts import after, require
+from heedful.strategies.verifiers.prompts import after
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class SelfCritique:
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "verifiers.self", self.prompt)
+        resources.prompt(self.prompt, param="alignment.verifiers.self.prompt")
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         prompt = run.prompts.get(self.prompt)

@@ -24,7 +24,6 @@ from heedful.strategies.run import Resources, Run
 from heedful.strategies.sentences import split
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
-from heedful.strategies.verifiers.prompts import require
 
 ATTRIBUTES = (
     "toxicity",
@@ -105,7 +104,7 @@ class Toxicity:
     needs: ClassVar[Capability] = Capability.NONE
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "verifiers.toxicity", self.prompt)
+        resources.prompt(self.prompt, param="alignment.verifiers.toxicity.prompt")
         classifier()
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
