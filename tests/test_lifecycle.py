@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -42,7 +43,7 @@ def test_sigterm_finishes_what_is_running(heedful_serve: Serve, tmp_path: Path) 
         told = log.read_text()
         assert f"heedful is listening on {url}/v1" in told
         assert "model tiny (chat, completion, prefill, logprobs, tokens)" in told
-        assert "alignments: house, direct, principles, urial; default: house" in told
+        assert re.search(r"alignments: house, .*direct.*; default: house", told)
         wish = {"alignment": {"trace": True}, "max_tokens": 2, "model": "tiny"}
         answer = httpx.post(f"{url}/v1/chat/completions", json=BODY | wish, timeout=60).json()
         assert answer["alignment"]["trace"][0]["prompt"] == "principles/house@3"

@@ -96,6 +96,7 @@ def test_a_search_by_token_ids_runs_over_it(remote: str) -> None:
     wish = {"pipeline": [{"rain": {**search, "max_simulation": 8, "similarity": False}}], "trace": True}
     body = {"model": CHAT, "messages": HI, "max_tokens": 7, "seed": 5, "alignment": wish}
     got = httpx.post(f"{remote}/v1/chat/completions", json=body, timeout=120).json()
+    assert "alignment" in got, got
     (told,) = (step for step in got["alignment"]["trace"] if "commits" in step)
     assert told["outcome"] == "searched"
     assert "".join(c["text"] for c in told["commits"]) == got["choices"][0]["message"]["content"] != ""

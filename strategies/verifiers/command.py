@@ -82,6 +82,8 @@ class Command:
             # The group, so that what it has started goes too; it may be gone already.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            # asyncio's wait ends when the pipes have, which one that nobody reads any more never does by itself.
+            process._transport.close()  # type: ignore[attr-defined]
             await process.wait()
 
     async def _read(self, stream: asyncio.StreamReader) -> bytes:
