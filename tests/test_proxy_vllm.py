@@ -154,6 +154,12 @@ async def test_several_draws_stops_and_ends(engine: OpenAIEngine) -> None:
     ]
     (stopped,) = await engine.extend(Extension(prompt, max_tokens=40, temperature=0, stop=(",", ".")))
     assert stopped.finish_reason == "stop" and stopped.stop in (",", ".")
+    # More stop strings than the API takes: the first one written ends it all the same, tokens and all.
+    unheard = ("~1", "~2", "~3", "~4")
+    asked = Extension(prompt, max_tokens=40, temperature=0, logprobs=1, stop=(*unheard, ".", ","))
+    (late,) = await engine.extend(asked)
+    assert (late.text, late.finish_reason, late.stop) == (stopped.text, "stop", stopped.stop)
+    assert late.token_ids == stopped.token_ids and len(late.logprobs) == len(late.token_ids)
     (end,) = engine.end_tokens
     (whole,) = await engine.extend(Extension(prompt, max_tokens=400, temperature=0))
     assert whole.finish_reason == "stop" and whole.stop is None and whole.token_ids[-1] == end

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 from heedful.server.engines.upstream import Upstream
 from heedful.strategies import Continuation, Extension, Message
 
 _PREFIX = "token_id:"
+_MOST_STOPS = 4  # that a request may bring, as with OpenAI; the order is the strategy's, the likeliest first
 
 
 class RemoteTokens:
@@ -54,7 +56,7 @@ class RemoteTokens:
             min_p=e.min_p,
             repetition_penalty=e.repetition_penalty,
             seed=e.seed,
-            stop=list(e.stop),
+            stop=list(e.stop[:_MOST_STOPS]),
             stop_token_ids=list(e.stop_token_ids),
             ignore_eos=e.ignore_eos,
             logprobs=len(e.logprob_token_ids) or e.logprobs,
@@ -65,7 +67,31 @@ class RemoteTokens:
         choices = sorted(body.get("choices") or [], key=lambda c: c.get("index", 0))
         if len(choices) != e.n:
             raise self._upstream.nonsense(f"it gave {len(choices)} continuations for {e.n}")
-        return [self._continuation(c) for c in choices]
+        found = [self._continuation(c) for c in choices]
+        if rest := e.stop[_MOST_STOPS:]:
+            return [await self._ended_by(continuation, rest) for continuation in found]
+        return found
+
+    async def _ended_by(self, continuation: Continuation, stops: Sequence[str]) -> Continuation:
+        """Ends a continuation at the first of further stop strings, as the engine would have done."""
+        text, ids = continuation.text, continuation.token_ids
+        places = [(text.find(stop), stop) for stop in stops if stop in text]
+        if not places:
+            return continuation
+        at, stop = min(places)
+        low, high = 1, len(ids)  # how many tokens it takes until the stop string is whole
+        while low < high:
+            middle = (low + high) // 2
+            whole = stop in await self.detokenize(ids[:middle])
+            low, high = (low, middle) if whole else (middle + 1, high)
+        return replace(
+            continuation,
+            token_ids=ids[:low],
+            text=text[:at],
+            logprobs=continuation.logprobs[:low],
+            finish_reason="stop",
+            stop=stop,
+        )
 
     async def find_end_tokens(self) -> None:
         """Learns what ends a turn from the chat template: what it writes right after an assistant's message."""
