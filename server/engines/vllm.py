@@ -61,8 +61,7 @@ def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Na
     given = list(options)
     if current_platform.is_cpu():
         # Compiling for a CPU needs a C++ compiler and minutes; eager starts at once.
-        # Only whole blocks of a prefix are reused: 32 tokens are the smallest the CPU kernels take, 128 the default.
-        given = ["--enforce-eager", "--block-size", "32", *given]
+        given = ["--enforce-eager", *given]
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         # Eager still compiles one helper of the sampler: 20 s at the first log-probability, and no machine
         # without a compiler gets past it.
