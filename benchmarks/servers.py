@@ -71,8 +71,7 @@ def vllm(model: str, *options: str) -> Iterator[str]:
         "--port",
         str(port),
     ]
-    alike = ["--enforce-eager", "--block-size", "32"]  # heedful's defaults on a CPU
-    command += ["--host", "127.0.0.1", "--disable-uvicorn-access-log", *alike, *options]
+    command += ["--host", "127.0.0.1", "--enforce-eager", "--disable-uvicorn-access-log", *options]
     with running(command, f"http://127.0.0.1:{port}") as url:
         yield url
 

@@ -138,8 +138,6 @@ def client() -> Callable[[str], OpenAI]:
     return _client
 
 
-# What heedful sets for itself on a CPU; other blocks sum in another order.
-ALIKE = ("--block-size", "32")
 CHAT_OPTIONS = ("--max-model-len", "4096", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
 
@@ -162,9 +160,9 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--served-model-name",
         CHAT_MODEL,
         "--enforce-eager",
-        *ALIKE,
         *CHAT_OPTIONS,
     ]
+    # What heedful sets for itself on a CPU.
     alike = {"VLLM_CPU_KVCACHE_SPACE": "2", "TORCH_COMPILE_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     with _process(command, tmp_path_factory.mktemp("vllm") / "server.log", **alike) as (url, _):
         yield url
