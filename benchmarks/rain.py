@@ -160,8 +160,8 @@ async def served(options: argparse.Namespace, resources: Resources) -> list[dict
     folder = str(bundled.prepare(bundled.MODELS[MODEL]))
     rows = []
     # Searches re-read what does not fill a block: 32 tokens are the fewest that vLLM's CPU kernels take.
-    options = ["--max-model-len", "4096", "--block-size", "32"]
-    async with vllm.start(vllm.engine_arguments(folder, MODEL, options)) as engine:
+    flags = ["--max-model-len", "4096", "--block-size", "32"]
+    async with vllm.start(vllm.engine_arguments(folder, MODEL, flags)) as engine:
         await engine.warm_up()
         forced, real = Bench(Forced(engine), resources), Bench(engine, resources)
         fast: dict[str, Any] = {}
