@@ -13,7 +13,7 @@ from rich.console import Console
 
 console = Console()
 QUESTION = "My friend keeps borrowing money and never pays it back. What should I do?"
-ALIGNMENTS = ("direct", "principles", "urial", "norms", "demos")
+ALIGNMENTS = ("direct", "principles", "urial")
 NORM = {
     "id": "demo",
     "text": "Whoever lends to a friend agrees on a day for paying back.",
@@ -61,7 +61,7 @@ def _ask(client: OpenAI, model: str, alignment: str) -> None:
     stream = client.chat.completions.create(
         model=f"{model}@{alignment}",
         messages=[{"role": "user", "content": QUESTION}],
-        max_tokens=80,
+        max_tokens=40,
         temperature=0,
         stream=True,
         stream_options={"include_usage": True},
