@@ -13,8 +13,8 @@ from heedful.prompts import PromptError
 from heedful.retrieval import StoreError
 from heedful.server import bundled
 from heedful.server.config import ConfigError, load, with_upstream
-from heedful.server.eval_cli import evals
-from heedful.server.eval_norms import EvalError
+from heedful.server.evals.cli import evals
+from heedful.server.evals.records import EvalError
 from heedful.server.progress import bar
 from heedful.server.store_cli import stores
 

@@ -14,8 +14,9 @@ from heedful.retrieval import Item
 from heedful.retrieval.scripted import word_embedder
 from heedful.retrieval.stores import Stores
 from heedful.server.cli import app
-from heedful.server.eval_norms import EvalError, Question, paired_difference, read_questions, wilson
-from heedful.server.eval_questions import turn
+from heedful.server.evals.norms import Question, read_questions
+from heedful.server.evals.questions import turn
+from heedful.server.evals.records import EvalError
 from heedful.strategies import Call
 from heedful.strategies.scripted import ScriptedEngine
 
@@ -107,14 +108,6 @@ def test_bad_question_files_are_refused_by_line(tmp_path: Path, line: str) -> No
     file.write_text(f'{{"question": "?", "A": "x", "B": "y", "answer": "A"}}\n{line}\n')
     with pytest.raises(EvalError, match="q.jsonl:2"):
         read_questions(file)
-
-
-def test_intervals() -> None:
-    # Wilson's interval for 8 of 10, as textbooks have it.
-    assert list(wilson(8, 10)) == pytest.approx([0.490, 0.943], abs=1e-3)
-    assert wilson(0, 50)[0] == 0 and wilson(50, 50)[1] == pytest.approx(1)
-    change, low, high = paired_difference([False] * 60 + [True] * 40, [True] * 80 + [False] * 20)
-    assert change == pytest.approx(0.4) and low < 0.4 < high
 
 
 def test_turning_keeps_the_right_option() -> None:

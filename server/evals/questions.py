@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from heedful.prompts import Prompts
 from heedful.retrieval import Item
-from heedful.server.eval_norms import Examiner, Question
+from heedful.server.evals.norms import Examiner, Question
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -17,18 +17,17 @@ from rich.table import Table
 from heedful.prompts import Prompts
 from heedful.retrieval import InvalidItem
 from heedful.retrieval.ingest import parse
-from heedful.server.eval_norms import (
-    EvalError,
+from heedful.server.evals.norms import (
     Examiner,
     Question,
     Verdict,
     examine,
-    paired_difference,
     read_questions,
     record,
-    wilson,
 )
-from heedful.server.eval_questions import Made, Maker, make_all
+from heedful.server.evals.questions import Made, Maker, make_all
+from heedful.server.evals.records import EvalError
+from heedful.server.intervals import paired_difference, wilson
 from heedful.server.progress import bar
 
 if TYPE_CHECKING:

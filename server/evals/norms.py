@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from heedful.prompts import Prompts
+from heedful.server.evals.records import EvalError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI  # slow to import, and every command of `heedful` passes here
@@ -57,10 +56,6 @@ class Verdict:
     @property
     def correct(self) -> bool:
         return self.chosen == self.answer
-
-
-class EvalError(Exception):
-    """A measurement that can't be made: a bad question file (names the line), or an endpoint that refuses."""
 
 
 def read_questions(path: Path) -> list[Question]:
@@ -167,27 +162,6 @@ async def examine(
     async with asyncio.TaskGroup() as group:
         tasks = {e.name: [group.create_task(one(e, q)) for q in questions] for e in examiners}
     return {name: [task.result() for task in each] for name, each in tasks.items()}
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95% interval of a share (Wilson 1927)."""
-    if not total:
-        return 0.0, 1.0
-    z, share = 1.959964, right / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(share * (1 - share) / total + z * z / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float, float]:
-    """How much `after` is better than `before`, and its 95% interval by a paired bootstrap (10,000 draws)."""
-    change = np.asarray(after, float) - np.asarray(before, float)
-    rng = np.random.default_rng(0)
-    means = np.concatenate(
-        [change[rng.integers(0, len(change), (500, len(change)))].mean(1) for _ in range(20)]
-    )
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(change.mean()), float(low), float(high)
 
 
 def record(verdict: Verdict) -> Mapping[str, Any]:
