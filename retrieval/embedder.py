@@ -61,10 +61,6 @@ class Embedder:
         """The same for a caller that may block."""
         return self._submit(texts).result()
 
-    def warm(self) -> None:
-        """Begins to load the model, and returns at once."""
-        self._submit(["warm"])
-
     def close(self) -> None:
         """Ends the thread once what is waiting is done."""
         with self._lock:

@@ -88,6 +88,15 @@ class Stores:
         for name in self.names():
             self.get(name, progress)
 
+    def check_all(self, progress: Progress) -> None:
+        """Sees that every store can be opened, without loading what embeds. Blocks. Raises StoreError.
+
+        One that an embedder of another name has made is opened, so that no request waits for its new vectors.
+        """
+        for name in self.names():
+            if self.embedder_of(name) != self.embedder.name:
+                self.get(name, progress)
+
     def missing_starters(self) -> list[str]:
         return [name for name in STARTERS if not self.path(name).is_file()]
 

@@ -60,8 +60,10 @@ async def _serve(
         engines = await _engines(config, engine_options, stack)
         if stores := alignments.resources.stores:
             # After the engine: what embeds starts threads (and CUDA), after which no process may be forked off.
+            # A proxy without retrieval stays small: it loads the embedding model (0.6 GB) at the first use.
+            opens = stores.check_all if config.model is None else stores.open_all
             with bar("stores") as progress:
-                await stores.call(stores.open_all, progress)
+                await stores.call(opens, progress)
             stack.callback(stores.close)
         service = Service(config, engines, alignments)
         server = Server(create_app(service), config, lambda: _announce(service, listener))

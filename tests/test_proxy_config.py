@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from openai import OpenAI
 from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, completion
@@ -150,6 +151,27 @@ def test_serve_without_a_file(
         assert "model theirs (chat" in log.read_text() and "probed" in log.read_text()
         process.terminate()
         assert process.wait(30) == 0
+
+
+def test_a_proxy_loads_the_embedding_model_at_its_first_use(
+    upstream: ScriptedUpstream,
+    client: Client,
+    heedful_serve: Callable[..., AbstractContextManager[tuple[str, Any]]],
+    tmp_path: Path,
+) -> None:
+    def loaded(pid: int) -> bool:
+        return any("libtorch" in mapped.path for mapped in psutil.Process(pid).memory_maps())
+
+    with heedful_serve("--upstream", upstream.url, "--model", "theirs", log=tmp_path / "log") as (
+        url,
+        process,
+    ):
+        assert not loaded(process.pid)
+        client(url).chat.completions.create(
+            model="theirs@norms", messages=[{"role": "user", "content": "May I read my friend's letters?"}]
+        )
+        assert "<norms>" in upstream.last.body["messages"][-1]["content"]
+        assert loaded(process.pid)
 
 
 def test_models_shows_what_upstreams_can_do(upstream: ScriptedUpstream) -> None:
