@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A measured value with its 95% interval, over `n` items (of which `missing` have no value: errors, no opinion)."""
+    """A measured value with its 95% interval, over `n` items; `missing` more have none (error, no opinion)."""
 
     value: float
     low: float
