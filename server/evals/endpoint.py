@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -59,33 +60,33 @@ class Endpoint:
 
     async def answer(self, item: Item, model: str, alignment: str, **params: Any) -> Answer:
         """What the model writes. `params` are those of the request: max_tokens, temperature, seed."""
-        known = _known(item, model, alignment)
+        record = partial(Answer, set=item.set, id=item.id, model=model, alignment=alignment)
         began = time.perf_counter()
         try:
             body = await self._post("/chat/completions", model, alignment, messages=item.messages, **params)
             choice = body["choices"][0]
             text, reason = choice["message"].get("content") or "", choice.get("finish_reason") or ""
         except Refused as error:
-            return Answer(**known, error=str(error))
+            return record(error=str(error))
         except (KeyError, IndexError, TypeError, AttributeError):
-            return Answer(**known, error="the endpoint's answer has no message")
+            return record(error="the endpoint's answer has no message")
         cost = _cost(body.get("usage") or {}, time.perf_counter() - began)
-        return Answer(**known, text=text, finish_reason=reason, cost=cost)
+        return record(text=text, finish_reason=reason, cost=cost)
 
     async def score(self, item: Item, model: str, alignment: str) -> Score:
         """The likelihood of the item's candidates."""
-        known = _known(item, model, alignment)
+        record = partial(Score, set=item.set, id=item.id, model=model, alignment=alignment)
         asked = {"messages": item.messages, "answers": item.candidates}
         try:
             body = await self._post("/alignment/score", model, alignment, **asked)
             found = [(float(a["logprob"]), int(a["tokens"])) for a in body["answers"]]
         except Refused as error:
-            return Score(**known, error=str(error), undefined=error.code == "no_likelihood")
+            return record(error=str(error), undefined=error.code == "no_likelihood")
         except (KeyError, TypeError, ValueError):
-            return Score(**known, error="the endpoint's answer has no scores")
+            return record(error="the endpoint's answer has no scores")
         if len(found) != len(item.candidates):
-            return Score(**known, error="the endpoint has not scored every candidate")
-        return Score(**known, logprobs=[p for p, _ in found], tokens=[n for _, n in found])
+            return record(error="the endpoint has not scored every candidate")
+        return record(logprobs=[p for p, _ in found], tokens=[n for _, n in found])
 
     async def _post(self, path: str, model: str, alignment: str, **fields: Any) -> dict[str, Any]:
         wish = {} if alignment == NO_ALIGNMENT else {"alignment": alignment}
@@ -98,10 +99,6 @@ class Endpoint:
             raise EvalError(_NOT_ANSWERING.format(url=self._url, error=error)) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Refused(f"{type(error).__name__}: {error}") from error
-
-
-def _known(item: Item, model: str, alignment: str) -> dict[str, str]:
-    return {"set": item.set, "id": item.id, "model": model, "alignment": alignment}
 
 
 async def _object(response: aiohttp.ClientResponse) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
 def read_file(path: Path) -> list[Item]:
     """A user's JSON lines; the set is named after the file. Raises EvalError that names the line."""
     items = []
-    for number, text in enumerate(text_of_file(path).splitlines(), 1):
+    for number, text in enumerate(text_of_file(path).split("\n"), 1):
         if not text.strip():
             continue
         try:

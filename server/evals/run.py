@@ -132,20 +132,21 @@ class Evaluation:
 
     def _comparing(self, outcome: Outcome) -> Iterator[Job]:
         """Every alignment's answers against the baseline's."""
-        answers = self.journals.answers
         helpful = [i for i in self.items if i.measure == "helpfulness"]
         for judge in self.pair_judges:
             for model, alignment, item in self._each(helpful):
                 if alignment == self.settings.baseline:
                     continue
-                keys = [
-                    Answer(set=item.set, id=item.id, model=model, alignment=x).key
-                    for x in (alignment, self.settings.baseline)
-                ]
-                pair = [answers[key] for key in keys if key in answers and answers[key].error is None]
+                a = self._answered(item, model, alignment)
+                b = self._answered(item, model, self.settings.baseline)
                 name = f"{judge.name}/{item.key}/{model}@{alignment}|{self.settings.baseline}"
-                if len(pair) == 2 and name not in self.journals.comparisons:
-                    yield self._compare(judge, item, *pair, outcome)
+                if a and b and name not in self.journals.comparisons:
+                    yield self._compare(judge, item, a, b, outcome)
+
+    def _answered(self, item: Item, model: str, alignment: str) -> Answer | None:
+        key = Answer(set=item.set, id=item.id, model=model, alignment=alignment).key
+        answers = self.journals.answers
+        return answers[key] if key in answers and answers[key].error is None else None
 
     def _compare(self, judge: PairJudge, item: Item, a: Answer, b: Answer, outcome: Outcome) -> Job:
         async def ask() -> None:

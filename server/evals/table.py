@@ -111,7 +111,9 @@ class _Table:
         figures = {}
         for name in sorted(values, key=_place):
             measure = name.partition(" (")[0]
-            figures[name] = _figure(list(values[name].values()), wanted[measure])
+            figures[name] = _figure(
+                list(values[name].values()), wanted[measure], share=FIGURES[measure].share
+            )
         if tax := self._tax(model, alignment):
             figures["tax"] = tax
         ordered = {name: figures[name] for name in sorted(figures, key=_place)}
@@ -176,8 +178,8 @@ class _Table:
                 self._values[c.model, c.a][name][f"{c.set}/{c.id}"] = sum(said) / len(said)
 
 
-def _figure(values: Sequence[float], wanted: int) -> Figure:
-    if all(value in (0.0, 1.0) for value in values):
+def _figure(values: Sequence[float], wanted: int, *, share: bool) -> Figure:
+    if share and all(value in (0.0, 1.0) for value in values):
         low, high = wilson(int(sum(values)), len(values))
         value = sum(values) / len(values)
     else:
