@@ -99,7 +99,7 @@ class Completions:
 
     @property
     def refused(self) -> Floats:
-        return (self.labels != 1).astype(np.float64)
+        return np.asarray(self.labels != 1, np.float64)
 
 
 def xstest(folder: Path, model: str) -> Completions:
