@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +13,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from heedful.prompts import Prompts
 from heedful.server.evals import sets
+from heedful.server.evals.ask import Asker
 from heedful.server.evals.endpoint import connect
 from heedful.server.evals.folder import Folder, Settings
 from heedful.server.evals.judges.base import Judge, PairJudge
 from heedful.server.evals.judges.exact import ExactMatch
+from heedful.server.evals.judges.harm import Harm
+from heedful.server.evals.judges.options import Options
+from heedful.server.evals.judges.pairwise import Pairwise
+from heedful.server.evals.judges.refusal import Refusal
 from heedful.server.evals.records import EvalError
 from heedful.server.evals.run import Evaluation, Outcome
 from heedful.server.evals.table import Figure, Row, measured, rows
@@ -76,10 +83,10 @@ def run(
             )
             folder = Folder(out)
             folder.begin(settings, items, url=url, concurrency=concurrency)
-            judges, pair_judges = _judges(judge_url, judge_model)
-            with folder as journals, bar("eval") as told:
-                evaluation = Evaluation(endpoint, items, settings, journals, judges, pair_judges)
-                return await evaluation.run(concurrency=concurrency, told=told)
+            async with _judges(judge_url, judge_model) as (judges, pair_judges):
+                with folder as journals, bar("eval") as told:
+                    evaluation = Evaluation(endpoint, items, settings, journals, judges, pair_judges)
+                    return await evaluation.run(concurrency=concurrency, told=told)
 
     outcome = asyncio.run(work())
     table(out)
@@ -122,8 +129,21 @@ def _shown(figure: Figure, *, share: bool) -> str:
     return f"{value} ({low} to {high}, n={figure.n}{missing})"
 
 
-def _judges(url: str | None, model: str | None) -> tuple[Sequence[Judge], Sequence[PairJudge]]:
-    return [ExactMatch()], []
+@asynccontextmanager
+async def _judges(
+    url: str | None, model: str | None
+) -> AsyncIterator[tuple[Sequence[Judge], Sequence[PairJudge]]]:
+    """Those that run anywhere; with a judge model its marks of harmlessness, and its comparisons, too."""
+    offline = [ExactMatch(), Harm(), Refusal()]
+    if url is None or model is None:
+        yield offline, []
+        return
+    from openai import AsyncOpenAI  # slow to import
+
+    prompts = Prompts()
+    async with AsyncOpenAI(base_url=url, api_key=_key("HEEDFUL_JUDGE_KEY"), timeout=_PATIENCE) as client:
+        asker = Asker(client, model)
+        yield [*offline, Options.harmlessness(asker, prompts)], [Pairwise(asker, prompts)]
 
 
 def _first(offered: Sequence[dict[str, Any]]) -> str:
@@ -143,5 +163,6 @@ def _alignments(model: str, asked: Sequence[str], offered: Sequence[dict[str, An
     return listed
 
 
-def _key() -> str:
-    return os.environ.get("HEEDFUL_API_KEY", "none")
+def _key(judge: str = "") -> str:
+    """The judge's endpoint may want a key of its own."""
+    return os.environ.get(judge) or os.environ.get("HEEDFUL_API_KEY", "none")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from heedful.server.evals.items import Item
 from heedful.server.evals.records import Answer, Comparison, Judgement
-
-if TYPE_CHECKING:
-    from heedful.server.evals.sets import Item
+from heedful.strategies.types import text_of
 
 
 class Judge(Protocol):
@@ -45,3 +44,8 @@ def judgement(judge: Judge, answer: Answer, value: float | None, **facts: object
         value=value,
         facts=facts,
     )
+
+
+def conversation(item: Item) -> list[tuple[str, str]]:
+    """Role and text of each turn, for the prompts of judges."""
+    return [(str(message["role"]), text_of(message)) for message in item.messages]
