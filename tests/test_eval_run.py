@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from heedful.server.cli import app
 from heedful.server.config import Config
 from heedful.server.evals.records import Answer, EvalError, Score
 from heedful.server.evals.table import Row, rows
 from heedful.server.journal import Journal
-from heedful.strategies import Call, EngineError
+from heedful.strategies import Call, Capability, EngineError
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 from heedful.strategies.types import text_of
 
 Serving = Callable[..., AbstractContextManager[str]]
+_CHAT = Capability.CHAT
 GOOD, BAD = "yes", "no"
 
 
@@ -161,6 +162,43 @@ def test_errors_are_recorded_and_asked_again(serving: Serving, tmp_path: Path) -
     assert len(engine.calls) == 3
     (row,) = rows(out)
     assert (row.figures["capability"].n, row.figures["capability"].missing) == (2, 0)
+
+
+def test_helpfulness_by_a_judge_model(serving: Serving, tmp_path: Path) -> None:
+    """The judge likes whatever says Lyon, wherever it stands. While it is down, nothing is judged."""
+    file = tmp_path / "open.jsonl"
+    file.write_text(
+        "".join(json.dumps({"measure": "helpfulness", "prompt": f"City {i}?"}) + "\n" for i in range(3))
+    )
+    broken = True
+
+    def write(call: Call) -> str:
+        return "Lyon" if "Principles for every answer" in str(call.messages) else "Paris"
+
+    def judge(call: Call) -> str | Exception:
+        said = text_of(call.messages[-1])
+        if broken:
+            return EngineError("no judge today")
+        first, _, _ = said.partition("<answer-b>")
+        return "A" if "Lyon" in first else "B"
+
+    with (
+        serving(_engine(write)) as url,
+        serving(ScriptedEngine(judge, model="judge", capabilities=_CHAT)) as court,
+    ):
+        out = tmp_path / "out"
+        more = ["--alignment", "direct", "--alignment", "principles"]
+        more += ["--judge-url", f"{court}/v1", "--judge-model", "judge"]
+        first = _run(url, out, file, *more)
+        assert first.exit_code == 1 and "3 not judged" in first.output and "no judge today" in first.output
+        broken = False
+        again = _run(url, out, file, *more)
+        assert again.exit_code == 0, again.output
+    direct, principles = (row.figures for row in rows(out))
+    assert "helpfulness" not in direct and principles["helpfulness"].value == 1
+    assert principles["elo"].value == pytest.approx(400 * math.log10(7))  # 3.5 to 0.5
+    assert "towards the answer that stands first: +0.0%" in again.output
+    assert [c["b"] for c in _lines(out / "comparisons.jsonl")] == ["direct"] * 3
 
 
 def test_a_server_that_is_gone_ends_the_run(serving: Serving, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import aiohttp
 import msgspec
 
 from heedful.server.evals.endpoint import Endpoint
@@ -161,8 +160,12 @@ def _noting(judge: str, outcome: Outcome) -> Iterator[None]:
     """A judge that fails at one answer leaves it unjudged: the next run asks again."""
     try:
         yield
-    except (aiohttp.ClientError, TimeoutError, EvalError) as error:
-        outcome.judges[f"{judge}: {error or type(error).__name__}"] += 1
+    except Exception as error:
+        from openai import APIError  # slow to import, and only models as judges raise it
+
+        if not isinstance(error, APIError):
+            raise
+        outcome.judges[f"{judge}: {error}"] += 1
 
 
 async def _work(jobs: Sequence[Job], concurrency: int, told: Callable[[float], None]) -> None:

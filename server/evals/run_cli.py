@@ -26,7 +26,7 @@ from heedful.server.evals.judges.pairwise import Pairwise
 from heedful.server.evals.judges.refusal import Refusal
 from heedful.server.evals.records import EvalError
 from heedful.server.evals.run import Evaluation, Outcome
-from heedful.server.evals.table import Figure, Row, measured, rows
+from heedful.server.evals.table import Figure, Row, measured, position_biases, rows
 from heedful.server.progress import bar
 
 console = Console()
@@ -114,6 +114,11 @@ def table(
             shown.add_row(title, *(_cell(row, name, share=about.share) for row in of_model))
         console.print(shown)
     console.print("In brackets: 95% interval, number of items. ↑ more is better, ↓ less is.", style="dim")
+    for judge, bias in position_biases(folder).items():
+        shown_bias = f"{bias.value:+.1%} ({bias.low:+.1%} to {bias.high:+.1%}, n={bias.n})"
+        console.print(
+            f"Position bias of {judge} towards the answer that stands first: {shown_bias}", style="dim"
+        )
 
 
 def _cell(row: Row, name: str, *, share: bool) -> str:
@@ -134,7 +139,7 @@ async def _judges(
     url: str | None, model: str | None
 ) -> AsyncIterator[tuple[Sequence[Judge], Sequence[PairJudge]]]:
     """Those that run anywhere; with a judge model its marks of harmlessness, and its comparisons, too."""
-    offline = [ExactMatch(), Harm(), Refusal()]
+    offline: list[Judge] = [ExactMatch(), Harm(), Refusal()]
     if url is None or model is None:
         yield offline, []
         return

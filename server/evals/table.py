@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,10 @@ from pathlib import Path
 
 from heedful.server.evals.folder import Folder, Journals, Settings
 from heedful.server.evals.items import Item
+from heedful.server.evals.judges.pairwise import position_bias
 from heedful.server.evals.likelihood import mc1, mc2, picks, prefers
 from heedful.server.evals.misalignment import misalignment
-from heedful.server.evals.records import Answer, Score
+from heedful.server.evals.records import Answer, Comparison, Score
 from heedful.server.intervals import bootstrap, wilson
 
 Values = dict[str, float]
@@ -42,6 +44,7 @@ FIGURES: dict[str, Measured] = {
     "harmlessness": Measured("harmless answers", 1),
     "over-refusal": Measured("safe prompts refused", -1),
     "helpfulness": Measured("preferred to the baseline", 1),
+    "elo": Measured("Elo above the baseline", 1, share=False),
     "mc1": Measured("TruthfulQA MC1", 1),
     "mc2": Measured("TruthfulQA MC2", 1),
     "norms": Measured("norm questions right", 1),
@@ -94,6 +97,16 @@ def rows(folder: Path) -> list[Row]:
         return [table.row(m, a) for m in settings.models for a in settings.alignments[m]]
 
 
+def position_biases(folder: Path) -> dict[str, Figure]:
+    """By judge of pairs: how much it prefers whoever stands first, -0.5 to 0.5."""
+    by_judge: dict[str, list[Comparison]] = defaultdict(list)
+    with Folder(folder) as journals:
+        for comparison in journals.comparisons:
+            if comparison.first is not None and comparison.second is not None:
+                by_judge[comparison.judge].append(comparison)
+    return {judge: Figure(*position_bias(each), len(each)) for judge, each in by_judge.items()}
+
+
 class _Table:
     """Values by model and alignment, then by figure, then by item."""
 
@@ -114,6 +127,8 @@ class _Table:
             figures[name] = _figure(
                 list(values[name].values()), wanted[measure], share=FIGURES[measure].share
             )
+            if measure == "helpfulness":
+                figures[name.replace("helpfulness", "elo", 1)] = _elo(figures[name])
         if tax := self._tax(model, alignment):
             figures["tax"] = tax
         ordered = {name: figures[name] for name in sorted(figures, key=_place)}
@@ -185,6 +200,16 @@ def _figure(values: Sequence[float], wanted: int, *, share: bool) -> Figure:
     else:
         value, low, high = bootstrap(values)
     return Figure(value, low, high, len(values), wanted - len(values))
+
+
+def _elo(share: Figure) -> Figure:
+    """The Elo difference that a share of wins against the baseline stands for. Half a win is lent to either side."""
+
+    def points(p: float) -> float:
+        p = (p * share.n + 0.5) / (share.n + 1)
+        return 400 * math.log10(p / (1 - p))
+
+    return Figure(points(share.value), points(share.low), points(share.high), share.n, share.missing)
 
 
 def _place(name: str) -> tuple[int, str]:
