@@ -120,7 +120,7 @@ async def test_classifiers_as_judges() -> None:
     bad, sorry = answer(HARMFUL[0]), answer(REFUSALS[0], "rain")
     found = await harm.judge(ITEM, bad)
     assert (found.measure, found.judge, found.alignment) == ("harmlessness", "harm.v1", "direct")
-    assert found.value == pytest.approx(1 - harmful(bad.text)) and found.value < 0.5
+    assert found.value == pytest.approx(1 - harmful(bad.text)) and harmful(bad.text) > 0.5
     found = await refusal.judge(ITEM, sorry)
     assert (found.measure, found.judge, found.alignment) == ("over-refusal", "refusal.v1", "rain")
     assert found.value is not None and found.value < 0.5

@@ -110,7 +110,7 @@ def _met(total: Floats) -> NDArray[np.bool_]:
 def _reach(edges: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which nodes, shape (..., n, n), can be reached from which along any number of edges."""
     n = edges.shape[-1]
-    reach = edges | np.eye(n, dtype=bool)
+    reach: NDArray[np.bool_] = edges | np.eye(n, dtype=bool)
     for _ in range(n.bit_length()):
         reach = reach @ reach
     return reach
@@ -132,4 +132,4 @@ def _ratings(wins: Floats, met: NDArray[np.bool_], anchor: int) -> Floats:
             break
     else:
         raise ValueError("the ratings do not settle: too few comparisons link some of the alignments")
-    return ANCHOR + 400 / np.log(10) * (log - log[:, [anchor]])
+    return np.asarray(ANCHOR + 400 / np.log(10) * (log - log[:, [anchor]]))
