@@ -1,7 +1,7 @@
 """Win rates and Elo ratings from comparisons, with bootstrap intervals over items.
 
-The strengths are those of the Bradley-Terry model (1952), fitted by the minorisation-maximisation of Hunter 2004 (The
-Annals of Statistics 32, equation 3), on Elo's scale: 400 points are odds of ten to one.
+The strengths are those of the Bradley-Terry model (1952) at the greatest likelihood, which is concave in their
+logarithms (Hunter 2004, The Annals of Statistics 32), on Elo's scale: 400 points are odds of ten to one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from heedful.server.evals.records import Comparison
 ANCHOR = 1000.0  # the baseline's rating
 _DRAWS = 2_000
 _PRIOR = 0.5
-_ROUNDS, _CLOSE = 20_000, 1e-9  # of the fit: at most so many, until no log-strength moves by more
+_ROUNDS, _CLOSE = 200, 1e-9  # of Newton's method: at most so many, until no log-strength moves by more
 
 Floats = NDArray[np.float64]
 Estimate = tuple[float, float, float]
@@ -117,19 +117,21 @@ def _reach(edges: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _ratings(wins: Floats, met: NDArray[np.bool_], anchor: int) -> Floats:
-    """Elo ratings, shape (draws, n), of wins[d, i, j]: how often i has won against j."""
+    """Elo ratings, shape (draws, n), of wins[d, i, j]: how often i has won against j. By Newton's method."""
     finite = _reach(wins > 0).all((1, 2))
     wins = wins + np.where(finite, 0.0, _PRIOR)[:, None, None] * met
     games, won = wins + wins.swapaxes(1, 2), wins.sum(2)
+    free = np.arange(won.shape[1]) != anchor
     log = np.zeros(won.shape)
     for _ in range(_ROUNDS):
-        strength = np.exp(log)
-        moved = np.log(won / (games / (strength[:, :, None] + strength[:, None, :])).sum(2))
-        moved -= moved.mean(1, keepdims=True)
-        still = np.abs(moved - log).max() < _CLOSE
-        log = moved
-        if still:
-            break
-    else:
-        raise ValueError("the ratings do not settle: too few comparisons link some of the alignments")
-    return np.asarray(ANCHOR + 400 / np.log(10) * (log - log[:, [anchor]]))
+        chance = 1 / (1 + np.exp(log[:, None, :] - log[:, :, None]))
+        slope = won - (games * chance).sum(2)
+        bend = -games * chance * chance.swapaxes(1, 2)
+        bend -= bend.sum(2)[:, :, None] * np.eye(won.shape[1])
+        step = np.linalg.solve(bend[:, free][:, :, free], slope[:, free, None])[:, :, 0]
+        size = np.abs(step).max(1, initial=0.0, keepdims=True)
+        # Damped while it is far away, where Newton's step may be too long.
+        log[:, free] += step / (1 + size)
+        if size.max() < _CLOSE:
+            return np.asarray(ANCHOR + 400 / np.log(10) * log)
+    raise ValueError("the ratings do not settle: too few comparisons link some of the alignments")
