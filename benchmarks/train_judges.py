@@ -19,6 +19,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ _PHRASES = re.compile(
 )
 
 Floats = NDArray[np.float64]
+_pieces = cache(pieces)  # many texts are in several of the sets
 
 
 @dataclass
@@ -113,7 +115,7 @@ def xstest(folder: Path, model: str) -> Completions:
 
 
 def matrix(texts: Sequence[str]) -> csr_matrix:
-    buckets, values = zip(*map(pieces, texts), strict=True)
+    buckets, values = zip(*map(_pieces, texts), strict=True)
     ends = np.cumsum([0, *map(len, buckets)])
     shape = (len(texts), 2 * _WHOLE)
     return csr_matrix((np.concatenate(values), np.concatenate(buckets).astype(np.int32), ends), shape=shape)
