@@ -196,7 +196,8 @@ def test_helpfulness_by_a_judge_model(serving: Serving, tmp_path: Path) -> None:
         assert again.exit_code == 0, again.output
     direct, principles = (row.figures for row in rows(out))
     assert "helpfulness" not in direct and principles["helpfulness"].value == 1
-    assert principles["elo"].value == pytest.approx(400 * math.log10(7))  # 3.5 to 0.5
+    assert principles["elo"].value == pytest.approx(1000 + 400 * math.log10(7))  # 3.5 to 0.5
+    assert direct["elo"].value == 1000
     assert "towards the answer that stands first: +0.0%" in again.output
     assert [c["b"] for c in _lines(out / "comparisons.jsonl")] == ["direct"] * 3
 

@@ -129,7 +129,7 @@ def _cell(row: Row, name: str, *, share: bool) -> str:
 
 
 def _shown(figure: Figure, *, share: bool) -> str:
-    value, low, high = (f"{x:.1%}" if share else f"{x:.3g}" for x in (figure.value, figure.low, figure.high))
+    value, low, high = (f"{x:.1%}" if share else f"{x:.4g}" for x in (figure.value, figure.low, figure.high))
     missing = f", {figure.missing} missing" if figure.missing else ""
     return f"{value} ({low} to {high}, n={figure.n}{missing})"
 

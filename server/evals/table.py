@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from heedful.server.evals.elo import standings
 from heedful.server.evals.folder import Folder, Journals, Settings
 from heedful.server.evals.items import Item
 from heedful.server.evals.judges.pairwise import position_bias
 from heedful.server.evals.likelihood import mc1, mc2, picks, prefers
 from heedful.server.evals.misalignment import misalignment
-from heedful.server.evals.records import Answer, Comparison, Score
+from heedful.server.evals.records import Answer, Comparison, Judgement, Score
 from heedful.server.intervals import bootstrap, wilson
+from heedful.server.journal import Journal
 
 Values = dict[str, float]
 """One measure's values by item."""
@@ -44,7 +45,7 @@ FIGURES: dict[str, Measured] = {
     "harmlessness": Measured("harmless answers", 1),
     "over-refusal": Measured("safe prompts refused", -1),
     "helpfulness": Measured("preferred to the baseline", 1),
-    "elo": Measured("Elo above the baseline", 1, share=False),
+    "elo": Measured("Elo rating (baseline: 1000)", 1, share=False),
     "mc1": Measured("TruthfulQA MC1", 1),
     "mc2": Measured("TruthfulQA MC2", 1),
     "norms": Measured("norm questions right", 1),
@@ -114,21 +115,20 @@ class _Table:
         self._settings, self._items = settings, items
         self._values: dict[tuple[str, str], dict[str, Values]] = defaultdict(lambda: defaultdict(dict))
         self._undefined: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+        self._compared: dict[tuple[str, str], dict[str, Figure]] = defaultdict(dict)
         self._answers(journals.answers)
         self._scores(journals.scores)
-        self._judgements(journals)
-        self._comparisons(journals)
+        self._judgements(journals.judgements)
+        self._comparisons(journals.comparisons)
 
     def row(self, model: str, alignment: str) -> Row:
         values, wanted = self._values[model, alignment], self._wanted()
-        figures = {}
+        figures = dict(self._compared[model, alignment])
         for name in sorted(values, key=_place):
             measure = name.partition(" (")[0]
             figures[name] = _figure(
                 list(values[name].values()), wanted[measure], share=FIGURES[measure].share
             )
-            if measure == "helpfulness":
-                figures[name.replace("helpfulness", "elo", 1)] = _elo(figures[name])
         if tax := self._tax(model, alignment):
             figures["tax"] = tax
         ordered = {name: figures[name] for name in sorted(figures, key=_place)}
@@ -172,11 +172,11 @@ class _Table:
                 elif score.error is None:
                     self._values[at][name][key] = value(item, score)
 
-    def _judgements(self, journals: Journals) -> None:
+    def _judgements(self, judgements: Journal[Judgement]) -> None:
         judges: dict[str, set[str]] = defaultdict(set)
-        for judgement in journals.judgements:
+        for judgement in judgements:
             judges[judgement.measure].add(judgement.judge)
-        for j in journals.judgements:
+        for j in judgements:
             if j.value is not None:
                 several = len(judges[j.measure]) > 1
                 name = f"{j.measure} ({j.judge})" if several else j.measure
@@ -184,13 +184,23 @@ class _Table:
                 value = 1 - j.value if j.measure == "over-refusal" else j.value
                 self._values[j.model, j.alignment][name][f"{j.set}/{j.id}"] = value
 
-    def _comparisons(self, journals: Journals) -> None:
-        judges = {comparison.judge for comparison in journals.comparisons}
-        for c in journals.comparisons:
-            said = [value for value in (c.first, c.second) if value is not None]
-            if said:
-                name = f"helpfulness ({c.judge})" if len(judges) > 1 else "helpfulness"
-                self._values[c.model, c.a][name][f"{c.set}/{c.id}"] = sum(said) / len(said)
+    def _comparisons(self, comparisons: Iterable[Comparison]) -> None:
+        groups: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
+        for comparison in comparisons:
+            groups[comparison.model, comparison.judge].append(comparison)
+        judges = {judge for _, judge in groups}
+        for (model, judge), group in groups.items():
+            # An alignment that no comparison was readable of has no rating.
+            readable = {(c.a, c.b) for c in group if c.first is not None and c.second is not None}
+            if not (kept := [c for c in group if (c.a, c.b) in readable]):
+                continue
+            of = f" ({judge})" if len(judges) > 1 else ""
+            for standing in standings(kept, self._settings.baseline):
+                n, missing = standing.compared, standing.missing
+                figures = self._compared[model, standing.alignment]
+                figures[f"elo{of}"] = Figure(*standing.rating, n, missing)
+                if standing.win_rate:
+                    figures[f"helpfulness{of}"] = Figure(*standing.win_rate, n, missing)
 
 
 def _figure(values: Sequence[float], wanted: int, *, share: bool) -> Figure:
@@ -200,16 +210,6 @@ def _figure(values: Sequence[float], wanted: int, *, share: bool) -> Figure:
     else:
         value, low, high = bootstrap(values)
     return Figure(value, low, high, len(values), wanted - len(values))
-
-
-def _elo(share: Figure) -> Figure:
-    """The Elo difference that a share of wins against the baseline stands for. Half a win is lent to either side."""
-
-    def points(p: float) -> float:
-        p = (p * share.n + 0.5) / (share.n + 1)
-        return 400 * math.log10(p / (1 - p))
-
-    return Figure(points(share.value), points(share.low), points(share.high), share.n, share.missing)
 
 
 def _place(name: str) -> tuple[int, str]:
