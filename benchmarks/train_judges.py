@@ -7,7 +7,8 @@ ones of Self-Instruct (Apache-2.0). Dolly (CC BY-SA 3.0) is measured on only.
 Settings were chosen by cross-validation over requests on GPTFuzzer's training part, and for `refusal` by the
 cross-model figures that are reported: see docs/judges.md.
 
-Run: python benchmarks/train_judges.py [--data ../shared/data] [--embeddings] [--write]    (needs scikit-learn)
+Run: python benchmarks/train_judges.py [--data ../shared/data] [--write], and again with --embeddings (needs
+scikit-learn).
 """
 
 from __future__ import annotations
@@ -324,19 +325,24 @@ def save(path: Path, judge: Linear) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--embeddings", action="store_true", help="try sentence embeddings too (minutes)")
+    parser.add_argument(
+        "--embeddings", action="store_true", help="only add what sentence embeddings do (minutes)"
+    )
     parser.add_argument("--write", action="store_true", help="replace the committed weights")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "judges.json")
     options = parser.parse_args()
-    models = {name: xstest(options.data, name) for name in ("gpt4", "mistralinstruct")}
     train = gptfuzz(options.data, "train")
-    result = {
-        **servers.machine(),
-        "tried": {"all": tried(train, False)}
-        | ({"sample": tried(train, True)} if options.embeddings else {}),
-        "harm": harm_results(options.data, models, options.write),
-        "refusal": refusal_results(options.data, models, options.write),
-    }
+    if options.embeddings:
+        result = json.loads(options.out.read_text())
+        result["tried"]["sample"] = tried(train, True)
+    else:
+        models = {name: xstest(options.data, name) for name in ("gpt4", "mistralinstruct")}
+        result = {
+            **servers.machine(),
+            "tried": {"all": tried(train, False)},
+            "harm": harm_results(options.data, models, options.write),
+            "refusal": refusal_results(options.data, models, options.write),
+        }
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

@@ -22,7 +22,7 @@ from heedful.server.evals.judges.refusal import Refusal, refused
 from heedful.server.evals.records import Answer, Comparison
 from heedful.strategies import Call
 from heedful.strategies.engine import Capability
-from heedful.strategies.errors import EngineUnavailable
+from heedful.strategies.errors import EngineUnavailable, RequestError
 from heedful.strategies.scripted import ScriptedEngine
 from heedful.strategies.types import Chunk, Event, Finish, Usage, text_of
 
@@ -243,6 +243,19 @@ async def test_an_unreadable_verdict_is_asked_for_once_more(serving: Serving, pr
     assert [(c.first, c.second) for c in found] == [(0, 0)] * 3
     retried = [call for call in engine.calls if len(call.messages) == 3]
     assert len(retried) == 6 and retried[0].messages[1]["content"] == "Well, A or B."
+
+
+async def test_log_probabilities_that_an_endpoint_refuses_are_asked_for_once(
+    serving: Serving, prompts: Prompts
+) -> None:
+    def said(call: Call) -> str | Exception:
+        refused = RequestError("logprobs are not known here")
+        return refused if call.params.get("logprobs") else longer(text_of(call.messages[0]))
+
+    engine = ScriptedEngine(said, model="judge")
+    found = await compared(serving, prompts, engine)
+    assert [(c.first, c.second) for c in found] == [(0, 0)] * 3
+    assert [bool(call.params.get("logprobs")) for call in engine.calls] == [True] + [False] * 6
 
 
 async def test_an_endpoint_that_fails_is_no_tie(serving: Serving, prompts: Prompts) -> None:
