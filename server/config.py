@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from heedful.retrieval.embedder import BUNDLED
+from heedful.retrieval.encoder import BUNDLED
 from heedful.server.engines.settings import UpstreamConfig
 
 StepConfig = str | dict[str, dict[str, Any] | None]

@@ -59,7 +59,7 @@ async def _serve(
     async with AsyncExitStack() as stack:
         engines = await _engines(config, engine_options, stack)
         if stores := alignments.resources.stores:
-            # After the engine: what embeds starts threads (and CUDA), after which no process may be forked off.
+            # After the engine: FAISS starts threads, after which no process may be forked off.
             # A proxy without retrieval stays small: it loads the embedding model (0.6 GB) at the first use.
             opens = stores.check_all if config.model is None else stores.open_all
             with bar("stores") as progress:

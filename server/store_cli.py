@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from heedful.retrieval import Filter, InvalidItem, StoreError, UnknownItem
-from heedful.retrieval.embedder import BUNDLED, load
+from heedful.retrieval.embedder import load
+from heedful.retrieval.encoder import BUNDLED
 from heedful.retrieval.ingest import FORMATS, export_lines, import_items, parse
 from heedful.retrieval.items import iso, item_of, time_of
 from heedful.retrieval.store import Store

@@ -25,7 +25,7 @@ def open_stores(config: Config) -> Stores:
     if config.starter_stores and stores.missing_starters():
         console = Console(stderr=True)
         with console.status(f"making the starter stores ({', '.join(stores.missing_starters())}) …"):
-            # In a process of its own: what embeds starts threads, and an engine is to be forked off from here later.
+            # In a process of its own: FAISS starts threads, and an engine is to be forked off from here later.
             command = [sys.executable, "-m", "heedful.server", "store", "starter", "--folder", str(folder)]
             made = subprocess.run([*command, "--embedder", config.embedder], capture_output=True, text=True)
         if made.returncode:

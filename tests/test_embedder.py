@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import numpy as np
+import psutil
 import pytest
 
 from heedful.retrieval import Embedder, EmbedderMissing
@@ -105,3 +106,26 @@ async def test_the_bundled_model_knows_what_is_near() -> None:
     assert embedder.dimension == 384
     assert cat @ kitten > 0.5 > cat @ tax
     embedder.close()
+
+
+@pytest.mark.engine
+async def test_a_killed_encoder_is_begun_anew_and_none_is_left_behind() -> None:
+    def encoders() -> list[psutil.Process]:
+        mine = psutil.Process().children()
+        return [p for p in mine if "heedful.retrieval.encoder" in p.cmdline()]
+
+    before = set(encoders())
+    embedder = load()
+    first = await embedder.embed(["The cat sleeps."])
+    (process,) = set(encoders()) - before
+    process.kill()
+    again = await embedder.embed(["The cat sleeps. ", "Tax law."])
+    assert again[0] @ first[0] > 0.99
+    embedder.close()
+    assert set(encoders()) == before
+
+
+async def test_a_model_that_cannot_be_loaded_is_named() -> None:
+    embedder = load("/nowhere/at all")
+    with pytest.raises(EmbedderMissing, match="'/nowhere/at all' can't be loaded"):
+        await embedder.embed(["x"])
