@@ -73,8 +73,13 @@ def _by_alignment(out: Path) -> dict[str, Row]:
 
 
 def test_one_run_from_prompts_to_the_table(serving: Serving, tmp_path: Path) -> None:
-    engine = _engine(lambda call: "It is Paris." if "France" in str(call.messages) else "4")
-    with serving(engine) as url:
+
+    def answer(call: Call) -> str:
+        if "France" not in str(call.messages):
+            return "4"
+        return "I would not say." if "Principles for every answer" in str(call.messages) else "It is Paris."
+
+    with serving(_engine(answer)) as url:
         out, file = tmp_path / "out", _items(tmp_path)
         result = _run(url, out, file, "--alignment", "direct", "--alignment", "principles")
     assert result.exit_code == 0, result.output
@@ -84,7 +89,7 @@ def test_one_run_from_prompts_to_the_table(serving: Serving, tmp_path: Path) -> 
     assert direct.figures["mc1"].value == direct.figures["norms"].value == 0
     assert principles.figures["mc1"].value == principles.figures["norms"].value == 1
     assert principles.figures["mc2"].value == pytest.approx(0.75)
-    assert principles.figures["tax"].value == 0 and "tax" not in direct.figures
+    assert principles.figures["tax"].value == 0.5 and "tax" not in direct.figures
     assert (direct.figures["preference"].value, principles.figures["preference"].value) == (0, 1)
     assert direct.figures["misalignment"].value > 1 > principles.figures["misalignment"].value
     assert principles.figures["calls"].value == 1
