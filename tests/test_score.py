@@ -20,6 +20,7 @@ from heedful.strategies.types import ChatRequest
 
 Serving = Callable[..., AbstractContextManager[str]]
 Client = Callable[[str], OpenAI]
+_UNPENALISED = {"repetition_penalty": 1.0}  # the raw form's default moves what generation reports
 HI: Any = [{"role": "user", "content": "Is water wet?"}]
 
 
@@ -124,3 +125,17 @@ def test_scores_are_the_log_probabilities_of_generation(
                 scored = _post(url, model=model, alignment=alignment, answers=answers).json()["answers"]
                 assert scored[0]["token_logprobs"] == pytest.approx(told, abs=0.15)
                 assert scored[0]["logprob"] / scored[0]["tokens"] > scored[1]["logprob"] / scored[1]["tokens"]
+
+
+@pytest.mark.engine
+def test_raw_prompts_are_scored_as_they_are_continued(base_server: str, client: Client) -> None:
+    """URIAL on a base model: the beginning-of-text token, and the boundary in the middle of a text."""
+    model = "gemma-3-270m@urial"
+    wrote = client(base_server).chat.completions.create(
+        model=model, messages=HI, max_tokens=16, temperature=0, logprobs=True, extra_body=_UNPENALISED
+    )
+    (choice,) = wrote.choices
+    assert choice.logprobs and choice.logprobs.content and choice.finish_reason == "length"
+    told = [t.logprob for t in choice.logprobs.content]
+    (scored,) = _post(base_server, model=model, answers=[choice.message.content]).json()["answers"]
+    assert scored["token_logprobs"] == pytest.approx(told, abs=0.15)

@@ -26,7 +26,7 @@ from heedful.server.evals.judges.pairwise import Pairwise
 from heedful.server.evals.judges.refusal import Refusal
 from heedful.server.evals.records import EvalError
 from heedful.server.evals.run import Evaluation, Outcome
-from heedful.server.evals.table import Figure, Row, measured, position_biases, rows
+from heedful.server.evals.table import Figure, Row, measured, place, position_biases, rows
 from heedful.server.progress import bar
 
 console = Console()
@@ -103,7 +103,7 @@ def table(
 ) -> None:
     """The table of a finished or half-finished evaluation."""
     there = rows(folder)
-    names = list(dict.fromkeys(name for row in there for name in (*row.figures, *row.undefined)))
+    names = sorted({name for row in there for name in (*row.figures, *row.undefined)}, key=place)
     for models in dict.fromkeys(row.model for row in there):
         of_model = [row for row in there if row.model == models]
         shown = Table("measure", *(row.alignment for row in of_model), title=models)
@@ -129,9 +129,11 @@ def _cell(row: Row, name: str, *, share: bool) -> str:
 
 
 def _shown(figure: Figure, *, share: bool) -> str:
-    value, low, high = (f"{x:.1%}" if share else f"{x:.4g}" for x in (figure.value, figure.low, figure.high))
+    value, low, high = (
+        f"{100 * x:.1f}" if share else f"{x:.4g}" for x in (figure.value, figure.low, figure.high)
+    )
     missing = f", {figure.missing} missing" if figure.missing else ""
-    return f"{value} ({low} to {high}, n={figure.n}{missing})"
+    return f"{value}{'%' if share else ''} ({low} to {high}; {figure.n}{missing})"
 
 
 @asynccontextmanager

@@ -124,14 +124,14 @@ class _Table:
     def row(self, model: str, alignment: str) -> Row:
         values, wanted = self._values[model, alignment], self._wanted()
         figures = dict(self._compared[model, alignment])
-        for name in sorted(values, key=_place):
+        for name in sorted(values, key=place):
             measure = name.partition(" (")[0]
             figures[name] = _figure(
                 list(values[name].values()), wanted[measure], share=FIGURES[measure].share
             )
         if tax := self._tax(model, alignment):
             figures["tax"] = tax
-        ordered = {name: figures[name] for name in sorted(figures, key=_place)}
+        ordered = {name: figures[name] for name in sorted(figures, key=place)}
         return Row(model, alignment, ordered, self._undefined[model, alignment])
 
     def _wanted(self) -> dict[str, int]:
@@ -212,5 +212,6 @@ def _figure(values: Sequence[float], wanted: int, *, share: bool) -> Figure:
     return Figure(value, low, high, len(values), wanted - len(values))
 
 
-def _place(name: str) -> tuple[int, str]:
+def place(name: str) -> tuple[int, str]:
+    """Sorts figures into the table's order."""
     return list(FIGURES).index(name.partition(" (")[0]), name
