@@ -130,12 +130,19 @@ def test_scores_are_the_log_probabilities_of_generation(
 @pytest.mark.engine
 def test_raw_prompts_are_scored_as_they_are_continued(base_server: str, client: Client) -> None:
     """URIAL on a base model: the beginning-of-text token, and the boundary in the middle of a text."""
-    model = "gemma-3-270m@urial"
-    wrote = client(base_server).chat.completions.create(
-        model=model, messages=HI, max_tokens=16, temperature=0, logprobs=True, extra_body=_UNPENALISED
+    ask: Any = {
+        "model": "gemma-3-270m@urial",
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    }
+    (choice,) = (
+        client(base_server)
+        .chat.completions.create(**ask, max_tokens=16, temperature=0, logprobs=True, extra_body=_UNPENALISED)
+        .choices
     )
-    (choice,) = wrote.choices
-    assert choice.logprobs and choice.logprobs.content and choice.finish_reason == "length"
+    assert choice.logprobs and choice.logprobs.content
     told = [t.logprob for t in choice.logprobs.content]
-    (scored,) = _post(base_server, model=model, answers=[choice.message.content]).json()["answers"]
-    assert scored["token_logprobs"] == pytest.approx(told, abs=0.15)
+    (scored,) = _post(base_server, **ask, answers=[choice.message.content]).json()["answers"]
+    found = scored["token_logprobs"]
+    # A stop string may have cut the text in the midst of a token: all but the last.
+    assert len(told) >= len(found) > 3
+    assert found[:-1] == pytest.approx(told[: len(found) - 1], abs=0.15)
