@@ -202,7 +202,7 @@ def test_latency_counts_from_when_a_request_was_to_be_sent() -> None:
     def request(index: int, intended: float, sent: float, end: float) -> Request:
         about = {"model": "m", "alignment": "a", "load": "poisson 1.0", "index": index, "seed": index}
         times = {"intended": intended, "sent": sent, "first_token": end - 1, "last_token": end, "end": end}
-        return Request(**about, **times, gaps=[0.25] * 4, answer_tokens=5)  # type: ignore[arg-type]
+        return Request(**about, **times, gaps=[0.25] * 4, completion_tokens=5, answer_tokens=5)  # type: ignore[arg-type]
 
     cell = summary([request(0, 1, 1, 4), request(1, 2, 6, 8)])  # 3 and 6 seconds, though sent for 3 and 2
     assert cell.end_to_end and cell.ttft and cell.inter_token

@@ -60,8 +60,9 @@ def bench(
 ) -> None:
     """Measure latency: first token, between tokens, whole answer, for every model, alignment and load."""
     from heedful.server.bench.arrivals import Closed, Poisson
-    from heedful.server.bench.summary import summaries, table
+    from heedful.server.bench.summary import summaries
     from heedful.server.bench.sweep import Settings
+    from heedful.server.bench.terminal import shown
     from heedful.server.bench.workload import Words, read
 
     if prompts is not None and words is not None:
@@ -74,7 +75,7 @@ def bench(
     loads += [Poisson(r, seed) for r in rate or ()]
     settings = Settings(url.rstrip("/"), workload.name, requests, warmup, max_tokens, ignore_eos, seed)
     records = asyncio.run(_measure(settings, workload, loads, model or [], alignment or ["none"], out))
-    Console().print(table(summaries(records)))
+    Console().print(shown(summaries(records)))
     typer.echo(f"{len(records)} records in {out / 'latency.jsonl'}")
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
-
 from heedful.server.bench.records import Request
 from heedful.server.intervals import Statistic, bootstrap, mean, percentile
 
@@ -45,8 +43,8 @@ class CellSummary:
     ttft: Latency | None
     inter_token: Latency | None
     end_to_end: Latency | None
-    tokens_per_s: float
-    """Answer tokens of the whole cell by its wall time."""
+    tokens_per_s: float | None
+    """Answer tokens of the whole cell by its wall time. None where the endpoint reports no usage."""
     requests_per_s: float
     """Answered, without error."""
     hidden_tokens: Figure | None
@@ -72,6 +70,7 @@ def summary(records: Sequence[Request]) -> CellSummary:
     good = [r for r in records if r.error is None]
     wall = max(r.end for r in records)
     of = records[0]
+    told = any(r.completion_tokens for r in good)
     return CellSummary(
         model=of.model,
         alignment=of.alignment,
@@ -82,7 +81,7 @@ def summary(records: Sequence[Request]) -> CellSummary:
         ttft=_latency([r.ttft for r in good if r.ttft is not None], percentile),
         inter_token=inter_token([r.gaps for r in good]),
         end_to_end=_latency([r.latency for r in good], percentile),
-        tokens_per_s=sum(r.answer_tokens for r in good) / wall,
+        tokens_per_s=sum(r.answer_tokens for r in good) / wall if told else None,
         requests_per_s=len(good) / wall,
         hidden_tokens=_mean([r.hidden_tokens for r in good]),
         calls=_mean([r.calls for r in good]),
@@ -122,41 +121,3 @@ def _latency(values: Sequence[float], statistic: Callable[[float], Statistic]) -
 
 def _mean(values: Sequence[float]) -> Figure | None:
     return Figure(*bootstrap(values, mean)) if values else None
-
-
-def table(cells: Iterable[CellSummary]) -> Table:
-    """For the terminal: milliseconds, three lines a cell (p50, p90, p99)."""
-    columns = (
-        "answers",
-        "first token, ms",
-        "between tokens, ms",
-        "whole answer, ms",
-        "a second",
-        "an answer",
-    )
-    shown = Table("cell", *columns, title="p50, p90, p99 with 95% intervals", show_lines=True)
-    for cell in cells:
-        answers = f"{cell.requests - cell.errors} of {cell.requests}"
-        if cell.error is not None:
-            answers += f"\n[red]{cell.errors} failed: {_escaped(cell.error[:80])}[/]"
-        if cell.late > 0.05:
-            answers += f"\n[yellow]sent up to {cell.late:.2f} s late[/]"
-        rates = f"{cell.tokens_per_s:.1f} tokens\n{cell.requests_per_s:.2f} answers"
-        cost = "–"
-        if cell.calls is not None and cell.hidden_tokens is not None:
-            cost = f"{cell.calls.value:.1f} calls\n{cell.hidden_tokens.value:.1f} hidden tokens"
-        name = _escaped(f"{cell.model}@{cell.alignment}\n{cell.load}")
-        latencies = (_lines(part) for part in (cell.ttft, cell.inter_token, cell.end_to_end))
-        shown.add_row(name, answers, *latencies, rates, cost)
-    return shown
-
-
-def _lines(latency: Latency | None) -> str:
-    if latency is None:
-        return "–"
-    figures = (latency.p50, latency.p90, latency.p99)
-    return "\n".join(f"{1e3 * f.value:.1f} ({1e3 * f.low:.1f} to {1e3 * f.high:.1f})" for f in figures)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
