@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from heedful.server.bench.records import Request
 from heedful.server.intervals import Statistic, bootstrap, mean, percentile
 

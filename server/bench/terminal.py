@@ -51,4 +51,4 @@ def _table(cell: CellSummary) -> Table:
 def _figure(figure: Figure) -> str:
     seconds = (figure.value, figure.low, figure.high)
     value, low, high = (f"{1e3 * s:.0f}" if s >= 0.1 else f"{1e3 * s:.1f}" for s in seconds)
-    return f"{value} ({low} to {high})"
+    return f"{value} ({low}–{high})"
