@@ -132,15 +132,19 @@ def test_a_stream_is_read_wherever_it_is_cut() -> None:
     reading = Reading()
     reading.feed(chunk(role="assistant", content=""), 1.0)
     reading.feed(b": keep-alive\n\n", 2.0)
-    assert reading.first is None
+    assert not reading.gaps and not reading.pieces
     half = chunk(reasoning_content="hm")
     reading.feed(half[:9], 3.0)
     reading.feed(half[9:], 4.0)
     reading.feed(chunk(content="a") + chunk(content="b"), 4.5)
     reading.feed(chunk(tool_calls=[{"index": 0}]) + chunk(), 6.0)
     usage = {"prompt_tokens": 3, "completion_tokens": 9}
-    usage["alignment_details"] = {"rain": {"calls": 5, "prompt_tokens": 3, "completion_tokens": 9}}  # type: ignore[assignment]
-    reading.feed(b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\n", 7.0)
+    reading.feed(
+        b"data: "
+        + json.dumps({"choices": [], "usage": usage | {"alignment_details": {"rain": usage}}}).encode()
+        + b"\n\n",
+        7.0,
+    )
     assert (reading.first, reading.last, reading.gaps) == (4.0, 6.0, [0.5, 0.0, 1.5])
     assert "".join(reading.pieces) == "hmab"
     assert reading.usage.completion_tokens == 9
@@ -166,6 +170,14 @@ async def test_an_open_loop_sends_on_time_whoever_waits() -> None:
     async with asyncio.timeout(30):
         await load.run(20, send, lambda: 0.0)
     assert sent == list(enumerate(load.times(20)))
+
+
+def test_what_is_recorded_is_the_plan(scripted_server: str, tmp_path: Path) -> None:
+    result = _bench(scripted_server, tmp_path, "--rate", "400", "--requests", "5", "--seed", "7")
+    assert result.exit_code == 0, result.exception
+    records = sorted(_records(tmp_path), key=lambda r: r.index)
+    assert [r.intended for r in records] == Poisson(400.0, seed=7).times(5)
+    assert {r.load for r in records} == {"poisson 400.0"}
 
 
 async def test_a_closed_loop_keeps_so_many_on_their_way() -> None:
