@@ -68,6 +68,7 @@ def test_a_record_says_what_the_client_saw(
     assert len({t.split()[0] for t in texts}) == 6
     for call in scripted.calls:
         assert call.params["max_tokens"] == 9 and call.params["ignore_eos"] is True
+        assert "seed" not in call.params  # seeded sampling costs time in engines: only where it is asked for
 
 
 def test_hidden_calls_are_counted(serving: Serving, tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_an_error_is_recorded_and_counts_in_no_latency(serving: Serving, tmp_pat
         return EngineUnavailable("gone fishing") if call.params["seed"] == 2 else "ok"
 
     with serving(ScriptedEngine(chat)) as url:
-        result = _bench(url, tmp_path, "--requests", "4", "--warmup", "0")
+        result = _bench(url, tmp_path, "--requests", "4", "--warmup", "0", "--seeded")
     assert result.exit_code == 0
     failed = [r for r in _records(tmp_path) if r.error]
     assert [(r.index, r.first_token) for r in failed] == [(2, None)]

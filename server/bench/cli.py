@@ -52,7 +52,10 @@ def bench(
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Every answer as long as that (vLLM and heedful)")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of arrivals, prompts and sampling")] = 0,
+    seed: Annotated[int, typer.Option(help="Of arrivals and prompts")] = 0,
+    seeded: Annotated[
+        bool, typer.Option("--seeded", help="Ask for sampling with a seed too, so that answers repeat")
+    ] = False,
     warmup: Annotated[int, typer.Option(min=0, help="Requests before each cell that do not count")] = 2,
     out: Annotated[Path, typer.Option(help="Folder of the records; a second run goes on there")] = Path(
         "bench"
@@ -73,7 +76,9 @@ def bench(
     workload = read(prompts) if prompts is not None else Words(words or _WORDS, seed)
     loads: list[Load] = [Closed(c) for c in concurrency or ([] if rate else [1])]
     loads += [Poisson(r, seed) for r in rate or ()]
-    settings = Settings(url.rstrip("/"), workload.name, requests, warmup, max_tokens, ignore_eos, seed)
+    settings = Settings(
+        url.rstrip("/"), workload.name, requests, warmup, max_tokens, ignore_eos, seed, seeded
+    )
     records = asyncio.run(_measure(settings, workload, loads, model or [], alignment or ["none"], out))
     Console().print(shown(summaries(records)))
     typer.echo(f"{len(records)} records in {out / 'latency.jsonl'}")

@@ -22,7 +22,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """`closed 8` (eight at a time) or `poisson 2.0` (so many a second on average)."""
     index: int
     seed: int
-    """What the request asked the model to sample with."""
+    """The run's seed plus the index; with `--seeded` what the model was to sample with."""
     intended: float
     sent: float
     first_token: float | None = None

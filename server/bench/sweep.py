@@ -36,6 +36,8 @@ class Settings:
     max_tokens: int
     ignore_eos: bool
     seed: int
+    seeded: bool
+    """Whether requests carry a sampling seed."""
 
 
 def opened(folder: Path, settings: Settings) -> Journal[Request]:
@@ -107,8 +109,9 @@ class Cell:
             "stream": True,
             "stream_options": {"include_usage": True},
             "max_tokens": settings.max_tokens,
-            "seed": self._seed(index),
         }
+        if settings.seeded:
+            body["seed"] = self._seed(index)
         if settings.ignore_eos:
             body["ignore_eos"] = True
         if self.target.spec is not None:
