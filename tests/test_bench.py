@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from heedful.server.bench.arrivals import Closed, Poisson
+from heedful.server.bench.client import Endpoint
 from heedful.server.bench.records import BenchError, Request
 from heedful.server.bench.stream import Reading
 from heedful.server.bench.summary import inter_token, summaries, summary
@@ -267,6 +268,31 @@ def test_a_killed_run_measures_only_what_is_not_whole(
     assert len(records) == 8 and len(file.read_bytes().splitlines()) == 10
     assert _bench(scripted_server, tmp_path, *options).exit_code == 0
     assert len(scripted.calls) == 15
+
+
+def test_a_cell_without_an_answer_is_measured_again(serving: Serving, tmp_path: Path) -> None:
+    replies: list[str | Exception] = [EngineUnavailable("ill"), EngineUnavailable("ill"), "ok", "ok"]
+    with serving(ScriptedEngine(lambda call: replies.pop(0))) as url:
+        for errors in (2, 0):
+            assert _bench(url, tmp_path, "--requests", "2", "--warmup", "0").exit_code == 0
+            assert sum(r.error is not None for r in _records(tmp_path)) == errors
+
+
+def test_a_server_that_has_gone_ends_the_sweep(
+    scripted_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, get = list[str](), Endpoint.get
+
+    async def gone_later(self: Endpoint, path: str) -> dict[str, Any] | None:
+        asked.append(path)
+        if len(asked) == 3:  # the listing, the first cell, the second
+            raise BenchError("no answer from there")
+        return await get(self, path)
+
+    monkeypatch.setattr(Endpoint, "get", gone_later)
+    options = ("--concurrency", "1", "--concurrency", "2", "--requests", "2")
+    assert _refusal(_bench(scripted_server, tmp_path, *options)) == "no answer from there"
+    assert {r.load for r in _records(tmp_path)} == {"closed 1"}
 
 
 def test_other_settings_do_not_go_into_the_same_folder(scripted_server: str, tmp_path: Path) -> None:

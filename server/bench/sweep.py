@@ -159,16 +159,22 @@ class Cell:
 async def sweep(endpoint: Endpoint, cells: Sequence[Cell], journal: Journal[Request], told: Told) -> None:
     """Measures every cell that the journal has not whole.
 
-    A cell cut off half-way is measured again from its start: what its requests met is no longer there.
+    A cell cut off half-way is measured again from its start: what its requests met is no longer there. So is one in
+    which nothing was answered. Raises BenchError where the endpoint has gone.
     """
     for done, cell in enumerate(cells):
-        requests = cell.settings.requests
 
         def report(answered: int, cell: Cell = cell, done: int = done) -> None:
             told(cell.name, (done + answered / cell.settings.requests) / len(cells))
 
         report(0)
-        if any(f"{cell.name}/{index}" not in journal for index in range(requests)):
+        if not _whole(cell, journal):
+            await endpoint.get("/models")  # still there? else all that follows would be errors
             for record in await cell.measure(endpoint, report):
                 journal.add(record)
-        report(requests)
+        report(cell.settings.requests)
+
+
+def _whole(cell: Cell, journal: Journal[Request]) -> bool:
+    keys = [f"{cell.name}/{index}" for index in range(cell.settings.requests)]
+    return all(key in journal for key in keys) and any(journal[key].error is None for key in keys)
