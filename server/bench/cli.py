@@ -15,7 +15,7 @@ from heedful.server.progress import bar
 
 if TYPE_CHECKING:
     from heedful.server.bench.arrivals import Load
-    from heedful.server.bench.sweep import Settings
+    from heedful.server.bench.folder import Settings
     from heedful.server.bench.workload import Workload
 
 _WORDS = 100
@@ -63,8 +63,8 @@ def bench(
 ) -> None:
     """Measure latency: first token, between tokens, whole answer, for every model, alignment and load."""
     from heedful.server.bench.arrivals import Closed, Poisson
+    from heedful.server.bench.folder import Settings
     from heedful.server.bench.summary import summaries
-    from heedful.server.bench.sweep import Settings
     from heedful.server.bench.terminal import shown
     from heedful.server.bench.workload import Words, read
 
@@ -93,8 +93,10 @@ async def _measure(
     out: Path,
 ) -> list[Request]:
     """The records of all cells that the options name, those of an earlier run included."""
+    from heedful.server.bench.cell import Cell
     from heedful.server.bench.client import Endpoint
-    from heedful.server.bench.sweep import Cell, opened, sweep
+    from heedful.server.bench.folder import opened
+    from heedful.server.bench.sweep import sweep
     from heedful.server.bench.targets import targets
 
     try:
