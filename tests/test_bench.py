@@ -69,7 +69,7 @@ def test_a_record_says_what_the_client_saw(
     assert len({t.split()[0] for t in texts}) == 6
     for call in scripted.calls:
         assert call.params["max_tokens"] == 9 and call.params["ignore_eos"] is True
-        assert "seed" not in call.params  # seeded sampling costs time in engines: only where it is asked for
+        assert "seed" not in call.params  # only where it is asked for
 
 
 def test_hidden_calls_are_counted(serving: Serving, tmp_path: Path) -> None:
