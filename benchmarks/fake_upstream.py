@@ -1,5 +1,7 @@
 """A fast fake of an OpenAI-compatible server: canned answers at once, or a token every 20 ms (model `drip`).
 
+Model `paced` keeps to a timetable, whatever the clock's hiccups: a first token after 250 ms, 63 more every 25 ms.
+
 Written on bare asyncio protocols so that it is never what limits a measurement. Run: python fake_upstream.py PORT
 """
 
@@ -14,6 +16,7 @@ import uvloop
 
 TOKENS = 20  # of a streamed answer; with role, finish and [DONE] it has 23 events
 DRIP, DRIP_TOKENS = 0.02, 100
+PACED_FIRST, PACED, PACED_TOKENS = 0.25, 0.025, 64
 
 
 def _chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
@@ -32,6 +35,9 @@ ROLE, TOKEN, FINISH, DONE = (
     _chunk({}, "stop"),
     b"data: [DONE]\n\n",
 )
+_usage = {"prompt_tokens": 20, "completion_tokens": PACED_TOKENS, "total_tokens": 20 + PACED_TOKENS}
+_last = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "fake", "choices": []}
+USAGE = b"data: " + json.dumps({**_last, "usage": _usage}).encode() + b"\n\n"
 _message = {"role": "assistant", "content": "word " * TOKENS}
 _whole = {
     "id": "chatcmpl-1",
@@ -49,7 +55,7 @@ WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 STREAM = _HEAD + _in_chunks(ROLE, *([TOKEN] * TOKENS), FINISH, DONE) + b"0\r\n\r\n"
 _models = json.dumps(
-    {"object": "list", "data": [{"id": m, "object": "model"} for m in ("fake", "drip")]}
+    {"object": "list", "data": [{"id": m, "object": "model"} for m in ("fake", "drip", "paced")]}
 ).encode()
 MODELS = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
     len(_models),
@@ -82,6 +88,8 @@ class FakeUpstream(asyncio.Protocol):
                 self._transport.write(MODELS)
             elif b'"drip"' in body:
                 self._drip = asyncio.ensure_future(self._drop())
+            elif b'"paced"' in body:
+                self._drip = asyncio.ensure_future(self._pace())
             else:
                 streams = b'"stream":true' in body or b'"stream": true' in body
                 self._transport.write(STREAM if streams else WHOLE)
@@ -92,6 +100,14 @@ class FakeUpstream(asyncio.Protocol):
             await asyncio.sleep(DRIP)
             self._transport.write(_in_chunks(TOKEN))
         self._transport.write(_in_chunks(FINISH, DONE) + b"0\r\n\r\n")
+
+    async def _pace(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for i in range(PACED_TOKENS):
+            await asyncio.sleep(began + PACED_FIRST + i * PACED - loop.time())
+            self._transport.write(_in_chunks(TOKEN) if i else _HEAD + _in_chunks(ROLE, TOKEN))
+        self._transport.write(_in_chunks(FINISH, USAGE, DONE) + b"0\r\n\r\n")
 
 
 async def main(port: int) -> None:

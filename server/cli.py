@@ -12,9 +12,12 @@ from rich.table import Table
 from heedful.prompts import PromptError
 from heedful.retrieval import StoreError
 from heedful.server import bundled
+from heedful.server.bench.cli import bench
+from heedful.server.bench.records import BenchError
 from heedful.server.config import ConfigError, load, with_upstream
 from heedful.server.evals.cli import evals
 from heedful.server.evals.records import EvalError
+from heedful.server.journal import JournalError
 from heedful.server.progress import bar
 from heedful.server.store_cli import stores
 
@@ -25,7 +28,12 @@ models = typer.Typer(help="List the bundled models, or prepare them.")
 app.add_typer(models, name="models", invoke_without_command=True)
 app.add_typer(stores, name="store")
 app.add_typer(evals, name="eval")
+app.command()(bench)
 
+_TOLD = (
+    *(ConfigError, PromptError, StoreError, EvalError, BenchError, JournalError),
+    bundled.ModelUnavailable,
+)
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -33,7 +41,7 @@ def main() -> None:
     """Entry point of the console script."""
     try:
         app()
-    except (ConfigError, PromptError, StoreError, EvalError, bundled.ModelUnavailable) as error:
+    except _TOLD as error:
         _fail(str(error))
 
 

@@ -1,30 +1,28 @@
-"""The machine that a measurement ran on."""
+"""What a measurement was made on."""
 
 from __future__ import annotations
 
 import os
 import platform
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """Where and when: goes into every result file."""
-    cpu = next(
-        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
+    """Where and when: goes beside every measured figure."""
     return {
         "date": date.today().isoformat(),
-        "cpu": cpu,
+        "cpu": _processor(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }
 
 
-def _lines(path: str) -> list[str]:
+def _processor() -> str:
     try:
-        with open(path) as file:
-            return file.readlines()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return []
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from heedful.strategies.engine import Engine
 from heedful.strategies.errors import StrategyError
+from heedful.strategies.tasks import keep_alive
 from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage
 
 
@@ -78,6 +80,18 @@ async def collect(events: AsyncGenerator[Event, None]) -> Answer:
 async def ask(engine: Engine, messages: list[Message], params: Mapping[str, Any]) -> Answer:
     """One whole hidden answer to a conversation."""
     return await collect(engine.chat(Call(tuple(messages), params)))
+
+
+async def settled(work: Coroutine[Any, Any, Answer], every: float) -> AsyncGenerator[Event, None]:
+    """Events of an answer that is settled before its first word leaves; until then a KeepAlive from time to time."""
+    task = asyncio.create_task(work)
+    async with aclosing(keep_alive(task, every)) as waiting:
+        async for event in waiting:
+            yield event
+    answer = task.result()
+    for choice in answer.choices:
+        yield choice.chunk()
+    yield Finish(answer.usage, answer.extra)
 
 
 def _merge_delta(message: dict[str, Any], delta: Mapping[str, Any]) -> None:

@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from heedful.strategies.aborted import book
-from heedful.strategies.answer import Answer, Choice, collect
+from heedful.strategies.answer import Answer, Choice, collect, settled
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import EngineError
 from heedful.strategies.refine.whole import why_untouched
 from heedful.strategies.run import Run, Streaming
-from heedful.strategies.tasks import keep_alive, together
+from heedful.strategies.tasks import together
 from heedful.strategies.types import Call, Chunk, Context, Event, Finish, Usage, choices_wanted
 from heedful.strategies.verifiers.panel import Verified
 
@@ -43,14 +43,9 @@ class BestOfN(Verified):
         return self.panel.needs if self.verifiers else Capability.LOGPROBS
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
-        task = asyncio.create_task(_Search(self, context, run).best())
-        async with aclosing(keep_alive(task, self.keep_alive)) as waiting:
-            async for event in waiting:
+        async with aclosing(settled(_Search(self, context, run).best(), self.keep_alive)) as events:
+            async for event in events:
                 yield event
-        answer = task.result()
-        for choice in answer.choices:
-            yield choice.chunk()
-        yield Finish(answer.usage, answer.extra)
 
 
 class _Search:

@@ -6,7 +6,6 @@ algorithm 1). As there, a correction that does not score higher is rejected and 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from heedful.strategies.answer import settled
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.refine.sentence import by_sentence
 from heedful.strategies.refine.structure import check_of
 from heedful.strategies.refine.whole import settle
 from heedful.strategies.run import Resources, Run, Streaming
-from heedful.strategies.tasks import keep_alive
-from heedful.strategies.types import Context, Event, Finish
+from heedful.strategies.types import Context, Event
 from heedful.strategies.verifiers.panel import Verified
 
 
@@ -77,11 +76,6 @@ class Refine(Verified):
                         yield event
                 return
             run.trace.note("refine", mode="whole", because="a structured answer is judged as a whole")
-        task = asyncio.create_task(settle(self, context, run))
-        async with aclosing(keep_alive(task, self.keep_alive)) as waiting:
-            async for event in waiting:
+        async with aclosing(settled(settle(self, context, run), self.keep_alive)) as events:
+            async for event in events:
                 yield event
-        answer = task.result()
-        for choice in answer.choices:
-            yield choice.chunk()
-        yield Finish(answer.usage, answer.extra)

@@ -1,0 +1,1 @@
+"""`heedful bench`: the latency of any endpoint, as a user feels it."""
