@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from heedful.strategies.engine import Engine
+from heedful.strategies.engine import Engine, Extension
 from heedful.strategies.errors import RequestError
 from heedful.strategies.types import Context
+
+_AT_ONCE = 20  # tokens that vLLM reports of one step, unless told otherwise
 
 
 async def log_likelihoods(context: Context, answers: Sequence[str], engine: Engine) -> list[list[float]]:
@@ -24,7 +26,17 @@ async def log_likelihoods(context: Context, answers: Sequence[str], engine: Engi
     for i, each in enumerate(tokens):
         if not each:
             raise RequestError(f"answers.{i}: has no token", param=f"answers.{i}")
+    if all(len(each) == 1 for each in tokens) and len(tokens) <= _AT_ONCE:
+        return [[logprob] for logprob in await _next_token(prompt, [each[0] for each in tokens], engine)]
     return await engine.score(prompt, tokens)
+
+
+async def _next_token(prompt: Sequence[int], tokens: Sequence[int], engine: Engine) -> list[float]:
+    """The options of a multiple choice: all are read off one step, and the prompt may come from a cache."""
+    (scored,) = await engine.extend(
+        Extension(prompt, max_tokens=1, temperature=0.0, logprob_token_ids=list(dict.fromkeys(tokens)))
+    )
+    return [scored.logprobs[0][token] for token in tokens]
 
 
 async def _answer_tokens(prompt: Sequence[int], answer: str, engine: Engine) -> list[int]:

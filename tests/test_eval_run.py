@@ -131,7 +131,7 @@ def test_a_killed_run_goes_on_where_it_stopped(serving: Serving, tmp_path: Path)
     with serving(engine) as url:
         out, file = tmp_path / "out", _items(tmp_path)
         _run(url, out, file)
-        assert (len(engine.calls), len(engine.scored)) == (2, 6)
+        assert (len(engine.calls), len(engine.scored)) == (2, 4)
         whole = {name: (out / name).read_bytes() for name in ("answers.jsonl", "scores.jsonl")}
         # As a kill leaves it: one answer, a torn line of the next, no scores.
         first, second = whole["answers.jsonl"].splitlines(keepends=True)
@@ -139,9 +139,9 @@ def test_a_killed_run_goes_on_where_it_stopped(serving: Serving, tmp_path: Path)
         (out / "scores.jsonl").unlink()
         (out / "judgements.jsonl").unlink()
         assert _run(url, out, file).exit_code == 0
-        assert (len(engine.calls), len(engine.scored)) == (3, 12)
+        assert (len(engine.calls), len(engine.scored)) == (3, 8)
         _run(url, out, file)
-        assert (len(engine.calls), len(engine.scored)) == (3, 12)
+        assert (len(engine.calls), len(engine.scored)) == (3, 8)
     assert Counter(r["id"] for r in _lines(out / "answers.jsonl")) == {"sum": 1, "city": 1}
     assert (out / "scores.jsonl").read_bytes() == whole["scores.jsonl"]
     assert len(_lines(out / "judgements.jsonl")) == 2

@@ -60,6 +60,15 @@ def test_answers_are_scored_under_the_context(serving: Serving) -> None:
     assert plain["usage"]["alignment_details"]["score"]["calls"] == 2
 
 
+def test_single_tokens_are_read_off_one_step(serving: Serving) -> None:
+    engine = _engine()
+    with serving(engine) as url:
+        body = _post(url, answers=["n", "y", "n"]).json()
+    assert [a["logprob"] for a in body["answers"]] == pytest.approx([math.log(p) for p in (0.5, 0.125, 0.5)])
+    assert [a["tokens"] for a in body["answers"]] == [1, 1, 1]
+    assert len(engine.extensions) == 1 and not engine.scored
+
+
 def test_what_has_no_likelihood_is_refused(serving: Serving) -> None:
     with serving(_engine()) as url:
         for alignment in ("best_of_n", "principles+refine"):
@@ -121,8 +130,13 @@ def test_scores_are_the_log_probabilities_of_generation(
             assert choice.logprobs and choice.logprobs.content and choice.finish_reason == "length"
             told = [t.logprob for t in choice.logprobs.content]
             for url in (chat_server, chat_server, remote):
-                answers = [choice.message.content or "", "No, it is dry."]
+                answers = [choice.message.content or "", "No, it is dry.", "Yes", "No"]
                 scored = _post(url, model=model, alignment=alignment, answers=answers).json()["answers"]
+                letters = _post(url, model=model, alignment=alignment, answers=["Yes", "No"]).json()[
+                    "answers"
+                ]
+                single = [a["logprob"] for a in scored[2:]]
+                assert [a["logprob"] for a in letters] == pytest.approx(single, abs=0.15)
                 assert scored[0]["token_logprobs"] == pytest.approx(told, abs=0.15)
                 assert scored[0]["logprob"] / scored[0]["tokens"] > scored[1]["logprob"] / scored[1]["tokens"]
 
