@@ -101,7 +101,15 @@ def test_headings_go_down_by_one_and_plots_are_read_aloud(page: str) -> None:
 
 def test_every_strategy_model_and_count_is_there(page: str) -> None:
     text = " ".join(_parse(page).text)
-    for name in (*STRATEGIES, *MODELS, "n = 40", "n = 20", "n = 19, 1 missing", report_records.JUDGE):
+    for name in (
+        *STRATEGIES,
+        *MODELS,
+        "n = 40",
+        "n = 20",
+        "n = 19, 1 missing",
+        report_records.JUDGE,
+        "Elo rating",
+    ):
         assert name in text
     assert "requests, poisson 2.0" in text  # a row of failures, of the request of `rain` that failed
 
@@ -119,7 +127,8 @@ def test_the_same_records_make_the_same_bytes(folder: Path, page: str) -> None:
 def test_what_is_not_defined_is_no_number(folder: Path, page: str) -> None:
     row = next(line for line in markdown(read(folder)).splitlines() if line.startswith("| rain |"))
     assert row.count("not defined") == 4
-    assert f"under rain: {NO_LIKELIHOOD}" in " ".join(_parse(page).text)
+    text = " ".join(_parse(page).text)
+    assert f"under rain: {NO_LIKELIHOOD}" in text and "Not defined for best_of_n, rain." in text
 
 
 def test_prompts_and_messages_of_errors_are_not_shown(folder: Path, page: str) -> None:

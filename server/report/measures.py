@@ -109,9 +109,12 @@ def measure(key: str) -> Measure:
     if key in _OWN:
         return _OWN[key]
     known = measured(key)
+    if kind(key) == "elo":
+        about = "400 points are odds of ten to one; the baseline has 1,000"
+        return Measure(key, "Elo rating" + key.removeprefix("elo"), "points", "higher", about)
     title, _, about = known.title.partition(": ")
     judge = key.removeprefix(kind(key))
-    unit: Unit = "share" if known.share else "points" if kind(key) == "elo" else "number"
+    unit: Unit = "share" if known.share else "number"
     better: dict[int, Better] = {1: "higher", -1: "lower", 0: None}
     return Measure(key, title + judge, unit, better[known.better], about)
 

@@ -67,7 +67,9 @@ def one(board: Board, styles: Styles, key: str, name: str) -> Plot | None:
     known = measure(key)
     better = f"Better is {known.better}. " if known.better else ""
     svg = plots.intervals(marks, known, name, _aloud(board, known, marks))
-    return Plot(known.title, svg, f"{_sentence(known.about)} {better}{_counts(marks)}")
+    without = [row.alignment for row in board.rows if key in row.undefined]
+    undefined = f" Not defined for {', '.join(without)}." if without else ""
+    return Plot(known.title, svg, f"{_sentence(known.about)} {better}{_counts(marks)}{undefined}")
 
 
 def curves(requests: Sequence[Request], board: Board, styles: Styles, name: str) -> list[Plot]:
