@@ -1,7 +1,7 @@
 """The report over all strategies, for real: both bundled models, evaluated and timed, on one page.
 
 The chat model runs inside heedful, the base model in vLLM's own server behind it. Raw records stay in `--folder`, so
-that a run that was killed goes on where it stopped; the page and its Markdown go to docs/. The evaluation sets are not
+that a run that was killed goes on where it stopped; the page and its Markdown go to docs/. The evaluation sets are no
 part of heedful: `--data` is the folder that holds them.
 Run: python benchmarks/report.py --data FOLDER [--folder DIR] [--limit 24]
 """
