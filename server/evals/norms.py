@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heedful.prompts import Prompts
+from heedful.server.evals.ask import Asker
 from heedful.server.evals.records import EvalError
 
 if TYPE_CHECKING:
@@ -99,48 +99,20 @@ class Examiner:
     def __init__(
         self, client: AsyncOpenAI, model: str, alignment: Any, prompts: Prompts, name: str = ""
     ) -> None:
-        self._client, self._model, self._prompts = client, model, prompts
-        self._extra: dict[str, Any] = {} if alignment is None else {"alignment": alignment}
-        self._logprobs = True
-        self.name = name
+        self._asker, self._prompts, self.name = Asker(client, model, alignment), prompts, name
 
     async def ask(self, question: Question, part: str = "ask") -> Verdict:
         """Raises the client's errors, but for an endpoint that knows no log-probabilities."""
-        from openai import BadRequestError
-
         verdict = Verdict(question.id, self.name, question.answer, None, "generated")
         text, letters = question.asked(self._prompts, part), [letter for letter, _ in question.options]
-        if self._logprobs:
-            try:
-                answer = await self._answer(text, max_tokens=1, logprobs=True, top_logprobs=20)
-            except BadRequestError as error:
-                if "logprob" not in str(error):
-                    raise
-                self._logprobs = False
-            else:
-                found = answer.choices[0].logprobs
-                likely = found.content[0].top_logprobs if found and found.content else []
-                for letter in letters:
-                    mass = sum(math.exp(t.logprob) for t in likely if t.token.strip(" \n.():*") == letter)
-                    if mass:
-                        verdict.probabilities[letter] = round(mass, 6)
-                if verdict.probabilities:
-                    verdict.chosen = max(verdict.probabilities, key=lambda x: verdict.probabilities[x])
-                    verdict.method = "logprobs"
-                    return verdict
-        answer = await self._answer(text, max_tokens=32)
-        said = [x for x in _LETTER.findall(answer.choices[0].message.content or "") if x in letters]
+        verdict.probabilities = await self._asker.first(text, letters)
+        if verdict.probabilities:
+            verdict.chosen = max(verdict.probabilities, key=lambda x: verdict.probabilities[x])
+            verdict.method = "logprobs"
+            return verdict
+        said = [x for x in _LETTER.findall(await self._asker.write(text)) if x in letters]
         verdict.chosen = said[0] if said else None
         return verdict
-
-    async def _answer(self, text: str, **params: Any) -> Any:
-        return await self._client.chat.completions.create(
-            model=self._model,
-            messages=[{"role": "user", "content": text}],
-            temperature=0,
-            extra_body=self._extra,
-            **params,
-        )
 
 
 async def examine(
