@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heedful.server import completions, embeddings, messages, openapi, responses, stores
+from heedful.server import completions, embeddings, messages, openapi, responses, score, stores
 from heedful.server.http import endpoint, error_response, json_response
 from heedful.server.service import Service
 from heedful.server.wire.messages import error_response as anthropic_error
@@ -46,6 +46,7 @@ def create_app(service: Service) -> FastAPI:
         ("/v1/models", "GET", _models),
         ("/v1/models/{model:path}", "GET", _model),
         ("/v1/alignment", "GET", _alignment),
+        ("/v1/alignment/score", "POST", score.score),
         *stores.ROUTES,
         ("/health", "GET", _health),
         ("/metrics", "GET", _metrics),

@@ -109,6 +109,28 @@ _EMBEDDINGS = _object(
     dimensions=_COUNT,
     encoding_format=_STRING,
 )
+_SCORE = _object(
+    ("model", "messages", "answers"),
+    model=_COMMON["model"],
+    alignment=_ALIGNMENT,
+    messages=_list(_MESSAGE, minItems=1),
+    answers=_list({"type": "string", "minLength": 1}, minItems=1, maxItems=64),
+)
+_SCORES = _object(
+    ("object", "model", "answers", "usage"),
+    object={"const": "alignment.score"},
+    model=_STRING,
+    answers=_list(
+        _object(
+            ("logprob", "tokens", "token_logprobs"),
+            logprob=_NUMBER,
+            tokens=_COUNT,
+            token_logprobs=_list(_NUMBER),
+        )
+    ),
+    usage=_OBJECT,
+    alignment=_OBJECT,
+)
 _ITEM = _object(
     ("text",),
     text={"type": "string", "minLength": 1},
@@ -272,6 +294,9 @@ def document(version: str) -> dict[str, Any]:
             "/v1/models": _get("Models, each at every alignment", _object(("data",), data=_list(_MODEL))),
             "/v1/models/{model}": _get("One model", _MODEL, name),
             "/v1/alignment": _get("Alignments and strategies with their options", _OBJECT),
+            "/v1/alignment/score": _post(
+                "Log-likelihood of given answers under an alignment", _SCORE, _SCORES, streams=False
+            ),
             **_stores(),
             "/health": health,
             "/metrics": metrics,

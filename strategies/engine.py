@@ -116,6 +116,13 @@ class Engine(Protocol):
         """Continues token ids; `n` results. Concurrent calls share the engine's batch. TOKENS."""
         ...
 
+    async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Natural-log probability of every token of every continuation of `prompt`, at temperature 1. TOKENS.
+
+        `prompt` and each continuation hold at least one token.
+        """
+        ...
+
 
 @runtime_checkable
 class RawCompletion(Protocol):

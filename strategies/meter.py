@@ -61,3 +61,10 @@ class MeteredEngine:
             completion_tokens=sum(len(r.token_ids) for r in results),
         )
         return results
+
+    async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Given tokens are read, not written: each continuation is one call, and all of it is prompt."""
+        results = await self._engine.score(prompt, continuations)
+        for continuation in continuations:
+            self._ledger.add(self._stage, prompt_tokens=len(prompt) + len(continuation), completion_tokens=0)
+        return results

@@ -18,6 +18,9 @@ Step = Callable[[Sequence[int]], Mapping[int, float]]
 
 ALL = Capability.CHAT | Capability.COMPLETION | Capability.PREFILL | Capability.LOGPROBS | Capability.TOKENS
 
+Scores = Callable[[Sequence[int], Sequence[int]], list[float]]
+"""The log-probabilities of a continuation's tokens after a prompt."""
+
 Reply = str | Iterable[str] | Exception
 """A whole answer, its pieces, or the error to raise."""
 
@@ -26,8 +29,9 @@ class ScriptedEngine:
     """Answers from a script and keeps a record.
 
     `chat` is given each Call and returns the reply; `extend` each Extension, and returns continuations (either
-    may be async). Tokens are the bytes of the text (ids 0-255), 0 ends an answer. `calls` and `extensions`
-    record what was asked, `running` how many are under way, `aborted` how many were cancelled or closed early.
+    may be async). `score` gives the log-probabilities of given tokens. Tokens are the bytes of the text (ids
+    0-255), 0 ends an answer. `calls`, `extensions` and `scored` record what was asked, `running` how many are
+    under way, `aborted` how many were cancelled or closed early.
     """
 
     end_tokens = frozenset({0})
@@ -37,17 +41,20 @@ class ScriptedEngine:
         chat: Callable[[Call], Reply | Awaitable[Reply]] | str = "ok",
         *,
         extend: Callable[[Extension], list[Continuation] | Awaitable[list[Continuation]]] | None = None,
+        score: Scores | None = None,
         capabilities: Capability = ALL,
         context_length: int | None = 8192,
         model: str = "scripted",
     ) -> None:
         self._chat: Callable[[Call], Any] = (lambda _: chat) if isinstance(chat, str) else chat
         self._extend: Callable[[Extension], Any] | None = extend
+        self._score = score
         self.capabilities = capabilities
         self.context_length = context_length
         self.model = model
         self.calls: list[Call] = []
         self.extensions: list[Extension] = []
+        self.scored: list[tuple[Sequence[int], Sequence[int]]] = []
         self.running = 0
         self.aborted = 0
 
@@ -104,9 +111,15 @@ class ScriptedEngine:
         finally:
             self.running -= 1
 
+    async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        if self._score is None or not self.capabilities & Capability.TOKENS:
+            raise MissingCapability("this scripted engine scores no tokens")
+        self.scored += [(prompt, c) for c in continuations]
+        return [self._score(prompt, c) for c in continuations]
+
 
 class ScriptedModel:
-    """A language model for `ScriptedEngine(extend=...)`: it samples from the probabilities that a `step` gives.
+    """A language model for `ScriptedEngine(extend=model, score=model.score)`, by a `step`'s probabilities.
 
     As with a real engine, two equal extensions of one seed are the same draw, and the i-th of n draws is seeded with
     seed + i.
@@ -118,6 +131,12 @@ class ScriptedModel:
     def __call__(self, extension: Extension) -> list[Continuation]:
         seeds = [None if extension.seed is None else extension.seed + i for i in range(extension.n)]
         return [self._one(extension, random.Random(seed)) for seed in seeds]
+
+    def score(self, prompt: Sequence[int], continuation: Sequence[int]) -> list[float]:
+        """Log-probabilities of the continuation's tokens."""
+        places = range(len(continuation))
+        steps = [self._step([*prompt, *continuation[:i]]) for i in places]
+        return [math.log(steps[i].get(continuation[i], 1e-30)) for i in places]
 
     def _one(self, e: Extension, rng: random.Random) -> Continuation:
         tokens: list[int] = []

@@ -170,6 +170,9 @@ class OpenAIEngine:
     async def extend(self, extension: Extension) -> list[Continuation]:
         return await self._token_level().extend(extension)
 
+    async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        return await self._token_level().score(prompt, continuations)
+
     def _token_level(self) -> RemoteTokens:
         if Capability.TOKENS not in self.capabilities:
             raise MissingCapability(f"model {self.model!r} has no token level (its upstream is no vLLM)")

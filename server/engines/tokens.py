@@ -72,6 +72,29 @@ class RemoteTokens:
             return [await self._ended_by(continuation, rest) for continuation in found]
         return found
 
+    async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        body = await self._post(
+            "/completions",
+            prompt=[[*prompt, *c] for c in continuations],
+            max_tokens=1,
+            temperature=0,
+            prompt_logprobs=0,
+        )
+        choices = sorted(body.get("choices") or [], key=lambda c: c.get("index", 0))
+        if len(choices) != len(continuations):
+            raise self._upstream.nonsense(f"it scored {len(choices)} of {len(continuations)} continuations")
+        return [
+            self._scores(c.get("prompt_logprobs"), ids) for c, ids in zip(choices, continuations, strict=True)
+        ]
+
+    def _scores(self, steps: Any, ids: Sequence[int]) -> list[float]:
+        try:
+            return [float(step[str(t)]["logprob"]) for t, step in zip(ids, steps[-len(ids) :], strict=True)]
+        except (TypeError, KeyError, ValueError) as error:
+            raise self._upstream.nonsense(
+                "its prompt_logprobs have not the tokens that were asked for"
+            ) from error
+
     async def _ended_by(self, continuation: Continuation, stops: Sequence[str]) -> Continuation:
         """Ends a continuation at the first of further stop strings, as the engine would have done."""
         text, ids = continuation.text, continuation.token_ids

@@ -290,11 +290,9 @@ class VllmEngine:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     async def extend(self, extension: Extension) -> list[Continuation]:
-        from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         e = extension
-        final = None
         try:
             params = SamplingParams(
                 n=e.n,
@@ -312,15 +310,55 @@ class VllmEngine:
                 logprob_token_ids=list(e.logprob_token_ids) or None,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
-            prompt = tokens_input(list(e.token_ids))
-            async with aclosing(self._client.generate(prompt, params, f"extend-{uuid4().hex}")) as outputs:
+        except Exception as error:
+            raise _told(error) from error
+        final = await self._generate(e.token_ids, params, "extend")
+        return [_continuation(output, e) for output in final.outputs]
+
+    async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
+        return list(await asyncio.gather(*(self._score_one(prompt, c) for c in continuations)))
+
+    async def _score_one(self, prompt: Sequence[int], continuation: Sequence[int]) -> list[float]:
+        """vLLM reports log-probabilities of prompt tokens, but only of those it computes.
+
+        Left alone it computes such a prompt anew; here the prompt's part may come from the prefix cache. Where
+        more than that was found there (the same answer once more), the scores have a gap: then without the cache.
+        """
+        ids = [*prompt, *continuation]
+        final = await self._generate(ids, self._scoring(cached=True), "score")
+        if (final.num_cached_tokens or 0) >= len(prompt):
+            final = await self._generate(ids, self._scoring(cached=False), "score")
+        steps = final.prompt_logprobs[-len(continuation) :]
+        return [float(step[t].logprob) for t, step in zip(continuation, steps, strict=True)]
+
+    @staticmethod
+    def _scoring(*, cached: bool) -> Any:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        return SamplingParams(
+            max_tokens=1,
+            temperature=0,
+            prompt_logprobs=0,
+            skip_reading_prefix_cache=not cached,
+            detokenize=False,  # the places that came from the cache hold no tokens
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    async def _generate(self, token_ids: Sequence[int], params: Any, kind: str) -> Any:
+        """One request to the engine; its last output."""
+        from vllm.inputs.engine import tokens_input
+
+        final = None
+        try:
+            prompt = tokens_input(list(token_ids))
+            async with aclosing(self._client.generate(prompt, params, f"{kind}-{uuid4().hex}")) as outputs:
                 async for output in outputs:
                     final = output
         except Exception as error:
             raise _told(error) from error
         if final is None:
             raise EngineError("the engine ended a request without a result")
-        return [_continuation(output, e) for output in final.outputs]
+        return final
 
 
 def reason(error: Exception) -> str:

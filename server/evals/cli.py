@@ -27,6 +27,7 @@ from heedful.server.evals.norms import (
 )
 from heedful.server.evals.questions import Made, Maker, make_all
 from heedful.server.evals.records import EvalError
+from heedful.server.evals.run_cli import run, table
 from heedful.server.intervals import paired_difference, wilson
 from heedful.server.progress import bar
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 evals = typer.Typer(no_args_is_help=True, help="Measure alignments against a running server.")
+evals.command()(run)
+evals.command()(table)
 console = Console()
 
 Url = Annotated[str, typer.Option(help="Base URL of an OpenAI-compatible server")]

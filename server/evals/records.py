@@ -42,7 +42,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 class Score(msgspec.Struct, frozen=True, kw_only=True):
     """The log-likelihood (natural log) of given answers to one item, under an alignment's context.
 
-    `logprobs[i]` is the sum over the tokens of candidate i, `tokens[i]` their number.
+    `logprobs[i]` is the sum over the tokens of candidate i, `tokens[i]` their number. `undefined`: the alignment has
+    no likelihood (its decoding strategy is not the model's own), and `error` says so.
     """
 
     set: str
@@ -52,6 +53,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: list[float] = []
     tokens: list[int] = []
     error: str | None = None
+    undefined: bool = False
 
     @property
     def key(self) -> str:
