@@ -32,7 +32,6 @@ ALIGNMENTS: dict[str, list[Any]] = {
         {"rain": {"effort": "low", "no_opinion": "decode", "max_seconds": 20, "when_spent": "decode"}}
     ],
 }
-ALIGNMENTS |= {f"urial+{name}": ["urial", *ALIGNMENTS[name]] for name in ("best-of-4", "rain-low")}
 RUN = {
     CHAT: ["direct", "principles", "urial", *(name for name in ALIGNMENTS if "+" not in name)],
     BASE: ["urial", "demos-400", "urial+best-of-4", "urial+rain-low"],
@@ -78,6 +77,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("report-run"))
     parser.add_argument("--limit", type=int, default=24, help="items of each set")
     parser.add_argument("--timed", type=int, default=12, help="timed requests of each alignment and load")
+    parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, servers.vllm(BASE, "--max-model-len", "4096") as base:
         config = Path(scratch) / "heedful.yaml"
