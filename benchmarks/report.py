@@ -1,7 +1,7 @@
 """The report over all strategies, for real: both bundled models, evaluated and timed, on one page.
 
 The chat model runs inside heedful, the base model in vLLM's own server behind it. Raw records stay in `--folder`, so
-that a run that was killed goes on where it stopped; the page and its Markdown go to docs/. The evaluation sets are not
+that a run that was killed goes on where it stopped; the page and its Markdown go to docs/. The evaluation sets are no
 part of heedful: `--data` is the folder that holds them.
 Run: python benchmarks/report.py --data FOLDER [--folder DIR] [--limit 24]
 """
@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import servers
 
 CHAT, BASE = "smollm2-135m-instruct", "gemma-3-270m"
 DOCS = Path(__file__).parent.parent / "docs"
 # What a 135M model on two cores can carry: short reasoning, few demonstrations, a search that ends in time.
-ALIGNMENTS = {
+ALIGNMENTS: dict[str, list[Any]] = {
     "principles-cot": [{"principles": {"mode": "cot", "max_reasoning_tokens": 48}}],
     "demos-400": [{"demos": {"budget": 400, "max_example_tokens": 150}}],
     "norms-400": [{"norms": {"max_tokens": 400}}],

@@ -19,6 +19,7 @@ from heedful.server.evals.cli import evals
 from heedful.server.evals.records import EvalError
 from heedful.server.journal import JournalError
 from heedful.server.progress import bar
+from heedful.server.report.cli import report
 from heedful.server.store_cli import stores
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.add_typer(models, name="models", invoke_without_command=True)
 app.add_typer(stores, name="store")
 app.add_typer(evals, name="eval")
 app.command()(bench)
+app.command()(report)
 
 _TOLD = (
     *(ConfigError, PromptError, StoreError, EvalError, BenchError, JournalError),

@@ -25,6 +25,27 @@ class JournalError(Exception):
 R = TypeVar("R", bound=Record)
 
 
+def read(path: Path, kind: type[R]) -> list[R]:
+    """The records of a file that may still be written to: nothing is changed. Raises JournalError as Journal does."""
+    return list(_read(path, kind)[0].values())
+
+
+def _read(path: Path, kind: type[R]) -> tuple[dict[str, R], int]:
+    """The records by key, and how many bytes of whole lines they take."""
+    records: dict[str, R] = {}
+    whole = 0
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not line.endswith(b"\n"):
+            break
+        whole += len(line)
+        try:
+            record = msgspec.json.decode(line, type=kind)
+        except msgspec.DecodeError as error:
+            raise JournalError(f"{path}:{number}: {error}") from error
+        records[record.key] = record
+    return records, whole
+
+
 class Journal(Generic[R]):
     """An append-only file of records, and the records by key. The last record of a key counts.
 
@@ -36,17 +57,8 @@ class Journal(Generic[R]):
         self.path = path
         self._records: dict[str, R] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = 0
         if path.exists():
-            for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-                if not line.endswith(b"\n"):
-                    break
-                whole += len(line)
-                try:
-                    record = msgspec.json.decode(line, type=kind)
-                except msgspec.DecodeError as error:
-                    raise JournalError(f"{path}:{number}: {error}") from error
-                self._records[record.key] = record
+            self._records, whole = _read(path, kind)
             os.truncate(path, whole)
         self._file = path.open("ab")
 

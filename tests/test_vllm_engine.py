@@ -41,6 +41,17 @@ def test_a_stream_is_the_whole_answer_in_pieces(chat_server: str, client: Client
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens > 5
 
 
+def test_a_seeded_draw_after_a_prompt_read_in_pieces(chat_server: str, client: Client) -> None:
+    """vLLM on a CPU dies of it; the second time the prompt comes from the cache, in one piece."""
+    api = client(chat_server).chat.completions
+    long: Any = [{"role": "user", "content": "Name three colours of the rainbow. " * 350}]
+    drawn = [
+        api.create(model=CHAT, messages=long, max_tokens=6, temperature=1, seed=3).choices[0].message.content
+        for _ in range(2)
+    ]
+    assert drawn[0] == drawn[1]
+
+
 def test_reasoning_first(chat_server: str, client: Client) -> None:
     pipeline = [{"principles": {"mode": "cot", "max_reasoning_tokens": 12}}]
     answer = client(chat_server).chat.completions.create(

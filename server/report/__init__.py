@@ -1,0 +1,1 @@
+"""From the raw records of measurements to one page that helps to choose a strategy."""
