@@ -146,7 +146,7 @@ def test_raw_prompts_are_scored_as_they_are_continued(base_server: str, client: 
     """URIAL on a base model: the beginning-of-text token, and the boundary in the middle of a text."""
     ask: Any = {
         "model": "gemma-3-270m@urial",
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [{"role": "user", "content": "Tell me about the city of Paris."}],
     }
     (choice,) = (
         client(base_server)
@@ -158,5 +158,5 @@ def test_raw_prompts_are_scored_as_they_are_continued(base_server: str, client: 
     (scored,) = _post(base_server, **ask, answers=[choice.message.content]).json()["answers"]
     found = scored["token_logprobs"]
     # A stop string may have cut the text in the midst of a token: all but the last.
-    assert len(told) >= len(found) > 3
+    assert len(told) >= len(found) > 1
     assert found[:-1] == pytest.approx(told[: len(found) - 1], abs=0.15)

@@ -70,7 +70,7 @@ class Endpoint:
             return record(error=str(error))
         except (KeyError, IndexError, TypeError, AttributeError):
             return record(error="the endpoint's answer has no message")
-        cost = _cost(body.get("usage") or {}, time.perf_counter() - began)
+        cost = _cost(body.get("usage") or {}, time.perf_counter() - began, alignment)
         return record(text=text, finish_reason=reason, cost=cost)
 
     async def score(self, item: Item, model: str, alignment: str) -> Score:
@@ -116,11 +116,13 @@ async def _object(response: aiohttp.ClientResponse) -> dict[str, Any]:
     return body
 
 
-def _cost(usage: Mapping[str, Any], seconds: float) -> Cost:
+def _cost(usage: Mapping[str, Any], seconds: float, alignment: str) -> Cost:
     """heedful's usage counts every hidden call, and says in `alignment_details` which stage made how many."""
     details: Mapping[str, Mapping[str, int]] = usage.get("alignment_details") or {}
     written = int(usage.get("completion_tokens") or 0)
-    answer = details.get("direct", {}).get("completion_tokens", 0) if details else written
+    # One stage, and not by this name: a strategy that samples several answers in one call, perhaps.
+    plain = alignment in ("direct", NO_ALIGNMENT)
+    answer = details.get("direct", {}).get("completion_tokens") if details else written if plain else None
     return Cost(
         calls=sum(stage.get("calls", 0) for stage in details.values()) or 1,
         prompt_tokens=int(usage.get("prompt_tokens") or 0),

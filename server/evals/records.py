@@ -17,8 +17,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     calls: int = 1
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    answer_tokens: int = 0
-    """Of `completion_tokens`, those of the answer itself: the rest is hidden."""
+    answer_tokens: int | None = None
+    """Of `completion_tokens`, those of the answer itself: the rest is hidden. None where the usage can't tell."""
     seconds: float = 0.0
 
 
