@@ -20,7 +20,6 @@ from heedful.strategies.types import ChatRequest
 
 Serving = Callable[..., AbstractContextManager[str]]
 Client = Callable[[str], OpenAI]
-_UNPENALISED = {"repetition_penalty": 1.0}  # the raw form's default moves what generation reports
 HI: Any = [{"role": "user", "content": "Is water wet?"}]
 
 
@@ -139,24 +138,3 @@ def test_scores_are_the_log_probabilities_of_generation(
                 assert [a["logprob"] for a in letters] == pytest.approx(single, abs=0.15)
                 assert scored[0]["token_logprobs"] == pytest.approx(told, abs=0.15)
                 assert scored[0]["logprob"] / scored[0]["tokens"] > scored[1]["logprob"] / scored[1]["tokens"]
-
-
-@pytest.mark.engine
-def test_raw_prompts_are_scored_as_they_are_continued(base_server: str, client: Client) -> None:
-    """URIAL on a base model: the beginning-of-text token, and the boundary in the middle of a text."""
-    ask: Any = {
-        "model": "gemma-3-270m@urial",
-        "messages": [{"role": "user", "content": "Tell me about the city of Paris."}],
-    }
-    (choice,) = (
-        client(base_server)
-        .chat.completions.create(**ask, max_tokens=16, temperature=0, logprobs=True, extra_body=_UNPENALISED)
-        .choices
-    )
-    assert choice.logprobs and choice.logprobs.content
-    told = [t.logprob for t in choice.logprobs.content]
-    (scored,) = _post(base_server, **ask, answers=[choice.message.content]).json()["answers"]
-    found = scored["token_logprobs"]
-    # A stop string may have cut the text in the midst of a token: all but the last.
-    assert len(told) >= len(found) > 1
-    assert found[:-1] == pytest.approx(told[: len(found) - 1], abs=0.15)
