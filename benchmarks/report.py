@@ -1,8 +1,8 @@
 """The report over all strategies, for real: both bundled models, evaluated and timed, on one page.
 
-The chat model runs inside heedful, the base model in vLLM's own server behind it. Raw records stay in `--folder`, so
-that a run that was killed goes on where it stopped; the page and its Markdown go to docs/. The evaluation sets are no
-part of heedful: `--data` is the folder that holds them.
+Each model runs inside heedful; while it is the base model, the chat model, which judges the answers, stands behind
+it in vLLM's own server. Raw records stay in `--folder`, so that a run that was killed goes on where it stopped; the
+page and its Markdown go to docs/. The evaluation sets are no part of heedful: `--data` is the folder that holds them.
 Run: python benchmarks/report.py --data FOLDER [--folder DIR] [--limit 24]
 """
 
@@ -14,6 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,44 +49,17 @@ def heedful(*arguments: object) -> None:
         raise SystemExit(done.returncode)
 
 
-def measure(url: str, folder: Path, data: Path, limit: int, timed: int) -> None:
-    """One folder for each model: what they can run differs, and so what they are held against."""
-    for model, alignments in RUN.items():
-        target = ["--url", f"{url}/v1", "--model", model, "--out", folder / model]
-        target += [option for name in alignments for option in ("--alignment", name)]
-        judge = ["--judge-url", f"{url}/v1", "--judge-model", CHAT]
-        options = ["--limit", limit, "--max-tokens", 48, "--temperature", 0.7, "--concurrency", 8]
-        heedful(
-            "eval",
-            "run",
-            *target,
-            "--sets",
-            SETS,
-            "--data",
-            data,
-            *options,
-            *judge,
-            "--baseline",
-            alignments[0],
-        )
-        loads = ["--concurrency", 1, "--concurrency", 8, "--rate", 0.5]
-        heedful("bench", *target, *loads, "--requests", timed, "--max-tokens", 32, "--words", 40)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, default=Path("report-run"))
-    parser.add_argument("--limit", type=int, default=24, help="items of each set")
-    parser.add_argument("--timed", type=int, default=12, help="timed requests of each alignment and load")
-    parser.add_argument("--port", type=int, default=8765)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, servers.vllm(BASE, "--max-model-len", "4096") as base:
-        config = Path(scratch) / "heedful.yaml"
-        upstreams = [{"url": f"{base}/v1", "models": [BASE]}]
-        settings = {"model": CHAT, "engine": {"max_model_len": 4096}, "upstreams": upstreams}
+@contextmanager
+def served(model: str, port: int) -> Iterator[str]:
+    """heedful over one model, and over the judge where that is another; yields its address."""
+    with ExitStack() as stack:
+        settings: dict[str, Any] = {"model": model, "engine": {"max_model_len": 4096}}
+        if model != CHAT:
+            url = stack.enter_context(servers.vllm(CHAT, "--max-model-len", "4096"))
+            settings["upstreams"] = [{"url": f"{url}/v1", "models": [CHAT]}]
+        config = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "heedful.yaml"
         config.write_text(json.dumps(settings | {"alignments": ALIGNMENTS, "request_timeout": 1200}))
-        port = servers.free_port()
+        # A fixed port: a benchmark that goes on must find the same address.
         command = [
             sys.executable,
             "-m",
@@ -95,8 +70,32 @@ def main() -> None:
             "--port",
             str(port),
         ]
-        with servers.running(command, f"http://127.0.0.1:{port}") as url:
-            measure(url, options.folder, options.data, options.limit, options.timed)
+        yield stack.enter_context(servers.running(command, f"http://127.0.0.1:{port}"))
+
+
+def measure(url: str, model: str, options: argparse.Namespace) -> None:
+    """A folder for each model: what they can run differs, and so what they are held against."""
+    alignments = RUN[model]
+    target = ["--url", f"{url}/v1", "--model", model, "--out", str(options.folder / model)]
+    target += [option for name in alignments for option in ("--alignment", name)]
+    sets = ["--sets", SETS, "--data", options.data, "--limit", options.limit, "--concurrency", 8]
+    judge = ["--judge-url", f"{url}/v1", "--judge-model", CHAT, "--baseline", alignments[0]]
+    heedful("eval", "run", *target, *sets, *judge, "--max-tokens", 48, "--temperature", 0.7)
+    loads = ["--concurrency", 1, "--concurrency", 8, "--rate", 0.5]
+    heedful("bench", *target, *loads, "--requests", options.timed, "--max-tokens", 32, "--words", 40)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, default=Path("report-run"))
+    parser.add_argument("--limit", type=int, default=24, help="items of each set")
+    parser.add_argument("--timed", type=int, default=12, help="timed requests of each alignment and load")
+    parser.add_argument("--port", type=int, default=8765)
+    options = parser.parse_args()
+    for model in RUN:
+        with served(model, options.port) as url:
+            measure(url, model, options)
     page = options.folder / "report.html"
     heedful("report", *(options.folder / model for model in RUN), "--out", page)
     for made in (page, page.with_suffix(".md")):
