@@ -31,7 +31,7 @@ ALIGNMENTS: dict[str, list[Any]] = {
     "refine-toxicity": [{"refine": {"verifiers": ["toxicity"]}}],
     "best-of-4": [{"best_of_n": {"n": 4, "verifiers": ["toxicity"]}}],
     "rain-low": [
-        {"rain": {"effort": "low", "no_opinion": "decode", "max_seconds": 20, "when_spent": "decode"}}
+        {"rain": {"effort": "low", "no_opinion": "decode", "max_seconds": 6, "when_spent": "decode"}}
     ],
 }
 RUN = {

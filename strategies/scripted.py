@@ -10,7 +10,7 @@ from inspect import isawaitable
 from typing import Any
 
 from heedful.strategies.engine import Capability, Continuation, Extension
-from heedful.strategies.errors import MissingCapability
+from heedful.strategies.errors import MissingCapability, RequestError
 from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, choices_wanted, text_of
 
 Step = Callable[[Sequence[int]], Mapping[int, float]]
@@ -63,6 +63,8 @@ class ScriptedEngine:
         self.running += 1
         done = False
         try:
+            if "stream_options" in call.params and not call.stream:  # as vLLM and OpenAI have it
+                raise RequestError("stream_options: only where stream is true", param="stream_options")
             reply = self._chat(call)
             if isawaitable(reply):
                 reply = await reply

@@ -20,7 +20,8 @@ MESSAGES: list[dict[str, Any]] = [
 
 
 def _request(stream: bool = True) -> ChatRequest:
-    return ChatRequest("scripted", tuple(copy.deepcopy(MESSAGES)), {"temperature": 0.5}, stream)
+    params = {"temperature": 0.5, "stream_options": {"include_usage": True}}
+    return ChatRequest("scripted", tuple(copy.deepcopy(MESSAGES)), params, stream)
 
 
 def _writes(text: str) -> ScriptedModel:

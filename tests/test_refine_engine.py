@@ -65,6 +65,19 @@ def test_a_structured_answer_is_still_valid_after_corrections(chat_server: str, 
     assert len(trace) >= 2 and not trace[0]["passed"]
 
 
+def test_a_whole_answer_is_corrected_for_a_client_that_streams(chat_server: str, client: Client) -> None:
+    stream = client(chat_server).chat.completions.create(
+        model=f"{MODEL}@refine",
+        messages=ASKED,
+        max_tokens=12,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices).strip()
+    assert chunks[-1].usage and chunks[-1].usage.completion_tokens >= 12
+
+
 def test_sentences_are_corrected_in_the_stream(chat_server: str, client: Client) -> None:
     options = {"verifiers": [{"policy": {"deny": ["(?i)e"]}}], "mode": "sentence", "max_rounds": 2}
     wish = {"alignment": {"pipeline": [{"refine": options}], "trace": True}}

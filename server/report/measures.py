@@ -11,6 +11,8 @@ from heedful.server.evals.table import Figure, measured
 Unit = Literal["share", "seconds", "tokens", "calls", "points", "number"]
 Verdict = Literal["better", "worse"]
 Better = Literal["higher", "lower"] | None
+_FEWEST = 8
+"""Values below which a bootstrap interval says next to nothing. (A baseline of 0 is one by definition.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,9 @@ class Measure:
                 return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
 
     def verdict(self, figure: Figure, baseline: Figure) -> Verdict | None:
-        """Better or worse than the baseline, or None where the 95% intervals overlap."""
+        """Better or worse than the baseline, or None where the 95% intervals overlap, or rest on too little."""
+        if min(figure.n, baseline.n or figure.n) < _FEWEST:
+            return None
         if self.better is None or (figure.low <= baseline.high and baseline.low <= figure.high):
             return None
         return "better" if (figure.low > baseline.high) == (self.better == "higher") else "worse"
