@@ -98,8 +98,7 @@ class Bench:
         self, name: str, tokens: int, options: dict[str, Any] | None, questions: Sequence[str]
     ) -> dict[str, Any]:
         """Requests one after another."""
-        if self.split is not None:
-            self.split.take()
+        await self._fresh()
         results = [await self.answer(q, tokens, options) for q in questions]
         row = _summary(name, results, [r["seconds"] for r in results])
         if self.split is not None and options is not None:
@@ -111,6 +110,7 @@ class Bench:
 
     async def together(self, name: str, tokens: int, options: dict[str, Any], n: int) -> dict[str, Any]:
         """`n` requests at once, with seeds of their own."""
+        await self._fresh()
         started = time.perf_counter()
         results = await asyncio.gather(
             *(self.answer(QUESTIONS[i % len(QUESTIONS)], tokens, options, seed=100 + i) for i in range(n))
@@ -118,6 +118,13 @@ class Bench:
         for result in results:
             result.pop("engine")  # the counters are the whole engine's
         return _summary(name, results, [time.perf_counter() - started]) | {"concurrent": n}
+
+    async def _fresh(self) -> None:
+        """A running server's state: the judging prompt is in the prefix cache, and nothing of these questions."""
+        if self.split is not None:
+            await self.split.forget()
+            await self.answer("Hello!", 1, {"max_iterations": 1, "extra_iterations": 1})
+            self.split.take()
 
 
 def _counters() -> dict[str, float]:

@@ -37,6 +37,10 @@ class Split:
         continuations: list[Continuation] = await self._engine.extend(extension)
         return continuations
 
+    async def forget(self) -> None:
+        """Empties the prefix cache, so that no request finds what another of the same question has left."""
+        await self._client.reset_prefix_cache()
+
     def take(self) -> dict[str, dict[str, int]]:
         """The counts since the last time."""
         counts, self._kinds = self._kinds, {}
