@@ -91,7 +91,7 @@ class Bench:
             "committed": written,
             "text": answer.text,
             **notes,
-            "engine": {k: after[k] - before[k] for k in after},
+            "engine": {k: after[k] - before.get(k, 0) for k in after},
         }
 
     async def row(
