@@ -236,6 +236,7 @@ def main() -> None:
     model.embed_now(["The model is loaded at its first use."])
     resources = Resources(Prompts(), Stores(Path("none"), model))
     rows = [loop(options.loop_tokens, resources), *asyncio.run(served(options, resources))]
+    model.close()
     result = {
         **servers.machine(),
         "model": MODEL,
