@@ -193,7 +193,7 @@ async def served(options: argparse.Namespace, resources: Resources) -> list[dict
             await forced.row("forced, fast", long, fast, QUESTIONS[:2]),
             await forced.row("forced, fast, short", short, fast, QUESTIONS[:1]),
             await forced.row("forced, reference, short", short, reference, QUESTIONS[:1]),
-            await forced.row("forced, fast, no similarity", long, {"similarity": False}, QUESTIONS[:2]),
+            await forced.row("forced, fast, no similarity", long, {"similarity": False}, QUESTIONS[:1]),
             await forced.row("forced, low effort", long, {"effort": "low", "gate": False}, QUESTIONS[:1]),
             await real.row("plain", long, None, QUESTIONS),
             await forced.together("forced, fast, 16 at once", short, fast, 16),
