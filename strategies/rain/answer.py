@@ -111,9 +111,7 @@ class Answering:
         embedder = self.run.resources.embedder if options.similarity else None
         drafter = Drafter(self.run.engine, self.request, options, self.seed, self.counts, batched=fast)
         evaluator = Evaluator(drafter, self.judge, embedder, batched=fast)
-        ahead = None
-        if fast:
-            ahead = Speculation(search, evaluator.answer, options.parallel_leaves, options.samples_ahead)
+        ahead = Speculation(search, evaluator.answer, options.parallel_leaves) if fast else None
 
         async def answer(need: Need) -> Answer:
             return await watch.within((evaluator if ahead is None else ahead).answer(need))

@@ -61,9 +61,6 @@ class Rain(Constants):
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.8
     parallel_leaves: Annotated[int, Field(ge=1, le=64)] = 8
     """Leaves under evaluation at once; 1 is the reference mode. The answer is the same."""
-    samples_ahead: bool = False
-    """Draw a node's samples together with its greedy set (fewer steps) or only when one could be selected (less
-    work). The answer is the same."""
     no_opinion: Literal["error", "decode", "continue"] = "error"
     """What to do where the first `opinion_after` judgements all cancel between the two orders (not if `soft`)."""
     opinion_after: Count = 8

@@ -20,19 +20,11 @@ Key = tuple[str, int, tuple[int, ...], int]
 class Speculation:
     """Answers a search's needs from work begun ahead; `leaves` is how many may be under evaluation at once.
 
-    `samples_ahead`: a node's samples are begun together with its greedy set, and not when the look-ahead meets them.
     `begun` counts what was started, `used` what the search came to ask for.
     """
 
-    def __init__(
-        self,
-        search: Search,
-        answer: Callable[[Need], Awaitable[Answer]],
-        leaves: int,
-        samples_ahead: bool = False,
-    ) -> None:
+    def __init__(self, search: Search, answer: Callable[[Need], Awaitable[Answer]], leaves: int) -> None:
         self._search, self._answer, self._leaves = search, answer, leaves
-        self._samples_ahead = samples_ahead
         self._tasks: dict[Key, asyncio.Task[Answer]] = {}
         self._dropped: list[asyncio.Task[Answer]] = []
         self._asked: set[Key] = set()
@@ -76,8 +68,6 @@ class Speculation:
         if (task := self._tasks.get(need.key)) is None:
             task = self._tasks[need.key] = asyncio.ensure_future(self._answer(need))
             self.begun += 1
-            if need.kind == "first" and self._samples_ahead:
-                self._begin(Need("samples", need.node))
         return task
 
     def _look_ahead(self) -> None:
