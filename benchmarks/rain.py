@@ -19,6 +19,7 @@ from typing import Any
 
 import servers
 from prometheus_client import REGISTRY
+from rain_split import Split
 
 from heedful.prompts import Prompts
 from heedful.retrieval import embedder
@@ -64,8 +65,8 @@ class Forced:
 class Bench:
     """Runs requests on one engine and sums up what they cost."""
 
-    def __init__(self, engine: Engine, resources: Resources) -> None:
-        self.engine, self.resources = engine, resources
+    def __init__(self, engine: Engine, resources: Resources, split: Split | None = None) -> None:
+        self.engine, self.resources, self.split = engine, resources, split
 
     async def answer(
         self, question: str, tokens: int, options: dict[str, Any] | None, seed: int = 1
@@ -90,18 +91,26 @@ class Bench:
             "committed": written,
             "text": answer.text,
             **notes,
-            "engine": {k: after[k] - before[k] for k in after},
+            "engine": {k: after[k] - before.get(k, 0) for k in after},
         }
 
     async def row(
         self, name: str, tokens: int, options: dict[str, Any] | None, questions: Sequence[str]
     ) -> dict[str, Any]:
         """Requests one after another."""
+        await self._fresh()
         results = [await self.answer(q, tokens, options) for q in questions]
-        return _summary(name, results, [r["seconds"] for r in results])
+        row = _summary(name, results, [r["seconds"] for r in results])
+        if self.split is not None and options is not None:
+            n = row["committed_tokens"]
+            split = self.split.take().items()
+            row["by_kind_per_token"] = {k: {c: round(v / n, 2) for c, v in s.items()} for k, s in split}
+            print(json.dumps(row["by_kind_per_token"]), flush=True)
+        return row
 
     async def together(self, name: str, tokens: int, options: dict[str, Any], n: int) -> dict[str, Any]:
         """`n` requests at once, with seeds of their own."""
+        await self._fresh()
         started = time.perf_counter()
         results = await asyncio.gather(
             *(self.answer(QUESTIONS[i % len(QUESTIONS)], tokens, options, seed=100 + i) for i in range(n))
@@ -109,6 +118,13 @@ class Bench:
         for result in results:
             result.pop("engine")  # the counters are the whole engine's
         return _summary(name, results, [time.perf_counter() - started]) | {"concurrent": n}
+
+    async def _fresh(self) -> None:
+        """A running server's state: the judging prompt is in the prefix cache, and nothing of these questions."""
+        if self.split is not None:
+            await self.split.forget()
+            await self.answer("Hello!", 1, {"max_iterations": 1, "extra_iterations": 1})
+            self.split.take()
 
 
 def _counters() -> dict[str, float]:
@@ -126,7 +142,10 @@ def _summary(name: str, results: list[dict[str, Any]], seconds: list[float]) -> 
         "ms_per_token": round(1000 * sum(seconds) / committed, 1),
         "ms_per_token_each": [round(1000 * r["seconds"] / r["committed"], 1) for r in results],
     }
-    for count in ("calls", "drafted", "searches", "simulations", "judgements", "expansions"):
+    for cost in ("searches", "drafted"):
+        if cost in results[0]:
+            row[f"ms_per_{cost}"] = round(1000 * sum(seconds) / max(1, sum(r[cost] for r in results)), 1)
+    for count in ("calls", "drafted", "searches", "simulations", "judgements", "expansions", "widened"):
         if count in results[0]:
             row[f"{count}_per_token"] = round(sum(r[count] for r in results) / committed, 2)
     engine = [r["engine"] for r in results if r.get("engine")]
@@ -163,7 +182,8 @@ async def served(options: argparse.Namespace, resources: Resources) -> list[dict
     flags = ["--max-model-len", "4096", "--block-size", "32"]
     async with vllm.start(vllm.engine_arguments(folder, MODEL, flags)) as engine:
         await engine.warm_up()
-        forced, real = Bench(Forced(engine), resources), Bench(engine, resources)
+        split = Split(engine)
+        forced, real = Bench(Forced(split), resources, split), Bench(split, resources, split)
         fast: dict[str, Any] = {}
         reference = {"parallel_leaves": 1}
         long, short = options.tokens, options.loop_tokens
@@ -173,7 +193,7 @@ async def served(options: argparse.Namespace, resources: Resources) -> list[dict
             await forced.row("forced, fast", long, fast, QUESTIONS[:2]),
             await forced.row("forced, fast, short", short, fast, QUESTIONS[:1]),
             await forced.row("forced, reference, short", short, reference, QUESTIONS[:1]),
-            await forced.row("forced, fast, no similarity", long, {"similarity": False}, QUESTIONS[:2]),
+            await forced.row("forced, fast, no similarity", long, {"similarity": False}, QUESTIONS[:1]),
             await forced.row("forced, low effort", long, {"effort": "low", "gate": False}, QUESTIONS[:1]),
             await real.row("plain", long, None, QUESTIONS),
             await forced.together("forced, fast, 16 at once", short, fast, 16),
@@ -216,6 +236,7 @@ def main() -> None:
     model.embed_now(["The model is loaded at its first use."])
     resources = Resources(Prompts(), Stores(Path("none"), model))
     rows = [loop(options.loop_tokens, resources), *asyncio.run(served(options, resources))]
+    model.close()
     result = {
         **servers.machine(),
         "model": MODEL,

@@ -1,24 +1,26 @@
 """An engine that works as RAIN's authors' code does: transformers, batch 1, no prefix cache.
 
 Each continuation reads its whole prompt, then decodes token by token with a KV cache of its own, which is dropped at
-its end; samples and judgements come one after another. Under heedful's reference mode it is the published way.
+its end; samples and judgements come one after another. Under heedful's reference mode it is the published way. Its
+draws are those that vLLM makes on a CPU for the same seeds, so that it walks the same tree but for the last digits.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import vllm._custom_ops  # noqa: F401  (registers the sampler's kernel)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from heedful.strategies import Call, Capability, Continuation, Event, Extension, Message
+from heedful.strategies import Capability, Continuation, Extension, Message
 
 
 class LoopEngine:
-    """Token level only. `passes` counts forward passes of the model, `read` the tokens that they read."""
+    """Token level only, all that RAIN asks for. `passes` counts the model's forward passes, `read` their tokens."""
 
     capabilities = Capability.TOKENS | Capability.LOGPROBS
     context_length: int | None = 4096
@@ -29,9 +31,6 @@ class LoopEngine:
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
         self.end_tokens = frozenset({int(self._tokenizer.eos_token_id)})
         self.passes = self.read = 0
-
-    def chat(self, call: Call) -> AsyncGenerator[Event, None]:
-        raise NotImplementedError
 
     async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
         text = self._tokenizer.apply_chat_template(
@@ -90,4 +89,6 @@ class LoopEngine:
             return logits.argmax()
         if e.top_k:
             logits = logits.masked_fill(logits < logits.topk(e.top_k).values[-1], float("-inf"))
-        return torch.multinomial((logits / e.temperature).softmax(-1), 1, generator=generator)
+        seed = torch.randint(0, 2**31, (1,), generator=generator, dtype=torch.long)
+        drawn: torch.Tensor = torch.ops._C.fused_gumbel_argmax((logits / e.temperature)[None], seed)
+        return drawn[0]

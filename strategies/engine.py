@@ -34,7 +34,7 @@ class Capability(Flag):
 class Extension:
     """A continuation from token ids: the one token-level request, from a ten-token rollout to a score.
 
-    `max_tokens=1` with `logprob_token_ids` scores those tokens as the next one. `logprobs=k` reports the k
+    `logprob_token_ids` are scored as the next token (in the first step's `logprobs`). `logprobs=k` reports the k
     likeliest at every step beside the one taken (None: nothing), before temperature and cuts. `top_k=0` means
     all tokens. Two equal extensions with the same `seed` are the same draw.
     """

@@ -244,6 +244,15 @@ async def test_the_token_level() -> None:
         (scored,) = await engine.extend(Extension(prompt, max_tokens=1, logprob_token_ids=[yes, no]))
         assert {yes, no} <= set(scored.logprobs[0])
         assert all(math.exp(scored.logprobs[0][t]) <= 1 for t in (yes, no))
+        # In a batch with others it takes nothing from them, and a token far from likely is scored too.
+        rare = (await engine.tokenize("qz"))[0]
+        score = Extension(prompt, max_tokens=1, logprob_token_ids=[yes, rare])
+        wide = Extension(prompt, max_tokens=6, temperature=0, logprobs=5, ignore_eos=True)
+        (drawn,), *scores = await asyncio.gather(
+            engine.extend(wide), *(engine.extend(score) for _ in range(3))
+        )
+        assert all(sum(math.isfinite(v) for v in step.values()) >= 5 for step in drawn.logprobs)
+        assert all(-math.inf < s.logprobs[0][rare] < s.logprobs[0][yes] for (s,) in scores)
         # A stop string ends it and is named; an end token is the answer's end.
         (stopped,) = await engine.extend(Extension(prompt, max_tokens=200, temperature=0, stop=["."]))
         assert (stopped.finish_reason, stopped.stop) == ("stop", ".")

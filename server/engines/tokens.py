@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
+from heedful.server.engines.scores import scored
 from heedful.server.engines.upstream import Upstream
 from heedful.strategies import Continuation, Extension, Message
 
@@ -44,6 +45,11 @@ class RemoteTokens:
         return str(body.get("prompt", ""))
 
     async def extend(self, extension: Extension) -> list[Continuation]:
+        return await (
+            scored(self._drawn, extension) if extension.logprob_token_ids else self._drawn(extension)
+        )
+
+    async def _drawn(self, extension: Extension, allowed: int | None = None) -> list[Continuation]:
         e = extension
         body = await self._post(
             "/completions",
@@ -59,8 +65,8 @@ class RemoteTokens:
             stop=list(e.stop[:_MOST_STOPS]),
             stop_token_ids=list(e.stop_token_ids),
             ignore_eos=e.ignore_eos,
-            logprobs=len(e.logprob_token_ids) or e.logprobs,
-            logprob_token_ids=list(e.logprob_token_ids) or None,
+            logprobs=e.logprobs,
+            allowed_token_ids=None if allowed is None else [allowed],
             return_token_ids=True,
             return_tokens_as_token_ids=True,
         )

@@ -18,6 +18,7 @@ import msgspec
 from pydantic import ValidationError
 from starlette.datastructures import State
 
+from heedful.server.engines.scores import MOST, scored
 from heedful.strategies import (
     Call,
     Capability,
@@ -290,6 +291,12 @@ class VllmEngine:
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     async def extend(self, extension: Extension) -> list[Continuation]:
+        if extension.logprob_token_ids:
+            most: int = self._client.model_config.max_logprobs
+            return await scored(self._drawn, extension, MOST if most < 0 else min(MOST, most))
+        return await self._drawn(extension)
+
+    async def _drawn(self, extension: Extension, allowed: int | None = None) -> list[Continuation]:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         e = extension
@@ -306,14 +313,14 @@ class VllmEngine:
                 stop_token_ids=list(e.stop_token_ids),
                 ignore_eos=e.ignore_eos,
                 max_tokens=e.max_tokens,
-                logprobs=e.logprobs if not e.logprob_token_ids else len(e.logprob_token_ids),
-                logprob_token_ids=list(e.logprob_token_ids) or None,
+                logprobs=e.logprobs,
+                allowed_token_ids=None if allowed is None else [allowed],
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
         except Exception as error:
             raise _told(error) from error
         final = await self._generate(e.token_ids, params, "extend")
-        return [_continuation(output, e) for output in final.outputs]
+        return [_continuation(output) for output in final.outputs]
 
     async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         return list(await asyncio.gather(*(self._score_one(prompt, c) for c in continuations)))
@@ -382,7 +389,7 @@ def _finish(body: dict[str, Any]) -> Finish:
     return Finish(Usage(prompt, completion, usage), body)
 
 
-def _continuation(output: Any, extension: Extension) -> Continuation:
+def _continuation(output: Any) -> Continuation:
     if output.finish_reason not in ("stop", "length"):
         raise EngineError(f"the engine ended a request with {output.finish_reason!r}")
     return Continuation(

@@ -39,6 +39,8 @@ class Counts:
     drafted: int = 0
     """Tokens the model wrote: sets, simulations, drafts, and one for each judgement."""
     expansions: int = 0
+    """Nodes continued; of these `widened` by samples beside the greedy set."""
+    widened: int = 0
     simulations: int = 0
     judgements: int = 0
     judgements_cached: int = 0
@@ -57,23 +59,23 @@ class Drafter:
     counts: Counts
     batched: bool
 
-    async def expand(self, node: Node) -> list[Draft]:
-        """Token sets to continue a node with: the likeliest tokens, or greedy first and then distinct samples."""
+    async def first(self, node: Node) -> list[Draft]:
+        """What a node is continued with first: the likeliest tokens, or the greedy set."""
         self.counts.expansions += 1
-        c = self.constants
         length = self._length(node)
-        if length == 1:
-            return await self._next_tokens(node)
-        calls = [self._draw(node, length, greedy=True)]
+        return await (self._next_tokens(node) if length == 1 else self._draw(node, length, greedy=True))
+
+    async def samples(self, node: Node) -> list[Draft]:
+        """The sampled sets beside the greedy one; none beside single tokens."""
+        samples, length = self.constants.children - 1, self._length(node)
+        if length == 1 or not samples:
+            return []
+        self.counts.widened += 1
         seed = draw(self.seed, "expand", node)
-        if samples := c.children - 1:
-            # vLLM seeds the i-th of n samples with seed + i, so one request of n equals n requests.
-            sizes = [(seed, samples)] if self.batched else [(seed + i, 1) for i in range(samples)]
-            calls += [self._draw(node, length, seed=s, n=n) for s, n in sizes]
-        drafts: dict[tuple[int, ...], Draft] = {}
-        for draft in [d for drawn in await together(calls, self.batched) for d in drawn]:
-            drafts.setdefault(draft.tokens, draft)
-        return list(drafts.values())
+        # vLLM seeds the i-th of n samples with seed + i, so one request of n equals n requests.
+        sizes = [(seed, samples)] if self.batched else [(seed + i, 1) for i in range(samples)]
+        drawn = await together([self._draw(node, length, seed=s, n=n) for s, n in sizes], self.batched)
+        return [draft for drafts in drawn for draft in drafts]
 
     async def sample(self, node: Node, number: int) -> list[Draft]:
         """One fresh sample, the `number`-th, for a node that has children already."""

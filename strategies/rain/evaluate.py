@@ -25,8 +25,10 @@ class Evaluator:
     _ended: dict[tuple[int, ...], Leaf] = field(default_factory=dict)
 
     async def answer(self, need: Need) -> Answer:
-        if need.kind == "expand":
-            return await self.drafter.expand(need.node)
+        if need.kind == "first":
+            return await self.drafter.first(need.node)
+        if need.kind == "samples":
+            return await self.drafter.samples(need.node)
         if need.kind == "add":
             return await self.drafter.sample(need.node, need.number)
         return await self._evaluate(need.node, need.starts)

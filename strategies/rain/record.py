@@ -13,8 +13,9 @@ from heedful.strategies.rain.tree import Node
 class Record:
     """Bounded to `limit` nodes over the whole request; what did not fit is counted in `left_out`.
 
-    A node is shown as {text, visits, weight, value, prior, children?, end?}. The committed one among siblings says
-    `committed` and has no children of its own here: the next commit goes on from it.
+    A node is shown as {text, visits, weight, value, prior?, children?, end?}. The committed one among siblings says
+    `committed` and has no children of its own here: the next commit goes on from it. Priors, and how many siblings
+    stayed unvisited, are unknown where the greedy set was chosen without need to draw the others.
     """
 
     limit: int
@@ -36,13 +37,14 @@ class Record:
         entry: dict[str, Any] = {"text": commit.node.draft.text, "searches": commit.searches}
         siblings = commit.root.children or []
         visited = sorted((s for s in siblings if s.visits), key=lambda s: -s.weight)
-        entry["children"] = self._shown_nodes(visited, commit.node)
-        entry["unvisited"] = len(siblings) - len(visited)
+        entry["children"] = self._shown_nodes(visited, commit.root.whole, commit.node)
+        if commit.root.whole:
+            entry["unvisited"] = len(siblings) - len(visited)
         # The committed child's own additions are counted when it has been a root.
         self.additions += commit.root.additions + sum(_additions(s) for s in siblings if s is not commit.node)
         self.commits.append(entry)
 
-    def _shown_nodes(self, nodes: list[Node], committed: Node | None) -> list[dict[str, Any]]:
+    def _shown_nodes(self, nodes: list[Node], whole: bool, committed: Node | None) -> list[dict[str, Any]]:
         shown = []
         for node in nodes:
             if self._shown >= self.limit:
@@ -54,14 +56,15 @@ class Record:
                 "visits": node.visits,
                 "weight": round(node.weight, 3),
                 "value": round(node.value, 4),
-                "prior": round(node.prior, 4),
             }
+            if whole:
+                entry["prior"] = round(node.prior, 4)
             if node.end is not None:
                 entry["end"] = node.end
             if node is committed:
                 entry["committed"] = True
             elif children := [c for c in node.children or () if c.visits]:
-                entry["children"] = self._shown_nodes(children, None)
+                entry["children"] = self._shown_nodes(children, node.whole, None)
             shown.append(entry)
         return shown
 

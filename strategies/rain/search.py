@@ -33,15 +33,16 @@ class StopRule:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What the rule can't go on without: a node's drafts, one more sample for it, or what a leaf is worth.
+    """What the rule can't go on without: a node's first drafts, its samples, one more, or what a leaf is worth.
 
-    A look-ahead may answer "expand" with no drafts: then it is asked at once what the node is worth as a leaf.
+    The first drafts are all the single tokens that a node can be continued with, or the greedy set. A look-ahead may
+    answer with none: then it is asked at once what the node is worth as a leaf.
 
     Of the node only what never changes may be read (depth, path, text, end); the rest goes with the need: `number`
     of the sample, and `starts`, where in the text the sets on the path begin that lie below the root.
     """
 
-    kind: Literal["expand", "add", "evaluate"]
+    kind: Literal["first", "samples", "add", "evaluate"]
     node: Node
     number: int = 0
     starts: tuple[int, ...] = ()
@@ -70,8 +71,8 @@ class Search:
     """A search under way. `cursor` is where the descent stands; a root has been visited once by definition.
 
     (The published search evaluates its first root too, but never reads that value, so it isn't asked for.)
-    `eager`: a leaf is expanded when it is evaluated, as published, and not put off until it is passed through, which
-    comes to the same search with fewer expansions.
+    `eager`: a leaf is expanded when it is evaluated, as published. Otherwise it gets its greedy continuation when it
+    is first passed through, and samples when one of them could be selected: the same search with fewer drafts.
     """
 
     constants: Constants
@@ -100,7 +101,7 @@ class Search:
         return twin
 
     def steps(self) -> Steps:
-        """Runs to the end of the answer. Expects a list of drafts for "expand" and "add", a Leaf for "evaluate"."""
+        """Runs to the end of the answer. Expects a Leaf for "evaluate", and drafts for all else."""
         while self.root.end is None:
             yield from self._search()
             if self._decided():
@@ -113,6 +114,8 @@ class Search:
             if node.children is None:
                 if not (yield from self._expand(node)):
                     break
+            elif tree.wants_samples(node, self.constants):
+                yield from self._widen(node)
             elif tree.wants_addition(node, self.constants):
                 single = tree.set_length(node.children) == 1
                 sample = None if single else (yield Need("add", node, node.additions + 1))[0]
@@ -130,11 +133,21 @@ class Search:
         return self.root.depth if self.floor is None else self.floor
 
     def _expand(self, node: Node) -> Generator[Need, Any, bool]:
-        """Gives a node its children. False where they are unknown, which happens in a look-ahead only."""
-        drafts: Sequence[Draft] = yield Need("expand", node)
-        if drafts:
+        """Gives a node children. False where they are unknown, which happens in a look-ahead only."""
+        drafts: Sequence[Draft] = yield Need("first", node)
+        if len(drafts) > 1:
             tree.expand(node, drafts, self.constants)
+        elif drafts:
+            tree.begin(node, drafts[0])
+            if self.eager or len(drafts[0].tokens) == 1:
+                yield from self._widen(node)
         return bool(drafts)
+
+    def _widen(self, node: Node) -> Generator[Need, Any, None]:
+        """Gives a node its sampled children beside the greedy one."""
+        assert node.greedy is not None
+        samples: Sequence[Draft] = yield Need("samples", node)
+        tree.expand(node, [node.greedy, *samples], self.constants)
 
     def _decided(self) -> bool:
         return self.rule.met(tree.best(self.root)) or self.root.visits >= self.rule.limit(self.carried)

@@ -94,7 +94,7 @@ class Speculation:
                     task = self._begin(step)
                     if task.done() and not task.cancelled() and task.exception() is None:
                         answer = task.result()
-                    elif step.kind == "expand" and step.node.parent is not None:
+                    elif step.kind == "samples" or (step.kind == "first" and step.node.parent is not None):
                         answer = ()
                     elif step.kind != "evaluate":
                         return

@@ -90,7 +90,8 @@ class Node:
     """A state of the answer: the tokens up to here, and what the search knows about it.
 
     `visits` counts true visits (the stop rule's), `weight` also the shares from similar siblings (selection's and
-    the commit's). `children` is None until the node is first passed through.
+    the commit's). `children` is None until the node is first passed through, and the greedy continuation alone
+    until a sampled one could be chosen before it; `whole` says that they are all there.
     """
 
     depth: int = 0
@@ -107,6 +108,7 @@ class Node:
     value: float = 0.0
     vector: Vector | None = None
     children: list[Node] | None = None
+    whole: bool = False
     ranking: list[tuple[Draft, float]] = field(default_factory=list)
     """All drafts seen for this node with their weights, as dynamic addition ranks them."""
     greedy: Draft | None = None
@@ -136,6 +138,7 @@ class Node:
             self.value,
             self.vector,
             None,
+            self.whole,
             self.ranking,
             self.greedy,
             self.additions,
@@ -168,13 +171,45 @@ def normalised(weights: Sequence[float], noise: float = 0.0) -> list[float]:
 
 
 def expand(node: Node, drafts: Sequence[Draft], constants: Constants) -> None:
-    """Gives a node its children; of single tokens the likeliest, the rest being kept for dynamic addition."""
-    node.greedy = drafts[0]
-    node.ranking = weigh(drafts)
+    """Gives a node its children; of single tokens the likeliest, the rest being kept for dynamic addition.
+
+    Equal drafts count once. A greedy child that is there already stays, and gets its prior.
+    """
+    distinct: dict[tuple[int, ...], Draft] = {}
+    for draft in drafts:
+        distinct.setdefault(draft.tokens, draft)
+    begun = node.children[0] if node.children and not node.whole else None
+    node.greedy, node.whole = drafts[0], True
+    node.ranking = weigh(list(distinct.values()))
     chosen = node.ranking[: constants.children]
     noise = constants.root_noise if node.parent is None else 0.0
     priors = normalised([w for _, w in chosen], noise)
     node.children = [_child(node, d, p) for (d, _), p in zip(chosen, priors, strict=True)]
+    if begun is not None:
+        begun.prior, node.children[0] = priors[0], begun
+
+
+def begin(node: Node, greedy: Draft) -> None:
+    """Gives a node its greedy child alone: the first choice whatever the samples are, since its prior is no smaller.
+
+    That holds for sets of several tokens; single ones weigh what they weigh.
+    """
+    node.greedy = greedy
+    node.children = [_child(node, greedy, 1.0)]
+
+
+def wants_samples(node: Node, constants: Constants) -> bool:
+    """Whether a sample that isn't drawn yet could be selected before the greedy child, the only one known.
+
+    Of two priors that sum to at most 1 the greedy one is no smaller, so a sample gains most on it where both are 1/2:
+    then by c · sqrt(N) · (1/2) · (1 - 1 / (1 + n)), against the greedy child's scaled value.
+    """
+    if node.whole or not node.children:
+        return False
+    (greedy,) = node.children
+    gain = constants.exploration * math.sqrt(node.weight) * greedy.weight / (1 + greedy.weight) / 2
+    # The margin is for rounding: a tie goes to the greedy child, the first.
+    return greedy.weight > 0 and gain > _scaled(greedy) - 1e-9
 
 
 def _child(node: Node, draft: Draft, prior: float) -> Node:

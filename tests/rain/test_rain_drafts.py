@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from heedful.strategies import Chunk
+from heedful.strategies.rain import tree
 from heedful.strategies.rain.drafts import Counts, Drafter, draw
 from heedful.strategies.rain.request import Request
-from heedful.strategies.rain.tree import Constants, Node
+from heedful.strategies.rain.tree import Constants, Draft, Node
 from heedful.strategies.rain.writer import Writer
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 
@@ -24,8 +25,14 @@ def drafter(constants: Constants, *, limit: int = 30, batched: bool = True, **re
     return Drafter(engine, Request((1,), limit, **request), constants, 7, Counts(), batched)
 
 
+async def expanded(by: Drafter, node: Node) -> list[Draft]:
+    """All that a node is continued with, as the tree takes it."""
+    tree.expand(node, [*await by.first(node), *await by.samples(node)], by.constants)
+    return [child.draft for child in node.children or ()]
+
+
 async def test_single_tokens_come_with_their_probabilities() -> None:
-    drafts = await drafter(Constants()).expand(Node())
+    drafts = await expanded(drafter(Constants()), Node())
     assert [(d.text, round(d.p, 6)) for d in drafts] == [("a", 0.5), ("b", 0.3), ("c", 0.2)]
 
 
@@ -33,7 +40,7 @@ async def test_single_tokens_come_with_their_probabilities() -> None:
 async def test_a_set_has_its_probability_under_the_cut_distribution(shown: int) -> None:
     """Of the two likeliest tokens a has 0.5 / 0.8 and b 0.3 / 0.8, however many the client wants to see."""
     constants = Constants(top_k=2, set_lengths=(2,))
-    drafts = await drafter(constants, logprobs=bool(shown), top_logprobs=shown).expand(Node())
+    drafts = await expanded(drafter(constants, logprobs=bool(shown), top_logprobs=shown), Node())
     assert drafts[0].text == "aa"
     assert len({d.text for d in drafts}) == len(drafts) == 4  # duplicates are dropped
     for draft in drafts:
@@ -41,7 +48,8 @@ async def test_a_set_has_its_probability_under_the_cut_distribution(shown: int) 
 
 
 async def test_temperature_flattens_the_samples() -> None:
-    warm = await drafter(Constants(top_k=2, set_lengths=(2,), temperature=2.0)).expand(Node())
+    constants = Constants(top_k=2, set_lengths=(2,), temperature=2.0)
+    warm = await expanded(drafter(constants), Node())
     a, b = 0.5**0.5, 0.3**0.5
     assert warm[0].p == pytest.approx((a / (a + b)) ** 2)
 
@@ -49,9 +57,9 @@ async def test_temperature_flattens_the_samples() -> None:
 async def test_a_node_is_continued_the_same_however_it_is_asked() -> None:
     constants = Constants()
     node = Node(depth=3, path=(97, 98), text="ab")
-    one = await drafter(constants).expand(node)
-    assert await drafter(constants, batched=False).expand(node) == one
-    assert await drafter(constants).expand(Node(depth=3, path=(97, 97), text="aa")) != one
+    one = await expanded(drafter(constants), node)
+    assert await expanded(drafter(constants, batched=False), node) == one
+    assert await expanded(drafter(constants), Node(depth=3, path=(97, 97), text="aa")) != one
     first, second = [await drafter(constants).sample(node, i) for i in (1, 2)]
     assert first != second
     seeds = {
@@ -69,14 +77,14 @@ async def test_sets_end_at_an_end_token_a_stop_string_or_the_limit() -> None:
         return {b"hello world\0"[len(tokens) - 1] if len(tokens) <= 12 else 0: 1.0}
 
     constants = Constants(set_lengths=(20,))
-    (whole,) = await drafter(constants, step=spelled).expand(Node())
+    (whole,) = await expanded(drafter(constants, step=spelled), Node())
     assert (whole.text, whole.tokens[-1], whole.end) == ("hello world", 0, "stop")
-    (cut,) = await drafter(constants, step=spelled, stops=("o w",)).expand(Node())
+    (cut,) = await expanded(drafter(constants, step=spelled, stops=("o w",)), Node())
     assert (cut.text, cut.end) == ("hell", "stop")
-    (short,) = await drafter(constants, step=spelled, limit=4).expand(Node())
+    (short,) = await expanded(drafter(constants, step=spelled, limit=4), Node())
     assert (short.text, short.end) == ("hell", "length")
     node = Node(depth=1, path=tuple(b"hello"), text="hello")
-    (across,) = await drafter(constants, step=spelled, stops=("lo w",)).expand(node)
+    (across,) = await expanded(drafter(constants, step=spelled, stops=("lo w",)), node)
     assert across.end == "stop"
 
 
@@ -85,6 +93,6 @@ async def test_half_characters_wait_for_their_other_half() -> None:
     writer = Writer(engine, Request((1,), 30), 0)
     pieces: list[Chunk | None] = []
     for byte in "né!".encode():
-        (draft,) = [d for d in await drafter(Constants(), step=lambda _, b=byte: {b: 1.0}).expand(Node())]
+        (draft,) = await expanded(drafter(Constants(), step=lambda _, b=byte: {b: 1.0}), Node())
         pieces.append(await writer.write(draft))
     assert [p.text() if p else None for p in pieces] == ["n", None, "é", "!"]

@@ -20,6 +20,15 @@ from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 # -- the same search
 
 
+def unknown_dropped(whole: list[dict[str, Any]], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reference's tree without what the fast mode had no need to find out: priors, and unvisited siblings."""
+    return [
+        {k: v for k, v in a.items() if k in b or k not in ("prior", "unvisited")}
+        | ({"children": unknown_dropped(a["children"], b["children"])} if "children" in a else {})
+        for a, b in zip(whole, known, strict=True)
+    ]
+
+
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**30),
@@ -51,7 +60,8 @@ def test_fast_mode_commits_what_the_reference_commits(
         assert fast.text == slow.text
         assert fast.choices[0].finish_reason == slow.choices[0].finish_reason
         same = ("commits", "searches", "rewinds", "children_added", "committed_tokens")
-        assert {k: fast_notes[k] for k in same} == {k: slow_notes[k] for k in same}
+        known = unknown_dropped(slow_notes["commits"], fast_notes["commits"])
+        assert {k: fast_notes[k] for k in same} == {k: slow_notes[k] for k in same} | {"commits": known}
 
     asyncio.run(both())
 
@@ -85,7 +95,7 @@ def shown(nodes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 async def test_expansion_draws_by_token_ids_on_one_prefix(lab: Any) -> None:
     engine = ScriptedEngine(extend=lab.model(3, lab.always, ending=0))
-    await lab.answered(engine, max_tokens=17)
+    await lab.answered(engine, max_tokens=37)
     prompt = list(b"<user>Hi\n<assistant>")
     drafts = [e for e in engine.extensions if e.logprobs]
     assert all(list(e.token_ids[: len(prompt)]) == prompt for e in drafts)
@@ -93,7 +103,7 @@ async def test_expansion_draws_by_token_ids_on_one_prefix(lab: Any) -> None:
     assert {(e.n, e.top_k, e.temperature, e.logprobs) for e in samples} == {(9, 15, 1.0, 15)}
     assert {e.max_tokens for e in samples} == {2, 4, 10}
     greedy = [e for e in drafts if e.temperature == 0 and e.max_tokens > 1]
-    assert len(greedy) == len(samples)
+    assert len(greedy) > len(samples)  # samples where one could be selected, not everywhere
     first = [e for e in drafts if e.max_tokens == 1]
     assert first[0].logprobs == 20
     judgements = [e for e in engine.extensions if e.logprob_token_ids]

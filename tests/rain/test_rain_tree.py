@@ -21,7 +21,7 @@ def sets(*ps: float, length: int = 2) -> list[Draft]:
 def parent(*priors: float, length: int = 2) -> Node:
     """A node that is no root, with children of these priors."""
     top = Node(visits=1, weight=1.0)
-    node = Node(depth=1, parent=top, visits=1, weight=1.0)
+    node = Node(depth=1, parent=top, visits=1, weight=1.0, whole=True)
     top.children = [node]
     node.children = [
         Node(depth=2, path=d.tokens, draft=d, prior=d.p, parent=node) for d in sets(*priors, length=length)
@@ -93,6 +93,30 @@ def test_expansion_normalises_and_mixes_noise_at_the_root_only() -> None:
     assert [c.prior for c in root.children or []] == pytest.approx([0.53333, 0.30833, 0.15833], abs=1e-5)
     tree.expand(root, sets(*[0.05] * 12, length=1), PUBLISHED)
     assert len(root.children or []) == 10
+
+
+def test_samples_are_drawn_when_one_could_be_selected() -> None:
+    """At worst both priors are 1/2: c · sqrt(N) · (1/2) · n / (1 + n) against the greedy child's scaled value."""
+    node = Node(depth=1, parent=Node(), visits=1, weight=1.0)
+    tree.begin(node, sets(0.6)[0])
+    (greedy,) = node.children or []
+    assert not tree.wants_samples(node, PUBLISHED)  # nothing is visited, and the greedy prior is the largest
+    tree.back_up(greedy, Leaf(1.0), PUBLISHED)
+    assert not tree.wants_samples(node, PUBLISHED)  # N = 2, n = 1: 0.707 < 1
+    tree.back_up(greedy, Leaf(1.0), PUBLISHED)
+    assert tree.wants_samples(node, PUBLISHED)  # N = 3, n = 2: 1.155 > 1
+    greedy.visits, greedy.weight, greedy.value, node.weight = 1, 1.0, 0.0, 2.0
+    assert tree.wants_samples(node, PUBLISHED)  # 0.707 > 0.5
+    tree.expand(node, sets(0.6, 0.4), PUBLISHED)
+    assert node.children is not None and node.children[0] is greedy
+    assert [round(c.prior, 3) for c in node.children] == [0.667, 0.333]  # 2 · 0.4 and 0.4
+    assert not tree.wants_samples(node, PUBLISHED)
+
+
+def test_equal_drafts_count_once() -> None:
+    node, (a, b) = Node(visits=1, weight=1.0), sets(0.6, 0.4)
+    tree.expand(node, [a, b, a, b], PUBLISHED)
+    assert [c.draft for c in node.children or []] == [a, b]
 
 
 def test_commit_mixes_noise_into_the_new_roots_children() -> None:
@@ -238,7 +262,7 @@ def run(values: dict[tuple[int, ...], float], rule: StopRule, ends: int = 3) -> 
             reply = None
             if not isinstance(step, Need):
                 asked.append(("commit", step.node.path, step.searches))
-            elif step.kind == "expand":
+            elif step.kind == "first":
                 end = "length" if len(step.node.path) + 1 == ends else None
                 reply = [Draft((t,), p, end=end) for t, p in ((0, 0.6), (1, 0.4))]  # type: ignore[arg-type]
             else:
