@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 MODEL ?= smollm2-135m-instruct
 
-.PHONY: install demo serve test check lint types clean
+.PHONY: install demo serve test check lint types report bench-proxy bench-rain clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,18 @@ types: install
 	$(BIN)/mypy
 
 check: lint types test
+
+# The report over all strategies on both bundled models (an hour on two cores). DATA: folder of the evaluation sets.
+report: install
+	$(BIN)/python benchmarks/report.py --data $(DATA)
+
+# Beside peers: LiteLLM and optillm; plain decoding and a transformers loop.
+bench-proxy: install
+	$(BIN)/python benchmarks/proxy.py --install
+	$(BIN)/python benchmarks/proxy.py
+
+bench-rain: install
+	$(BIN)/python benchmarks/rain.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
