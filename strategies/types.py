@@ -67,8 +67,10 @@ class Context:
     def call(self, *, stream: bool | None = None) -> Call:
         """The engine call that answers this context; streams when the client does unless told otherwise."""
         streams = self.original.stream if stream is None else stream
-        # Engines refuse options of a stream where there is none: the client streams, but not this call.
-        params = self.params if streams else {k: v for k, v in self.params.items() if k != "stream_options"}
+        params = self.params
+        if self.original.stream and not streams:
+            # The client streams but not this call, and engines refuse a stream's options where there is none.
+            params = {k: v for k, v in params.items() if k != "stream_options"}
         return Call(self.messages, params, self.prompt, streams)
 
     def with_messages(self, messages: Sequence[Message]) -> Context:

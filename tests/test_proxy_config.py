@@ -160,7 +160,9 @@ def test_a_proxy_loads_the_embedding_model_at_its_first_use(
     tmp_path: Path,
 ) -> None:
     def loaded(pid: int) -> bool:
-        return any("libtorch" in mapped.path for mapped in psutil.Process(pid).memory_maps())
+        here = psutil.Process(pid)
+        mapped = (m.path for process in (here, *here.children()) for m in process.memory_maps())
+        return any("libtorch" in path for path in mapped)
 
     with heedful_serve("--upstream", upstream.url, "--model", "theirs", log=tmp_path / "log") as (
         url,
