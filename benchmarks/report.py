@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from typing import Any
 import servers
 
 CHAT, BASE = "smollm2-135m-instruct", "gemma-3-270m"
-DOCS = Path(__file__).parent.parent / "docs"
+PAGE = Path(__file__).parent.parent / "docs" / "measured.html"
 # What a 135M model on two cores can carry: short reasoning, few demonstrations, a search that ends in time.
 ALIGNMENTS: dict[str, list[Any]] = {
     "principles-cot": [{"principles": {"mode": "cot", "max_reasoning_tokens": 48}}],
@@ -96,10 +95,7 @@ def main() -> None:
     for model in RUN:
         with served(model, options.port) as url:
             measure(url, model, options)
-    page = options.folder / "report.html"
-    heedful("report", *(options.folder / model for model in RUN), "--out", page)
-    for made in (page, page.with_suffix(".md")):
-        shutil.copy(made, DOCS)
+    heedful("report", *(options.folder / model for model in RUN), "--out", PAGE)
 
 
 if __name__ == "__main__":
