@@ -134,7 +134,8 @@ def _evaluate(
         calls=calls,
         prompt_tokens=prompt + int(rng.integers(0, 30)),
         completion_tokens=hidden + 64,
-        answer_tokens=64,
+        # Usage alone can't tell what of these was the answer.
+        answer_tokens=None if alignment in ("rain", "best_of_n") else 64,
         seconds=seconds * float(rng.lognormal(0, 0.3)),
     )
     journals.answers.add(Answer(**at, text=SECRET, finish_reason="stop", cost=cost))

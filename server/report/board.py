@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from heedful.server.evals.records import Cost
 from heedful.server.evals.table import Figure, Row
 from heedful.server.intervals import bootstrap
 from heedful.server.report import latency
@@ -92,18 +93,34 @@ def _pairs(inputs: Inputs) -> list[tuple[str, str]]:
 
 
 def _costs(inputs: Inputs, model: str, alignment: str, load: str | None) -> dict[str, Figure]:
-    """Means over the evaluation's answers; over the benchmark's where there are none, or none with tokens."""
-    answers = [a for a in inputs.answers if a.model == model and a.alignment == alignment]
-    costs = [a.cost for a in answers if a.error is None]
-    if any(cost.completion_tokens for cost in costs):
-        hidden: Read = lambda cost: cost.completion_tokens - cost.answer_tokens  # noqa: E731
-        read = _TOKENS | {"hidden tokens": hidden, "seconds": lambda cost: cost.seconds}
-        return _means(costs, read, len(answers) - len(costs))
+    """Means over the evaluation's answers, or over the benchmark's where those do not tell them for all of a model's.
+
+    An evaluation that only has `usage` can't say what of a search's or a refinement's tokens was the answer; the
+    benchmark counts it.
+    """
+    answers = [a for a in inputs.answers if a.model == model and a.error is None]
+    costs = [a.cost for a in answers if a.alignment == alignment]
     cell = [r for r in inputs.requests if (r.model, r.alignment, r.load) == (model, alignment, load)]
     done = [r for r in cell if r.error is None]
-    if not any(r.completion_tokens for r in done):
+    timed = any(r.completion_tokens for r in done)
+    if any(c.completion_tokens for c in costs) and (_split(a.cost for a in answers) or not timed):
+        read = _TOKENS | {"seconds": lambda cost: cost.seconds}
+        if not _split(costs):
+            read = {key: value for key, value in read.items() if key != "answer tokens"}
+        else:
+            read["hidden tokens"] = lambda cost: cost.completion_tokens - cost.answer_tokens
+        missing = sum(
+            a.error is not None for a in inputs.answers if (a.model, a.alignment) == (model, alignment)
+        )
+        return _means(costs, read, missing)
+    if not timed:
         return {}
     return _means(done, _TOKENS | {"hidden tokens": lambda r: r.hidden_tokens}, len(cell) - len(done))
+
+
+def _split(costs: Iterable[Cost]) -> bool:
+    """Whether all say what of their tokens was the answer."""
+    return all(cost.answer_tokens is not None for cost in costs)
 
 
 Read = Callable[..., float]
