@@ -3,13 +3,14 @@
 Each model runs inside heedful; while it is the base model, the chat model, which judges the answers, stands behind
 it in vLLM's own server. Raw records stay in `--folder`, so that a run that was killed goes on where it stopped; the
 page and its Markdown go to docs/. The evaluation sets are no part of heedful: `--data` is the folder that holds them.
-Run: python benchmarks/report.py --data FOLDER [--folder DIR] [--limit 24]
+Run: python benchmarks/report.py --data FOLDER [--folder DIR] [--limit 16]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,16 @@ from typing import Any
 import servers
 
 CHAT, BASE = "smollm2-135m-instruct", "gemma-3-270m"
+RECORDS = Path(__file__).parent / "results" / "measured"
+# Those without the words of prompts and answers: some sets may not be handed on, and some prompts ask for harm.
+KEPT = (
+    "latency.jsonl",
+    "scores.jsonl",
+    "judgements.jsonl",
+    "comparisons.jsonl",
+    "eval.run.json",
+    "latency.run.json",
+)
 PAGE = Path(__file__).parent.parent / "docs" / "measured.html"
 # What a 135M model on two cores can carry: short reasoning, few demonstrations, a search that ends in time.
 ALIGNMENTS: dict[str, list[Any]] = {
@@ -34,7 +45,7 @@ ALIGNMENTS: dict[str, list[Any]] = {
     ],
 }
 RUN = {
-    CHAT: ["direct", "principles", "urial", *(name for name in ALIGNMENTS if "+" not in name)],
+    CHAT: ["direct", "principles", "urial", *ALIGNMENTS],
     BASE: ["urial", "demos-400", "urial+best-of-4", "urial+rain-low"],
 }
 SETS = "simple_safety_tests,xstest_safe,mt_bench,capability,truthfulqa,opo_social,hh_harmless"
@@ -88,14 +99,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--folder", type=Path, default=Path("report-run"))
-    parser.add_argument("--limit", type=int, default=24, help="items of each set")
-    parser.add_argument("--timed", type=int, default=12, help="timed requests of each alignment and load")
+    parser.add_argument("--limit", type=int, default=16, help="items of each set")
+    parser.add_argument("--timed", type=int, default=8, help="timed requests of each alignment and load")
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
     for model in RUN:
         with served(model, options.port) as url:
             measure(url, model, options)
     heedful("report", *(options.folder / model for model in RUN), "--out", PAGE)
+    for model in RUN:
+        (RECORDS / model).mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            shutil.copy(options.folder / model / name, RECORDS / model)
 
 
 if __name__ == "__main__":
