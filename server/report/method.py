@@ -48,6 +48,12 @@ def counts(inputs: Inputs) -> list[str]:
     return told
 
 
+def machines(inputs: Inputs) -> list[str]:
+    """Where and when: the machines of the runs."""
+    found = [run["machine"] for run in inputs.runs.values() if run.get("machine")]
+    return unique([f"{m.get('cpu')}, {m.get('cores')} cores, {m.get('date')}" for m in found])
+
+
 def settings(inputs: Inputs) -> list[tuple[str, list[tuple[str, str]]]]:
     """For each settings file its entries, nested ones by their path."""
     return [(name, list(_flat("", run))) for name, run in inputs.runs.items()]

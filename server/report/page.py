@@ -102,6 +102,7 @@ def _render(template: str, inputs: Inputs, models: Sequence[object], escape: boo
         alignments=board.alignments(inputs),
         absent=inputs.absent,
         counts=method.counts(inputs),
+        machines=method.machines(inputs),
         settings=method.settings(inputs),
         failures=method.failures(inputs),
         limits=method.limits(inputs, boards),
