@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from heedful.retrieval.catalogue import Mask
 from heedful.retrieval.embedder import Vectors
 
-FLAT_ROWS = 50_000
+# Where exact search still takes 6 ms, and from where on there are enough lists (benchmarks/index_choice.py).
+FLAT_ROWS = 65_536
 # Up to this many rows that pass a filter, every list is looked at, which is exact.
 _EXACT_ROWS = 4_000
 # Lists looked at without a filter. With one, neighbours lie further off, so more are looked at; how many more was
@@ -164,7 +165,7 @@ def saved(base: Path) -> list[Path]:
 
 
 def _lists(count: int) -> int:
-    return 1 << round(math.log2(4 * math.sqrt(count)))
+    return 1 << math.ceil(math.log2(4 * math.sqrt(count)))
 
 
 def _sample(chunks: Chunks, count: int, wanted: int) -> Vectors:
