@@ -23,8 +23,9 @@ from heedful.retrieval.embedder import Vectors
 
 # Where exact search still takes 6 ms, and from where on there are enough lists (benchmarks/index_choice.py).
 FLAT_ROWS = 65_536
-# Up to this many rows that pass a filter, every list is looked at, which is exact.
-_EXACT_ROWS = 4_000
+# Up to this many rows of a million that pass a filter, every list is looked at, which is exact; a smaller index is
+# gone through sooner, and so up to more.
+_EXACT_ROWS, _OF_ROWS = 4_000, 1_000_000
 # Lists looked at without a filter. With one, neighbours lie further off, so more are looked at; how many more was
 # tried out on a million (benchmarks/retrieval_scale.py has the recall that this gives).
 _PROBES, _PROBES_GROW = 64, 0.75
@@ -104,9 +105,8 @@ class Index:
         if self._is_flat:
             return self._found(query, k, faiss.SearchParameters(sel=selector))
         lists = self._index.nlist
-        probes = (
-            lists if allowed <= _EXACT_ROWS else math.ceil(_PROBES * (len(self) / allowed) ** _PROBES_GROW)
-        )
+        exact = allowed < len(self) and allowed <= _EXACT_ROWS * max(1.0, _OF_ROWS / len(self))
+        probes = lists if exact else math.ceil(_PROBES * (len(self) / allowed) ** _PROBES_GROW)
         probes = min(lists, probes * max(1, k // 50))
         rows, scores = self._found(query, k, faiss.SearchParametersIVF(sel=selector, nprobe=probes))
         if len(rows) < k and probes < lists:
