@@ -142,6 +142,7 @@ def test_a_large_store_gets_lists_beside_the_old_index_and_keeps_every_filter(
     for module in ("index", "store"):
         monkeypatch.setattr(f"heedful.retrieval.{module}.FLAT_ROWS", 400)
     monkeypatch.setattr(index_module, "_EXACT_ROWS", 50)
+    monkeypatch.setattr(index_module, "_OF_ROWS", 1)
     rng = np.random.default_rng(7)
     vectors = rng.standard_normal((3000, embedder.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
