@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heedful.server.alignment_option import NO_ALIGNMENT, field_of
 from heedful.server.bench.client import Endpoint
 from heedful.server.bench.records import BenchError
 
@@ -35,12 +36,12 @@ async def targets(endpoint: Endpoint, models: Sequence[str], alignments: Sequenc
         if not known:
             raise BenchError("--model: name one; the endpoint lists none")
         models = [next(iter(known))]
-    about = await endpoint.get("/alignment") if any(a != "none" for a in alignments) else None
+    about = await endpoint.get("/alignment") if any(a != NO_ALIGNMENT for a in alignments) else None
     found: dict[tuple[str, str], Target] = {}
     for model in models:
         can = known.get(model, {}).get("capabilities") or ()
         for name in _named(model, alignments, known):
-            spec = _spec(name)
+            spec = field_of(name)
             label = name if isinstance(spec, str | None) else json.dumps(spec, separators=(",", ":"))
             plain = not _decodes(spec, about or {})
             found.setdefault((model, label), Target(model, label, spec, plain, "completion" in can))
@@ -58,17 +59,6 @@ def _named(model: str, alignments: Sequence[str], known: dict[str, Any]) -> list
             raise BenchError(f"--alignment all: the endpoint lists no {model}@ALIGNMENT")
         names += listed
     return names
-
-
-def _spec(alignment: str) -> Any:
-    if alignment == "none":
-        return None
-    if alignment.lstrip().startswith("["):
-        try:
-            return json.loads(alignment)
-        except json.JSONDecodeError as error:
-            raise BenchError(f"--alignment: is no JSON: {error}") from error
-    return alignment
 
 
 def _decodes(spec: Any, about: dict[str, Any]) -> bool:

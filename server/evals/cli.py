@@ -17,6 +17,7 @@ from rich.table import Table
 from heedful.prompts import Prompts
 from heedful.retrieval import InvalidItem
 from heedful.retrieval.ingest import parse
+from heedful.server.alignment_option import field_of
 from heedful.server.evals.norms import (
     Examiner,
     Question,
@@ -60,8 +61,8 @@ def norms(
 ) -> None:
     """Multiple-choice accuracy with and without norms (OPO), with 95% intervals."""
     asked = read_questions(questions)[:limit]
-    with_norms: Any = [{"norms": {"store": store}}] if store else _spec(alignment)
-    specs = {f"without ({baseline})": _spec(baseline), f"with ({store or alignment})": with_norms}
+    with_norms: Any = [{"norms": {"store": store}}] if store else field_of(alignment)
+    specs = {f"without ({baseline})": field_of(baseline), f"with ({store or alignment})": with_norms}
     verdicts = asyncio.run(_examine(url, model, specs, asked, concurrency, out))
     table = Table("alignment", "right", "of", "accuracy", "95% interval", "read by")
     for name, each in verdicts.items():
@@ -171,17 +172,6 @@ def _client(url: str) -> AsyncOpenAI:
 
 async def _first(client: AsyncOpenAI) -> str:
     return (await client.models.list()).data[0].id
-
-
-def _spec(alignment: str) -> Any:
-    if alignment == "none":
-        return None
-    if alignment.lstrip().startswith("["):
-        try:
-            return json.loads(alignment)
-        except json.JSONDecodeError as error:
-            raise EvalError(f"--alignment: is no JSON: {error}") from error
-    return alignment
 
 
 def _row(question: Question) -> dict[str, str]:

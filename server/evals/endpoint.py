@@ -11,11 +11,10 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from heedful.server.alignment_option import NO_ALIGNMENT
 from heedful.server.evals.items import Item
 from heedful.server.evals.records import Answer, Cost, EvalError, Score
 
-NO_ALIGNMENT = "none"
-"""As an alignment: the field is not sent at all, for endpoints that know no alignments."""
 _NOT_ANSWERING = "no answer from {url}: {error}; run the same command again to go on"
 
 
