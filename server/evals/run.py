@@ -5,7 +5,6 @@ What is in the folder's journals is not asked again, except for what failed; a k
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from heedful.server.evals.endpoint import Endpoint
 from heedful.server.evals.folder import Journals, Settings
 from heedful.server.evals.items import SCORED, Item
 from heedful.server.evals.judges.base import Judge, PairJudge
-from heedful.server.evals.records import Answer, EvalError, Score
+from heedful.server.evals.records import Answer, Score
 from heedful.server.evals.sets import draw
+from heedful.strategies.tasks import together
 
 Job = Callable[[], Awaitable[None]]
 Told = Callable[[str, float], None]
@@ -179,9 +179,4 @@ async def _work(jobs: Sequence[Job], concurrency: int, told: Callable[[float], N
             done += 1
             told(done / len(jobs))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(concurrency, len(jobs))):
-                group.create_task(worker())
-    except* EvalError as gone:
-        raise next(e for e in gone.exceptions if isinstance(e, EvalError)) from None
+    await together(worker() for _ in range(min(concurrency, len(jobs))))
