@@ -246,6 +246,15 @@ def test_a_record_that_is_being_written_stays(tmp_path: Path) -> None:
     assert len(read(tmp_path).requests) == 6 and path.read_bytes().endswith(b'{"model": "sm')
 
 
+def test_an_evaluation_under_way_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+    report_records.write_evaluation(tmp_path, ["small"], ["direct", "urial"], items=3)
+    (tmp_path / "comparisons.jsonl").unlink()
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"set": "pl')
+    assert len(read(tmp_path).rows) == 2
+    assert path.read_bytes().endswith(b'{"set": "pl') and not (tmp_path / "comparisons.jsonl").exists()
+
+
 def test_settings_and_the_command_are_there(folder: Path, page: str) -> None:
     text = " ".join(_parse(page).text)
     cpu = json.loads((folder / "latency.run.json").read_text())["machine"]["cpu"]

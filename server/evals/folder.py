@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from heedful.server.evals.items import Item
 from heedful.server.evals.records import Answer, Comparison, EvalError, Judgement, Score
-from heedful.server.journal import Journal, JournalError
+from heedful.server.journal import Journal, JournalError, Record, read
 from heedful.server.machine import machine
 
+R = TypeVar("R", bound=Record)
 _SETTINGS, _ITEMS = "eval.run.json", "items.jsonl"
 
 
@@ -52,6 +53,16 @@ class Journals:
     scores: Journal[Score]
     judgements: Journal[Judgement]
     comparisons: Journal[Comparison]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What the four journals hold, read without a change to them; nothing of a file that is not there."""
+
+    answers: list[Answer]
+    scores: list[Score]
+    judgements: list[Judgement]
+    comparisons: list[Comparison]
 
 
 class Folder:
@@ -92,6 +103,19 @@ class Folder:
             return [msgspec.json.decode(line, type=Item) for line in lines]
         except (OSError, msgspec.DecodeError) as error:
             raise EvalError(f"{self.path / _ITEMS}: {error}") from error
+
+    def records(self) -> Records:
+        """Raises JournalError for a bad line."""
+        return Records(
+            self._read("answers.jsonl", Answer),
+            self._read("scores.jsonl", Score),
+            self._read("judgements.jsonl", Judgement),
+            self._read("comparisons.jsonl", Comparison),
+        )
+
+    def _read(self, name: str, kind: type[R]) -> list[R]:
+        path = self.path / name
+        return read(path, kind) if path.exists() else []
 
     def _compare(self, settings: Settings, items: Sequence[Item]) -> None:
         had, asked = msgspec.to_builtins(self.about().settings), msgspec.to_builtins(settings)

@@ -102,7 +102,8 @@ def table(
     folder: Annotated[Path, typer.Argument(help="A folder that `heedful eval run` has filled")],
 ) -> None:
     """The table of a finished or half-finished evaluation."""
-    there = rows(folder)
+    records = Folder(folder).records()
+    there = rows(folder, records)
     names = sorted({name for row in there for name in (*row.figures, *row.undefined)}, key=place)
     for models in dict.fromkeys(row.model for row in there):
         of_model = [row for row in there if row.model == models]
@@ -114,7 +115,7 @@ def table(
             shown.add_row(title, *(_cell(row, name, share=about.share) for row in of_model))
         console.print(shown)
     console.print("In brackets: 95% interval, number of items. ↑ more is better, ↓ less is.", style="dim")
-    for judge, bias in position_biases(folder).items():
+    for judge, bias in position_biases(records.comparisons).items():
         shown_bias = f"{bias.value:+.1%} ({bias.low:+.1%} to {bias.high:+.1%}, n={bias.n})"
         console.print(
             f"Position bias of {judge} towards the answer that stands first: {shown_bias}", style="dim"

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heedful.server.evals.elo import standings
-from heedful.server.evals.folder import Folder, Journals, Settings
+from heedful.server.evals.folder import Folder, Records, Settings
 from heedful.server.evals.items import Item
 from heedful.server.evals.judges.pairwise import position_bias
 from heedful.server.evals.likelihood import mc1, mc2, picks, prefers
 from heedful.server.evals.misalignment import misalignment
 from heedful.server.evals.records import Answer, Comparison, Judgement, Score
 from heedful.server.intervals import bootstrap, wilson
-from heedful.server.journal import Journal
 
 Values = dict[str, float]
 """One measure's values by item."""
@@ -89,37 +88,38 @@ def measured(name: str) -> Measured:
     return FIGURES[name.partition(" (")[0]]
 
 
-def rows(folder: Path) -> list[Row]:
-    """The table of the journals in `folder`, in the order in which the run was asked for models and alignments."""
+def rows(folder: Path, records: Records | None = None) -> list[Row]:
+    """The table of the journals in `folder`, in the order in which the run was asked for models and alignments.
+
+    `records`: the folder's, where they have been read already.
+    """
     there = Folder(folder)
     settings, items = there.about().settings, {item.key: item for item in there.items()}
-    with there as journals:
-        table = _Table(settings, items, journals)
-        return [table.row(m, a) for m in settings.models for a in settings.alignments[m]]
+    table = _Table(settings, items, records or there.records())
+    return [table.row(m, a) for m in settings.models for a in settings.alignments[m]]
 
 
-def position_biases(folder: Path) -> dict[str, Figure]:
+def position_biases(comparisons: Iterable[Comparison]) -> dict[str, Figure]:
     """By judge of pairs: how much it prefers whoever stands first, -0.5 to 0.5."""
     by_judge: dict[str, list[Comparison]] = defaultdict(list)
-    with Folder(folder) as journals:
-        for comparison in journals.comparisons:
-            if comparison.first is not None and comparison.second is not None:
-                by_judge[comparison.judge].append(comparison)
+    for comparison in comparisons:
+        if comparison.first is not None and comparison.second is not None:
+            by_judge[comparison.judge].append(comparison)
     return {judge: Figure(*position_bias(each), len(each)) for judge, each in by_judge.items()}
 
 
 class _Table:
     """Values by model and alignment, then by figure, then by item."""
 
-    def __init__(self, settings: Settings, items: Mapping[str, Item], journals: Journals) -> None:
+    def __init__(self, settings: Settings, items: Mapping[str, Item], records: Records) -> None:
         self._settings, self._items = settings, items
         self._values: dict[tuple[str, str], dict[str, Values]] = defaultdict(lambda: defaultdict(dict))
         self._undefined: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
         self._compared: dict[tuple[str, str], dict[str, Figure]] = defaultdict(dict)
-        self._answers(journals.answers)
-        self._scores(journals.scores)
-        self._judgements(journals.judgements)
-        self._comparisons(journals.comparisons)
+        self._answers(records.answers)
+        self._scores(records.scores)
+        self._judgements(records.judgements)
+        self._comparisons(records.comparisons)
 
     def row(self, model: str, alignment: str) -> Row:
         values, wanted = self._values[model, alignment], self._wanted()
@@ -172,7 +172,7 @@ class _Table:
                 elif score.error is None:
                     self._values[at][name][key] = value(item, score)
 
-    def _judgements(self, judgements: Journal[Judgement]) -> None:
+    def _judgements(self, judgements: Sequence[Judgement]) -> None:
         judges: dict[str, set[str]] = defaultdict(set)
         for judgement in judgements:
             judges[judgement.measure].add(judgement.judge)

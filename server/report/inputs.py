@@ -13,9 +13,9 @@ from heedful.server import journal
 from heedful.server.bench.records import Request
 from heedful.server.bench.summary import CellSummary, summaries
 from heedful.server.evals import table
+from heedful.server.evals.folder import Folder
 from heedful.server.evals.records import Answer, Comparison, EvalError, Judgement, Score
 
-R = TypeVar("R", bound=journal.Record)
 T = TypeVar("T")
 
 _WITHOUT = {
@@ -94,19 +94,17 @@ def _read(folder: Path) -> Inputs:
             f"{folder}: no records to report on; expected at least one of {', '.join(records_of)}"
         )
 
-    def records(name: str, kind: type[R]) -> list[R]:
-        return [] if name in absent else journal.read(folder / name, kind)
-
     evaluated = "eval.run.json" not in absent and "items.jsonl" not in absent
-    requests = records("latency.jsonl", Request)
+    requests = [] if "latency.jsonl" in absent else journal.read(folder / "latency.jsonl", Request)
+    records = Folder(folder).records()
     return Inputs(
-        rows=table.rows(folder) if evaluated else [],
+        rows=table.rows(folder, records) if evaluated else [],
         requests=requests,
         cells=summaries(requests),
-        answers=records("answers.jsonl", Answer),
-        scores=records("scores.jsonl", Score),
-        judgements=records("judgements.jsonl", Judgement),
-        comparisons=records("comparisons.jsonl", Comparison),
+        answers=records.answers,
+        scores=records.scores,
+        judgements=records.judgements,
+        comparisons=records.comparisons,
         runs={name: _settings(folder / name) for name in _WITHOUT if ".run." in name and name not in absent},
         absent=absent,
     )
