@@ -159,15 +159,18 @@ class Store:
             building.join()
 
     def close(self) -> None:
-        """Keeps a large index for the next start and lets go of the file; gives up a build that is under way."""
+        """Keeps a large index for the next start and lets go of the file.
+
+        A build that is under way is given up at its next piece, and lets go of the file then: SQLite crashes where a
+        connection is closed while another thread reads from it.
+        """
         self._closing = True
-        if (
-            self._building is None
-            and self._index.kind != "flat"
-            and self._indexed - self._saved > _UNSAVED_ROWS
-        ):
-            self._index.save(self.path, self._identity.generation, self._indexed)
-        self._database.close()
+        with self._refreshing:
+            if self._building is not None:
+                return
+            if self._index.kind != "flat" and self._indexed - self._saved > _UNSAVED_ROWS:
+                self._index.save(self.path, self._identity.generation, self._indexed)
+            self._database.close()
 
     # -- what is derived
 
@@ -210,7 +213,10 @@ class Store:
             if not self._closing:
                 raise
         finally:
-            self._building = None
+            with self._refreshing:
+                self._building = None
+                if self._closing:
+                    self._database.close()
 
     def _rebuild(self) -> None:
         """Builds an index beside the old one, catches up with what was written meanwhile, and swaps it in."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from heedful.retrieval import (
 )
 from heedful.retrieval import index as index_module
 from heedful.retrieval.embedder import Vectors
+from heedful.retrieval.index import Index
 from heedful.retrieval.scripted import word_embedder
 from heedful.retrieval.store import Store
 
@@ -185,6 +187,34 @@ def test_a_large_store_gets_lists_beside_the_old_index_and_keeps_every_filter(
     store = Store(tmp_path / "large.db", embedder)
     assert store.search(vectors[5], 1, Filter())[0].item.text == "rule 5"
     store.close()
+
+
+def test_a_store_closed_while_it_builds_lets_the_build_come_to_its_end(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go, told = threading.Event(), threading.Event(), []
+
+    def build(dimension: int, count: int, chunks: Any) -> Index:
+        pieces = chunks()
+        next(pieces)
+        begun.set()
+        assert go.wait(10)
+        try:
+            next(pieces)
+        except StoreError as error:
+            told.append(str(error))
+            raise
+        raise AssertionError("the build was not given up")
+
+    monkeypatch.setattr(Index, "build", build)
+    monkeypatch.setattr("heedful.retrieval.index.FLAT_ROWS", 10)
+    monkeypatch.setattr("heedful.retrieval.store._CHUNK", 20)
+    store.add([Item(f"rule {i}") for i in range(60)])
+    assert begun.wait(10)
+    store.close()
+    go.set()
+    store.settle()
+    assert told == ["norms.db: closed"]
 
 
 def test_another_process_sees_what_this_one_writes(store: Store, tmp_path: Path) -> None:
