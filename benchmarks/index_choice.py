@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from retrieval_scale import CHUNK, D, draw
 
 from heedful.retrieval.embedder import Vectors
+from heedful.retrieval.catalogue import Passing
 from heedful.retrieval.index import Index
 
 QUERIES, K, GOAL = 300, 10, 0.95
@@ -78,7 +79,7 @@ def measure(size: int) -> dict[str, Any]:
         row[name] = {"build_s": round(time.perf_counter() - before, 2)}
 
         def search(query: Vectors, passing: NDArray[np.bool_], index: Index = index) -> NDArray[np.int64]:
-            return index.search(query, K, passing)[0]
+            return index.search(query, K, Passing.of(passing))[0]
 
         row[name] |= {m: timed(search, queries, mask, truth[m]) for m, mask in masks.items()}
     searching, took = hnsw(vectors)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import random
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import psutil
 import servers
 
 WARM_UP = 5  # seconds that are not counted
@@ -47,7 +49,15 @@ def serve(folder: Path, port: int) -> None:
     config = Config()
     alignments = Alignments(config, Resources(Prompts(), stores))
     app = create_app(Service(config, {"none": ScriptedEngine(model="none")}, alignments))
+    gc.collect()
+    gc.freeze()  # as `heedful serve` does
     uvicorn.run(app, port=port, log_level="warning", access_log=False, http="httptools", loop="uvloop")
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """What a process has computed for, its threads included and its children not."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def question(dice: random.Random) -> str:
@@ -128,10 +138,20 @@ def main() -> None:
         return
     port = servers.free_port()
     command = [sys.executable, __file__, "--folder", str(options.folder), "--serve", str(port)]
-    with servers.running(command, f"http://127.0.0.1:{port}") as url:
+    url = f"http://127.0.0.1:{port}"
+    with servers.process(command, f"{url}/health") as started:
         about = json.load(urllib.request.urlopen(f"{url}/v1/alignment/stores/{STORE}"))
+        server = psutil.Process(started.pid)
+        (encoder,) = server.children()
+        parts = {"server": server, "embedding": encoder, "load_generator": psutil.Process()}
+        gc.collect()
+        gc.freeze()
+        before = {name: cpu_seconds(process) for name, process in parts.items()}
         measured = asyncio.run(load(url, options.rate, options.writes, options.seconds, options.distinct))
+        searches = options.rate * (options.seconds + WARM_UP) + options.distinct
+        used = {name: (cpu_seconds(process) - before[name]) / searches for name, process in parts.items()}
     result = {**servers.machine(), "store": about, **measured}
+    result["cpu_ms_per_search"] = {name: round(1000 * seconds, 2) for name, seconds in used.items()}
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

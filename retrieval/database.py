@@ -223,10 +223,20 @@ class Database:
                 found = db.execute(query, [after, upto, chunk]).fetchall()
             if not found:
                 return
-            rows = np.fromiter((r[0] for r in found), np.int64, len(found))
-            matrix = np.frombuffer(b"".join(r[1] for r in found), np.float32).reshape(len(found), -1)
-            yield rows, matrix
-            after = int(rows[-1])
+            yield _matrix(found)
+            after = found[-1][0]
+
+    def vectors_at(self, rows: np.ndarray, chunk: int = 1000) -> Iterator[tuple[np.ndarray, Vectors]]:
+        """Those of `rows` that stand, (n,), and their vectors (n, d), in pieces of at most `chunk`."""
+        for start in range(0, len(rows), chunk):
+            wanted = rows[start : start + chunk].tolist()
+            marks = ",".join("?" * len(wanted))
+            with self.reading() as db:
+                found = db.execute(
+                    f"SELECT row, vector FROM vectors WHERE row IN ({marks})", wanted
+                ).fetchall()
+            if found:
+                yield _matrix(found)
 
     # -- writing
 
@@ -405,6 +415,11 @@ def _identify(db: sqlite3.Connection, embedder: str, probe: Vectors) -> None:
 def _end(db: sqlite3.Connection, row: int, now: float, seq: int) -> None:
     db.execute("UPDATE items SET ended = ?, ended_seq = ? WHERE row = ?", [now, seq, row])
     db.execute("DELETE FROM vectors WHERE row = ?", [row])
+
+
+def _matrix(records: Sequence[tuple[int, bytes]]) -> tuple[np.ndarray, Vectors]:
+    rows = np.fromiter((r[0] for r in records), np.int64, len(records))
+    return rows, np.frombuffer(b"".join(r[1] for r in records), np.float32).reshape(len(records), -1)
 
 
 def _values(item: Item) -> list[object]:

@@ -16,9 +16,8 @@ from uuid import uuid4
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from heedful.retrieval.catalogue import Mask
+from heedful.retrieval.catalogue import Passing, Rows
 from heedful.retrieval.embedder import Vectors
 
 # Where exact search still takes 6 ms, and from where on there are enough lists (benchmarks/index_choice.py).
@@ -35,7 +34,6 @@ _TRAIN_PER_LIST = 48
 _LEFT_BEHIND = 3600  # seconds; nobody takes so long to write an index
 _REBUILT_GROWTH, _REBUILT_DEAD = 1.5, 0.3
 
-Rows = NDArray[np.int64]
 Chunks = Callable[[], Iterator[tuple[Rows, Vectors]]]
 
 
@@ -49,6 +47,14 @@ class Index:
     @classmethod
     def flat(cls, dimension: int) -> Index:
         return cls(faiss.IndexIDMap(faiss.IndexFlatIP(dimension)))
+
+    @classmethod
+    def flat_in_half_precision(cls, dimension: int) -> Index:
+        """Exact over the same numbers as inverted lists have."""
+        quantizer = faiss.ScalarQuantizer.QT_fp16
+        return cls(
+            faiss.IndexIDMap(faiss.IndexScalarQuantizer(dimension, quantizer, faiss.METRIC_INNER_PRODUCT))
+        )
 
     @classmethod
     def build(cls, dimension: int, count: int, chunks: Chunks) -> Index:
@@ -91,17 +97,17 @@ class Index:
         faiss.omp_set_num_threads(1 if len(rows) < _MANY else _HALF_OF_CORES)
         self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.asarray(rows, np.int64))
 
-    def search(self, query: Vectors, k: int, passing: Mask) -> tuple[Rows, Vectors]:
+    def search(self, query: Vectors, k: int, passing: Passing) -> tuple[Rows, Vectors]:
         """The nearest rows to one query, shape (d,), best first: at most `k` rows and their inner products.
 
         `passing` lets rows through. Where as many as `k` pass, as many are returned.
         """
         faiss.omp_set_num_threads(1)  # per thread: requests are many, so each stays on one core
-        allowed = int(np.count_nonzero(passing))
+        allowed = passing.count
         k = min(k, allowed)
         if k == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        selector = faiss.IDSelectorBitmap(np.packbits(passing, bitorder="little"))
+        selector = faiss.IDSelectorBitmap(passing.bits)
         if self._is_flat:
             return self._found(query, k, faiss.SearchParameters(sel=selector))
         lists = self._index.nlist

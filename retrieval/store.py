@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from heedful.retrieval.catalogue import Catalogue
+from heedful.retrieval import narrow
+from heedful.retrieval.catalogue import Catalogue, Rows
 from heedful.retrieval.database import Database, Identity, Written
 from heedful.retrieval.embedder import Embedder, Vectors
 from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
-from heedful.retrieval.index import FLAT_ROWS, Index, Rows
+from heedful.retrieval.index import FLAT_ROWS, Index
 from heedful.retrieval.items import Filter, Hit, Item, Version
+from heedful.retrieval.narrow import Narrow
 
 Progress = Callable[[str, float], None]
 _CHUNK = 20_000
+_FEW_ROWS = 1000  # are read while searches wait
 _UNSAVED_ROWS = 20_000  # taken in again at the next start in a second or two
 
 
@@ -36,7 +39,7 @@ class Store:
         if not self._database.identity().made_by(embedder.probe):
             self._database.reembed(embedder.name, embedder.probe, embedder.embed_now, progress)
         self._identity: Identity = self._database.identity()
-        self._catalogue = Catalogue()
+        self._catalogue, self._narrow = Catalogue(), Narrow()
         self._index = Index.flat(embedder.dimension)
         self._indexed = self._saved = self._seen_row = self._seen_seq = 0
         self._sharing = _Sharing()
@@ -62,7 +65,12 @@ class Store:
         """The `k` items nearest to a unit vector, shape (d,), best first."""
         self._refresh()
         with self._sharing.reading():
-            rows, scores = self._index.search(query, k, self._catalogue.mask(filter))
+            passing = self._catalogue.passing(filter)
+            own = self._narrow.get(filter)
+            rows, scores = (own or self._index).search(query, k, passing)
+            few = len(self._index) > FLAT_ROWS and passing.count <= narrow.ROWS
+        if own is None and few and self._narrow.wanted(filter):
+            self._narrow_down(filter)
         items = self._database.items([int(r) for r in rows])
         return [Hit(items[int(r)], float(s)) for r, s in zip(rows, scores, strict=True)]
 
@@ -198,11 +206,34 @@ class Store:
             done = news.last_row < self._seen_row + _CHUNK
             with self._sharing.writing():
                 self._catalogue.end(news.ended)
+                since = self._catalogue.size
                 self._catalogue.add(news.facts)
+                self._take_into_narrow(since)
             self._indexed = max(self._indexed, news.last_row)
             self._seen_row, self._seen_seq = news.last_row, news.seq
             if done:
                 return
+
+    def _take_into_narrow(self, since: int) -> None:
+        for filter, index in self._narrow:
+            new = self._catalogue.rows(filter, since)
+            if len(index) + len(new) > narrow.ROWS or len(new) > _FEW_ROWS:
+                self._narrow.drop(filter)  # made anew where it is asked for again, if it is narrow still
+                continue
+            for rows, vectors in self._database.vectors_at(new):
+                index.add(rows, vectors)
+
+    def _narrow_down(self, filter: Filter) -> None:
+        """Makes a filter's own index while others go on."""
+        with self._sharing.reading():
+            there, since = self._catalogue.rows(filter, 0), self._catalogue.size
+        index = Index.flat_in_half_precision(self.embedder.dimension)
+        for rows, vectors in self._database.vectors_at(there):
+            index.add(rows, vectors)
+        with self._sharing.writing():
+            for rows, vectors in self._database.vectors_at(self._catalogue.rows(filter, since)):
+                index.add(rows, vectors)
+            self._narrow.put(filter, index)
 
     def _build(self) -> None:
         """Builds the index anew until it fits what is there by then."""

@@ -112,7 +112,7 @@ async def test_the_bundled_model_knows_what_is_near() -> None:
 async def test_a_killed_encoder_is_begun_anew_and_none_is_left_behind() -> None:
     def encoders() -> list[psutil.Process]:
         mine = psutil.Process().children()
-        return [p for p in mine if "heedful.retrieval.encoder" in p.cmdline()]
+        return [p for p in mine if "heedful.retrieval.encoding" in p.cmdline()]
 
     before = set(encoders())
     embedder = load()

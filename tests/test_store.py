@@ -189,6 +189,64 @@ def test_a_large_store_gets_lists_beside_the_old_index_and_keeps_every_filter(
     store.close()
 
 
+def test_a_filter_that_lets_few_through_is_exact_whatever_is_written(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heedful.retrieval.index.FLAT_ROWS", 400)
+    monkeypatch.setattr("heedful.retrieval.store.FLAT_ROWS", 400)
+    monkeypatch.setattr("heedful.retrieval.narrow.ROWS", 60)
+    rng = np.random.default_rng(8)
+    vectors = rng.standard_normal((3000, embedder.dimension)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    standing: dict[str, int] = {}
+
+    def add(numbers: range) -> None:
+        items = [
+            Item(f"rule {i}", id=str(i), tags=("a",) if i % 50 == 0 else (), valid_until=i % 3 * 1000.0 + 1)
+            for i in numbers
+        ]
+        store.add(items, {item.text: vectors[i] for i, item in zip(numbers, items, strict=True)})
+        standing.update({str(i): i for i in numbers})
+
+    def check(filter: Filter, allowed: list[int]) -> None:
+        for query in rng.standard_normal((5, embedder.dimension)).astype(np.float32):
+            query /= np.linalg.norm(query)
+            exact = sorted((float(vectors[i] @ query) for i in allowed), reverse=True)[:10]
+            found = [int(hit.item.id) for hit in store.search(query, 10, filter)]
+            assert set(found) <= set(allowed)  # and as near as the nearest, to half precision
+            assert [float(vectors[i] @ query) for i in found] == pytest.approx(exact, abs=1e-3)
+
+    def check_all() -> None:
+        tagged = [i for i in standing.values() if i % 50 == 0]
+        check(Filter(tags=frozenset({"a"})), tagged)
+        check(Filter(tags=frozenset({"a"}), at=1500.0), [i for i in tagged if i % 3 * 1000 + 1 > 1500])
+
+    store = Store.create(tmp_path / "narrow.db", embedder)
+    add(range(1000))
+    store.settle()
+    check_all()
+    narrow = vars(store)["_narrow"]  # private, but whether it took part can't be told from answers that are right
+    assert [len(index) for _, index in narrow] == [20]
+    add(range(1000, 1500))  # into the filter's own index
+    check_all()
+    for gone in ("0", "1050"):
+        store.delete([gone])
+        del standing[gone]
+    check_all()
+    store.add([Item("rule 50 anew", id="50")], {"rule 50 anew": vectors[50]})  # untagged from now on
+    del standing["50"]
+    check_all()
+    assert [len(index) for _, index in narrow] == [30]
+    add(range(1500, 3000, 10))
+    add(range(1501, 3000, 10))
+    assert [len(index) for _, index in narrow] == [60]
+    add(range(50))
+    add(range(3, 53))
+    assert not list(narrow)  # more than a filter's own index takes
+    check_all()
+    store.close()
+
+
 def test_a_store_closed_while_it_builds_lets_the_build_come_to_its_end(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,75 @@
+"""The embedding model as OpenVINO computes it: the same vectors, or a warning and PyTorch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+pytestmark = pytest.mark.engine  # torch and the bundled embedding model
+
+TEXTS = ["Tell the truth.", "", "¿Cuánto cuesta?", "A rule that goes on and on. " * 90, "x"]
+
+
+def bundled() -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    from heedful.retrieval.encoding import _folder
+
+    return SentenceTransformer(_folder("all-MiniLM-L6-v2"), device="cpu")
+
+
+def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    scale = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    found: NDArray[np.float32] = (a * b).sum(axis=1) / scale
+    return found
+
+
+def test_vectors_are_those_of_pytorch_in_any_company_and_of_any_length() -> None:
+    from heedful.retrieval.compiled import compiled
+
+    expected = bundled().encode(TEXTS)
+    encode = compiled(bundled(), threads=1)
+    together, alone = encode(TEXTS), np.concatenate([encode([text]) for text in TEXTS])
+    assert together.shape == expected.shape
+    assert cosines(together, expected).min() > 0.9995
+    assert cosines(alone, expected).min() > 0.9995
+    # A later answer does not write over an earlier one, and nothing is reported to anybody.
+    before = together.copy()
+    encode(["Something else."] * len(TEXTS))
+    assert np.array_equal(together, before)
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_a_model_that_openvino_would_compute_wrongly_stays_pytorchs() -> None:
+    import torch
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    from heedful.retrieval.compiled import NotCompiled, compiled
+
+    model = bundled()
+
+    class Fickle(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+            if features["input_ids"].shape[1] > 50:  # which tracing takes for constant
+                features["sentence_embedding"] = features["sentence_embedding"].flip(1)
+            return features
+
+    assert isinstance(model[1], Pooling)
+    model.append(Fickle())
+    expected = model.encode(TEXTS)
+    with pytest.raises(NotCompiled, match="vectors would differ"):
+        compiled(model, threads=1)
+    assert cosines(model.encode(TEXTS), expected).min() > 0.9999
+
+
+def test_a_model_that_puts_a_prompt_before_texts_stays_pytorchs() -> None:
+    from heedful.retrieval.compiled import NotCompiled, compiled
+
+    model = bundled()
+    model.prompts, model.default_prompt_name = {"query": "query: "}, "query"
+    with pytest.raises(NotCompiled, match="a prompt of its own"):
+        compiled(model, threads=1)
