@@ -20,8 +20,8 @@ import servers
 from numpy.typing import NDArray
 from retrieval_scale import CHUNK, D, draw
 
-from heedful.retrieval.embedder import Vectors
 from heedful.retrieval.catalogue import Passing
+from heedful.retrieval.embedder import Vectors
 from heedful.retrieval.index import Index
 
 QUERIES, K, GOAL = 300, 10, 0.95

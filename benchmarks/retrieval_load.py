@@ -5,7 +5,7 @@ earlier ones do; a latency counts from that time); one in three has a filter. `-
 questions they are drawn (0: none is ever asked twice, so that each is embedded). The load generator runs on the same
 machine, in a process of its own.
 
-    python benchmarks/retrieval_load.py --folder DIR [--rate 200] [--seconds 60] [--distinct 0] [--out FILE]
+    python benchmarks/retrieval_load.py --folder DIR [--rate 200] [--seconds 60] [--distinct 0] [--runs 1] [--out FILE]
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ def question(dice: random.Random) -> str:
     return f"What should I do when {who} {what} for the {dice.randint(1, 10**6)}th time?"
 
 
-async def load(url: str, rate: float, writes: float, seconds: float, distinct: int) -> dict[str, Any]:
-    """Sends both kinds of requests for a while; latencies in seconds."""
-    dice = random.Random(0)
+async def load(
+    url: str, rate: float, writes: float, seconds: float, distinct: int, seed: int
+) -> dict[str, Any]:
+    """Sends both kinds of requests for a while; latencies in seconds. Each seed has questions of its own."""
+    dice = random.Random(seed)
     questions = [question(dice) for _ in range(distinct)]
     base = f"{url}/v1/alignment/stores/{STORE}"
     latencies: dict[str, list[float]] = {"search": [], "write": []}
@@ -130,6 +132,7 @@ def main() -> None:
     parser.add_argument("--writes", type=float, default=5)
     parser.add_argument("--distinct", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--runs", type=int, default=1, help="one after the other, all of them reported")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "retrieval_load.json")
     parser.add_argument("--serve", type=int, help="(for the script itself) serve on this port")
     options = parser.parse_args()
@@ -146,12 +149,16 @@ def main() -> None:
         parts = {"server": server, "embedding": encoder, "load_generator": psutil.Process()}
         gc.collect()
         gc.freeze()
-        before = {name: cpu_seconds(process) for name, process in parts.items()}
-        measured = asyncio.run(load(url, options.rate, options.writes, options.seconds, options.distinct))
-        searches = options.rate * (options.seconds + WARM_UP) + options.distinct
-        used = {name: (cpu_seconds(process) - before[name]) / searches for name, process in parts.items()}
-    result = {**servers.machine(), "store": about, **measured}
-    result["cpu_ms_per_search"] = {name: round(1000 * seconds, 2) for name, seconds in used.items()}
+        runs = []
+        for number in range(options.runs):
+            before = {name: cpu_seconds(process) for name, process in parts.items()}
+            sent = asyncio.run(
+                load(url, options.rate, options.writes, options.seconds, options.distinct, number)
+            )
+            searches = options.rate * (options.seconds + WARM_UP) + options.distinct
+            used = {name: (cpu_seconds(process) - before[name]) / searches for name, process in parts.items()}
+            runs.append(sent | {"cpu_ms_per_search": {name: round(1000 * s, 2) for name, s in used.items()}})
+    result = {**servers.machine(), "store": about, "runs": runs}
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

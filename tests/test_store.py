@@ -225,7 +225,9 @@ def test_a_filter_that_lets_few_through_is_exact_whatever_is_written(
     add(range(1000))
     store.settle()
     check_all()
-    narrow = vars(store)["_narrow"]  # private, but whether it took part can't be told from answers that are right
+    narrow = vars(store)[
+        "_narrow"
+    ]  # private, but whether it took part can't be told from answers that are right
     assert [len(index) for _, index in narrow] == [20]
     add(range(1000, 1500))  # into the filter's own index
     check_all()
