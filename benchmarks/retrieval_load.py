@@ -5,7 +5,7 @@ earlier ones do; a latency counts from that time); one in three has a filter. `-
 questions they are drawn (0: none is ever asked twice, so that each is embedded). The load generator runs on the same
 machine, in a process of its own.
 
-    python benchmarks/retrieval_load.py --folder DIR [--rate 200] [--seconds 60] [--distinct 0] [--runs 1] [--out FILE]
+    python benchmarks/retrieval_load.py --folder DIR [--rate 200] [--seconds 60] [--distinct 0] [--runs 1]
 """
 
 from __future__ import annotations
@@ -68,11 +68,9 @@ def question(dice: random.Random) -> str:
     return f"What should I do when {who} {what} for the {dice.randint(1, 10**6)}th time?"
 
 
-async def load(
-    url: str, rate: float, writes: float, seconds: float, distinct: int, seed: int
-) -> dict[str, Any]:
-    """Sends both kinds of requests for a while; latencies in seconds. Each seed has questions of its own."""
-    dice = random.Random(seed)
+async def load(url: str, rate: float, writes: float, seconds: float, distinct: int) -> dict[str, Any]:
+    """Sends both kinds of requests for a while; latencies in seconds."""
+    dice = random.Random()  # never the same: what was written once is not written again
     questions = [question(dice) for _ in range(distinct)]
     base = f"{url}/v1/alignment/stores/{STORE}"
     latencies: dict[str, list[float]] = {"search": [], "write": []}
@@ -150,11 +148,9 @@ def main() -> None:
         gc.collect()
         gc.freeze()
         runs = []
-        for number in range(options.runs):
+        for _ in range(options.runs):
             before = {name: cpu_seconds(process) for name, process in parts.items()}
-            sent = asyncio.run(
-                load(url, options.rate, options.writes, options.seconds, options.distinct, number)
-            )
+            sent = asyncio.run(load(url, options.rate, options.writes, options.seconds, options.distinct))
             searches = options.rate * (options.seconds + WARM_UP) + options.distinct
             used = {name: (cpu_seconds(process) - before[name]) / searches for name, process in parts.items()}
             runs.append(sent | {"cpu_ms_per_search": {name: round(1000 * s, 2) for name, s in used.items()}})

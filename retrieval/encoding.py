@@ -51,6 +51,8 @@ def _answer(source: IO[bytes], out: IO[bytes]) -> None:
 
 
 def _load(model: str, device: str | None, threads: int | None) -> Encode:
+    if threads == 1:  # else tokenizers share out a few texts over all cores, and wait for the busy ones
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
