@@ -50,7 +50,19 @@ def _answer(source: IO[bytes], out: IO[bytes]) -> None:
             tell(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
-def _load(model: str, device: str | None, threads: int | None) -> Encode:
+def _load(name: str, device: str | None, threads: int | None) -> Encode:
+    loaded = model(name, device, threads)
+    if loaded.device.type == "cpu" and find_spec("openvino"):
+        try:
+            return compiled(loaded, threads)
+        except NotCompiled as why:
+            told = "heedful: PyTorch computes the embedding model, OpenVINO does not take it"
+            print(f"{told}: {why}", file=sys.stderr, flush=True)
+    return in_pytorch(loaded)
+
+
+def model(name: str, device: str | None, threads: int | None) -> Any:
+    """A SentenceTransformer; arguments as for `Encoder`."""
     if threads == 1:  # else tokenizers share out a few texts over all cores, and wait for the busy ones
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
@@ -60,18 +72,17 @@ def _load(model: str, device: str | None, threads: int | None) -> Encode:
     logging.disable_progress_bar()  # loading takes a second, and its bar would stand in the middle of ours
     if threads is not None:
         torch.set_num_threads(threads)
-    loaded = SentenceTransformer(_folder(model), device=device)
-    if loaded.device.type == "cpu":
-        if find_spec("openvino"):
-            try:
-                return compiled(loaded, threads)
-            except NotCompiled as why:
-                told = "heedful: PyTorch computes the embedding model, OpenVINO does not take it"
-                print(f"{told}: {why}", file=sys.stderr, flush=True)
-        # Faster where the processor computes in bfloat16, and near enough to float32 to count as the same model.
-        if getattr(torch.cpu, "_is_avx512_bf16_supported", bool)():
-            loaded.bfloat16()
-    return partial(loaded.encode, batch_size=_BATCH, show_progress_bar=False)
+    return SentenceTransformer(_folder(name), device=device)
+
+
+def in_pytorch(model: Any) -> Encode:
+    """Its own `encode`."""
+    import torch
+
+    # Faster where the processor computes in bfloat16, and near enough to float32 to count as the same model.
+    if model.device.type == "cpu" and getattr(torch.cpu, "_is_avx512_bf16_supported", bool)():
+        model.bfloat16()
+    return partial(model.encode, batch_size=_BATCH, show_progress_bar=False)
 
 
 def _folder(model: str) -> str:

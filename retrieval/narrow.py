@@ -14,7 +14,8 @@ from dataclasses import replace
 from heedful.retrieval.index import Index
 from heedful.retrieval.items import Filter
 
-ROWS = 20_000  # from where on going through them takes as long as the inverted lists (docs/retrieval.md)
+# Of a million, up to some 80,000 are gone through sooner than the lists are; but they have to be gathered first.
+ROWS = 20_000
 _TOTAL_ROWS = 200_000
 _REMEMBERED = 256
 

@@ -15,11 +15,9 @@ TEXTS = ["Tell the truth.", "", "¿Cuánto cuesta?", "A rule that goes on and on
 
 
 def bundled() -> Any:
-    from sentence_transformers import SentenceTransformer
+    from heedful.retrieval.encoding import model
 
-    from heedful.retrieval.encoding import _folder
-
-    return SentenceTransformer(_folder("all-MiniLM-L6-v2"), device="cpu")
+    return model("all-MiniLM-L6-v2", "cpu", 1)
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -199,6 +199,7 @@ def test_a_filter_that_lets_few_through_is_exact_whatever_is_written(
     vectors = rng.standard_normal((3000, embedder.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     standing: dict[str, int] = {}
+    store = Store.create(tmp_path / "narrow.db", embedder)
 
     def add(numbers: range) -> None:
         items = [
@@ -221,7 +222,6 @@ def test_a_filter_that_lets_few_through_is_exact_whatever_is_written(
         check(Filter(tags=frozenset({"a"})), tagged)
         check(Filter(tags=frozenset({"a"}), at=1500.0), [i for i in tagged if i % 3 * 1000 + 1 > 1500])
 
-    store = Store.create(tmp_path / "narrow.db", embedder)
     add(range(1000))
     store.settle()
     check_all()
