@@ -1,4 +1,4 @@
-"""A sentence-transformers model computed by OpenVINO: on a CPU a question takes a third of the time.
+"""A sentence-transformers model computed by OpenVINO: on a CPU a question takes about half the time.
 
 OpenVINO puts a layer's small steps together and keeps its weights in the order that the processor wants them in;
 PyTorch does every step by itself and reorders the weights each time. Tokens, pooling and all else stay
