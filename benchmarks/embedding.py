@@ -21,6 +21,7 @@ import servers
 from retrieval_load import question
 
 from heedful.retrieval.compiled import compiled
+from heedful.retrieval.embedder import unit
 from heedful.retrieval.encoder import BUNDLED
 from heedful.retrieval.encoding import in_pytorch, model
 
@@ -34,8 +35,7 @@ def measure() -> dict[str, Any]:
     }
     dice = random.Random(0)
     texts = [question(dice) for _ in range(64)]
-    both = [encode(texts) for encode in ways.values()]
-    one, other = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in map(np.asarray, both))
+    one, other = (unit(np.asarray(encode(texts))) for encode in ways.values())
     result: dict[str, Any] = {"cosine": round(float((one * other).sum(axis=1).min()), 5), "ms": {}}
     for size in SIZES:
         times: dict[str, list[float]] = {name: [] for name in ways}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -89,7 +89,7 @@ class Catalogue:
 
     def passing(self, filter: Filter) -> Passing:
         """Which rows stand and pass."""
-        timeless = replace(filter, at=None)
+        timeless = filter.timeless
         passing = self._recent.get(timeless)
         if passing is None or len(passing.mask) < self.size or passing.ends < len(self._ended):
             passing = self._recent[timeless] = self._brought_up(timeless, passing)
@@ -106,7 +106,7 @@ class Catalogue:
 
     def rows(self, filter: Filter, since: int) -> Rows:
         """The rows from `since` on that stand and pass, whenever they are valid."""
-        return np.flatnonzero(self._mask(replace(filter, at=None), since)) + since
+        return np.flatnonzero(self._mask(filter, since)) + since
 
     def mandatory(self, filter: Filter) -> list[int]:
         """Standing rows that are mandatory and pass, in the order written."""

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Encode = Callable[[list[str]], NDArray[np.float32]]
+from heedful.retrieval.embedder import SAME_MODEL, Encode, Vectors, unit
 
 # Of several lengths, so that what tracing took for constant shows.
 _CHECKED = ["Tell the truth.", "A much longer text, " * 40, "¿Cuánto cuesta un billete a Zúrich?"]
-_SAME = 0.9995  # cosine, as for the vectors by which a store knows its embedder
 
 
 class NotCompiled(Exception):
@@ -58,18 +55,13 @@ def compiled(model: Any, threads: int | None) -> Encode:
         options["INFERENCE_NUM_THREADS"] = threads
     request = openvino.Core().compile_model(converted, "CPU", options).create_infer_request()
 
-    def encode(texts: list[str]) -> NDArray[np.float32]:
+    def encode(texts: list[str]) -> Vectors:
         features = model.preprocess(texts)
         inputs = [features[name].numpy() for name in example]
         return np.array(request.infer(inputs, share_inputs=True, share_outputs=True)[0])
 
-    cosines = (_unit(encode(_CHECKED)) * _unit(model.encode(_CHECKED, show_progress_bar=False))).sum(axis=1)
-    if cosines.min() < _SAME:
+    cosines = (unit(encode(_CHECKED)) * unit(model.encode(_CHECKED, show_progress_bar=False))).sum(axis=1)
+    if cosines.min() < SAME_MODEL:
         raise NotCompiled(f"its vectors would differ (cosine {cosines.min():.4f})")
     model.to("meta")  # lets go of its weights: OpenVINO has its own
     return encode
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit

@@ -20,7 +20,7 @@ from uuid import uuid4
 import msgspec
 import numpy as np
 
-from heedful.retrieval.embedder import Vectors
+from heedful.retrieval.embedder import SAME_MODEL, Vectors
 from heedful.retrieval.errors import DamagedStore, EmbedderChanged, StoreError, UnknownStore
 from heedful.retrieval.items import Item, Version, encoded
 
@@ -54,7 +54,7 @@ class Identity:
         """Whether an embedder with these probe vectors is the same one."""
         if probe.shape != self.probe.shape:
             return False
-        return bool(np.all(np.sum(probe * self.probe, axis=1) > 0.9995))
+        return bool(np.all(np.sum(probe * self.probe, axis=1) > SAME_MODEL))
 
 
 Facts = tuple[int, str, str, str, int, float | None, float | None]

@@ -18,7 +18,14 @@ from heedful.retrieval.errors import EmbedderMissing
 Vectors = NDArray[np.float32]
 Encode = Callable[[list[str]], Vectors]
 # Two models are the same where they agree on these; a name or a path says little.
+SAME_MODEL = 0.9995  # cosine
 _PROBES = ["Tell the truth.", "¿Cuánto cuesta un billete a Zúrich?", "def add(a, b): return a + b"]
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Vectors, shape (n, d), as long as 1 each; a zero stays zero."""
+    scaled: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+    return scaled
 
 
 class Embedder:
@@ -125,7 +132,7 @@ class Embedder:
         texts = list(dict.fromkeys(text for job, _ in jobs for text in job))
         try:
             found = np.asarray(encode(texts), np.float32) if texts else np.zeros((0, 0), np.float32)
-            found = found / np.maximum(np.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
+            found = unit(found)
         except Exception as error:
             for _, future in jobs:
                 future.set_exception(error)

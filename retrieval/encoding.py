@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-from heedful.retrieval.compiled import Encode, NotCompiled, compiled
+from heedful.retrieval.compiled import NotCompiled, compiled
+from heedful.retrieval.embedder import Encode
 from heedful.retrieval.encoder import BUNDLED
 from heedful.retrieval.errors import EmbedderMissing
 

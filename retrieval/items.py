@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -90,6 +90,11 @@ class Filter:
     scopes: frozenset[str] | None = None
     tags: frozenset[str] = frozenset()
     at: float | None = None
+
+    @property
+    def timeless(self) -> Filter:
+        """The same, whenever valid."""
+        return replace(self, at=None)
 
 
 def item_of(value: Any, *, kind: str | None = None) -> Item:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import replace
 
 from heedful.retrieval.index import Index
 from heedful.retrieval.items import Filter
@@ -21,7 +20,7 @@ _REMEMBERED = 256
 
 
 class Narrow:
-    """The indexes, by filter without its time; those used longest ago go first. Safe to use from many threads."""
+    """The indexes, by timeless filter; those used longest ago go first. Safe to use from many threads."""
 
     def __init__(self) -> None:
         self._indexes: OrderedDict[Filter, Index] = OrderedDict()
@@ -29,29 +28,27 @@ class Narrow:
         self._lock = threading.Lock()
 
     def get(self, filter: Filter) -> Index | None:
-        key = replace(filter, at=None)
         with self._lock:
-            if key in self._indexes:
-                self._indexes.move_to_end(key)
-            return self._indexes.get(key)
+            if filter in self._indexes:
+                self._indexes.move_to_end(filter)
+            return self._indexes.get(filter)
 
     def wanted(self, filter: Filter) -> bool:
         """Whether to make an index: where there is none, every second time that a filter is asked about."""
-        key = replace(filter, at=None)
         with self._lock:
-            if key in self._indexes:
+            if filter in self._indexes:
                 return False
-            if key in self._asked:
-                del self._asked[key]
+            if filter in self._asked:
+                del self._asked[filter]
                 return True
-            self._asked[key] = None
+            self._asked[filter] = None
             while len(self._asked) > _REMEMBERED:
                 self._asked.popitem(last=False)
             return False
 
     def put(self, filter: Filter, index: Index) -> None:
         with self._lock:
-            self._indexes[replace(filter, at=None)] = index
+            self._indexes[filter] = index
             while sum(map(len, self._indexes.values())) > _TOTAL_ROWS:
                 self._indexes.popitem(last=False)
 

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from heedful.retrieval.embedder import Embedder, Encode, Vectors
+from heedful.retrieval.embedder import Embedder, Encode, Vectors, unit
 
 
 def word_embedder(
@@ -42,9 +42,7 @@ class ScriptedEmbedder(Embedder):
         super().__init__("scripted", lambda: self._unit)
 
     def _unit(self, texts: list[str]) -> Vectors:
-        found = np.array([self._vector(text) for text in texts], np.float32)
-        unit: Vectors = found / np.linalg.norm(found, axis=-1, keepdims=True)
-        return unit
+        return unit(np.array([self._vector(text) for text in texts], np.float32))
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         return self._unit(list(texts))

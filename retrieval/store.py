@@ -66,11 +66,11 @@ class Store:
         self._refresh()
         with self._sharing.reading():
             passing = self._catalogue.passing(filter)
-            own = self._narrow.get(filter)
-            rows, scores = (own or self._index).search(query, k, passing)
+            own = self._narrow.get(filter.timeless)
+            rows, scores = (self._index if own is None else own).search(query, k, passing)
             few = len(self._index) > FLAT_ROWS and passing.count <= narrow.ROWS
-        if own is None and few and self._narrow.wanted(filter):
-            self._narrow_down(filter)
+        if own is None and few and self._narrow.wanted(filter.timeless):
+            self._narrow_down(filter.timeless)
         items = self._database.items([int(r) for r in rows])
         return [Hit(items[int(r)], float(s)) for r, s in zip(rows, scores, strict=True)]
 
@@ -219,21 +219,22 @@ class Store:
             new = self._catalogue.rows(filter, since)
             if len(index) + len(new) > narrow.ROWS or len(new) > _FEW_ROWS:
                 self._narrow.drop(filter)  # made anew where it is asked for again, if it is narrow still
-                continue
-            for rows, vectors in self._database.vectors_at(new):
-                index.add(rows, vectors)
+            else:
+                self._gather(index, new)
 
     def _narrow_down(self, filter: Filter) -> None:
         """Makes a filter's own index while others go on."""
         with self._sharing.reading():
             there, since = self._catalogue.rows(filter, 0), self._catalogue.size
         index = Index.flat_in_half_precision(self.embedder.dimension)
-        for rows, vectors in self._database.vectors_at(there):
-            index.add(rows, vectors)
+        self._gather(index, there)
         with self._sharing.writing():
-            for rows, vectors in self._database.vectors_at(self._catalogue.rows(filter, since)):
-                index.add(rows, vectors)
+            self._gather(index, self._catalogue.rows(filter, since))
             self._narrow.put(filter, index)
+
+    def _gather(self, index: Index, rows: Rows) -> None:
+        for standing, vectors in self._database.vectors_at(rows):
+            index.add(standing, vectors)
 
     def _build(self) -> None:
         """Builds the index anew until it fits what is there by then."""

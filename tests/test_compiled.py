@@ -1,4 +1,4 @@
-"""The embedding model as OpenVINO computes it: the same vectors, or a warning and PyTorch."""
+"""The embedding model as OpenVINO computes it: the same vectors, or PyTorch."""
 
 from __future__ import annotations
 
