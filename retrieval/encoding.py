@@ -100,3 +100,4 @@ if __name__ == "__main__":
     private = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints goes to the terminal, not among the vectors
     _answer(sys.stdin.buffer, private)
+    os._exit(0)  # there is nothing to save, and triton's end writes complaints to the terminal
