@@ -71,6 +71,7 @@ def model(name: str, device: str | None, threads: int | None) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # loading takes a second, and its bar would stand in the middle of ours
+    logging.set_verbosity_error()  # tracing makes it remark on a loss that nobody computes
     if threads is not None:
         torch.set_num_threads(threads)
     return SentenceTransformer(_folder(name), device=device)
