@@ -143,7 +143,11 @@ class EventStream(Response):
             # The time is up for a client that does not read, too. Never over a `yield` of the generator: there the
             # time-out would cancel whoever happens to be waiting, which is the send.
             async with asyncio.timeout_at(self._deadline):
-                start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                start = {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
                 await send(start)
                 await send({"type": "http.response.body", "body": self._first, "more_body": True})
                 async for piece in self._pieces:
