@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heedful.server import completions, embeddings, messages, openapi, responses, score, stores
+from heedful.server.hints import hint
 from heedful.server.http import endpoint, error_response, json_response
+from heedful.server.keys import RequireKey
 from heedful.server.service import Service
 from heedful.server.wire.messages import error_response as anthropic_error
 from heedful.strategies import HeedfulError, NotFound, RequestError
@@ -57,7 +56,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_route("/v1/messages", endpoint(messages.messages, anthropic_error), methods=["POST"])
     app.add_exception_handler(HTTPException, _http_error)
     if key := config.api_key():
-        app.add_middleware(_RequireKey, key=key)
+        app.add_middleware(RequireKey, key=key)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=config.cors_origins, allow_methods=["*"], allow_headers=["*"]
@@ -122,32 +121,11 @@ async def _openapi(request: Request) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     """Unknown paths and methods, in OpenAI's shape too."""
     assert isinstance(error, HTTPException)
+    path = request.url.path
+    more = ""
+    if error.status_code == 404:
+        more = hint(path, request.url.netloc, request.app.routes)
     told: HeedfulError = RequestError(
-        f"{request.method} {request.url.path}: {error.detail}", status=error.status_code
+        f"{request.method} {path}: {error.detail}{more}", status=error.status_code
     )
     return error_response(told)
-
-
-class _RequireKey:
-    """Lets a request under /v1 in only with the right key, as a bearer token or as `x-api-key`."""
-
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self._app, self._key = app, f"Bearer {key}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/v1") and scope["method"] != "OPTIONS":
-            headers = Headers(scope=scope)
-            given = (
-                headers.get("authorization") or f"Bearer {headers.get('x-api-key', '')}"
-            )  # the other is Anthropic's
-            if not hmac.compare_digest(given.encode(), self._key):
-                error = RequestError(
-                    "this server wants an API key: Authorization: Bearer KEY",
-                    status=401,
-                    type="authentication_error",
-                    code="invalid_api_key",
-                )
-                shaped = anthropic_error if scope["path"] == "/v1/messages" else error_response
-                await shaped(error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, cast
@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from heedful.server.encodings import codings_of, decoded, too_large
 from heedful.strategies import DeadlineExceeded, HeedfulError, RequestError
 
 logger = logging.getLogger("heedful.server")
@@ -55,13 +56,18 @@ def endpoint(handler: Handler, shape: Callable[[HeedfulError], Response] = error
 
 
 async def body_of(request: Request, *, limit: int) -> bytes:
-    """The body, of at most `limit` bytes. Raises RequestError."""
+    """The body, unpacked where it is compressed, of at most `limit` bytes before and after. Raises RequestError."""
+    source: AsyncIterator[bytes] = request.stream()
+    if packed := [value for name, value in request.scope["headers"] if name == b"content-encoding"]:
+        source = decoded(source, codings_of(b",".join(packed).decode("latin-1")), limit)
     pieces, size = [], 0
-    async for piece in request.stream():
+    async for piece in source:
         pieces.append(piece)
         size += len(piece)
         if size > limit:
-            raise RequestError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
+            raise too_large(limit)
+        if packed:
+            await asyncio.sleep(0)  # others' tokens come between two pieces of a large body
     return b"".join(pieces)
 
 

@@ -252,6 +252,57 @@ def test_a_key_is_wanted_where_one_is_set(serving: Serving, monkeypatch: pytest.
         assert httpx.get(f"{url}/v1/models", headers=given).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"authorization": "bearer sesame"}, 200),
+        ({"authorization": "BEARER   sesame"}, 200),
+        ({"x-api-key": "sesame"}, 200),
+        ({"authorization": "Bearer of another server", "x-api-key": "sesame"}, 200),
+        ({"authorization": "sesame"}, 401),
+        ({"authorization": "Basic sesame"}, 401),
+        ({"authorization": "Bearer"}, 401),
+        ({"authorization": "Bearer sesame2", "x-api-key": ""}, 401),
+        ({}, 401),
+    ],
+)
+def test_how_a_key_is_given(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str], status: int
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sesame")
+    with serving(ScriptedEngine(), config=Config(api_key_env="TEST_KEY")) as url:
+        answer = httpx.get(f"{url}/v1/models", headers=headers)
+        assert answer.status_code == status
+        assert answer.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/v1/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/v1/v1/models", "/v1/models"),
+        ("/chat/completions", "/v1/chat/completions"),
+        ("/messages", "/v1/messages"),
+        ("/v1/v1/messages", "/v1/messages"),
+        ("/api/v1/embeddings", "/v1/embeddings"),
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/v1/chat/completions", "/v1/chat/completions"),
+        ("/alignment/stores/norms/items", "/v1/alignment/stores/norms/items"),
+        ("/v1/nothing", None),
+        ("/v2/x", None),
+        ("/", None),
+    ],
+)
+def test_a_wrong_base_url_is_answered_with_a_hint(scripted_server: str, path: str, meant: str | None) -> None:
+    answer = httpx.post(f"{scripted_server}{path}", json={})
+    assert answer.status_code == 404
+    message = answer.json()["error"]["message"]
+    if meant is None:
+        assert "did you mean" not in message
+    else:
+        assert f"did you mean {meant}?" in message and f"{scripted_server}/v1 " in message
+
+
 def test_metrics_and_version(scripted_server: str) -> None:
     assert "python_info" in httpx.get(f"{scripted_server}/metrics").text
     assert httpx.get(f"{scripted_server}/version").json()["version"]

@@ -188,7 +188,7 @@ class Upstream:
         return upstream_errors.from_response(self.host, response.status, response.headers, body, secrets)
 
     def secrets_in(self, sent: Mapping[str, str] | None) -> tuple[str, ...]:
-        given = (sent or {}).get("Authorization", "").removeprefix("Bearer ")
+        given = (sent or {}).get("Authorization", "").strip().rpartition(" ")[2]
         return (*self.secrets, given) if len(given) >= 8 else self.secrets
 
     def _pause(self, error: HeedfulError, attempt: int) -> float | None:
