@@ -63,6 +63,10 @@ class Plan:
     def steps(self) -> list[str]:
         return [name for name, _ in (*self.contexts, self.decoder)]
 
+    def runs_on(self, capabilities: Capability) -> bool:
+        """Whether an engine has what every strategy needs."""
+        return not any(s.needs & ~capabilities for _, s in (*self.contexts, self.decoder))
+
     def check(self, capabilities: Capability, *, model: str) -> None:
         """Raises MissingCapability where the engine lacks what a strategy needs."""
         for name, strategy in (*self.contexts, self.decoder):
