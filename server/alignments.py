@@ -70,7 +70,9 @@ class Alignments:
         """Plans that clients have named, the latest last."""
         for name in self._specs:
             if not name.strip() or name != name.strip() or "+" in name or "@" in name:
-                raise ConfigError(f"alignments.{name}: a name may not hold '+' or '@', nor begin or end in space")
+                raise ConfigError(
+                    f"alignments.{name}: a name may not hold '+' or '@', nor begin or end in space"
+                )
         for name in self._specs:
             steps = self._named(name, ())
             with _telling(f"alignments.{name}"):
@@ -110,9 +112,7 @@ class Alignments:
             self._asked.move_to_end(plan.name)
         return plan
 
-    def _steps(
-        self, spec: str | list[StepConfig], param: str, within: tuple[str, ...] = ()
-    ) -> list[Step]:
+    def _steps(self, spec: str | list[StepConfig], param: str, within: tuple[str, ...] = ()) -> list[Step]:
         """All steps of a selection; `within` are the named alignments whose definition it is part of."""
         steps: list[Step] = []
         for i, item in enumerate([spec] if isinstance(spec, str) else spec):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from heedful.retrieval import Filter, InvalidItem, StoreError, UnknownItem
 from heedful.retrieval.embedder import load
@@ -22,11 +22,12 @@ from heedful.retrieval.store import Store
 from heedful.retrieval.stores import Stores
 from heedful.server.bundled import home
 from heedful.server.progress import bar
+from heedful.server.terminal import plain, terminal
 
 stores = typer.Typer(
     no_args_is_help=True, help="Norms and demonstrations: add, find, list, import, export, delete."
 )
-console, errors = Console(), Console(stderr=True)
+console, errors = terminal(), terminal(stderr=True)
 _SHOWN = 20  # bad lines; a file of the wrong kind has thousands
 
 Name = Annotated[str, typer.Argument(help="The store")]
@@ -127,9 +128,8 @@ def search(
     filter = Filter(scopes=scopes, tags=frozenset(tag or ()), at=time.time())
     with _opened(name, folder, embedder) as store:
         for hit in store.search(store.embedder.embed_now([query])[0], k, filter):
-            where = f" [dim]{hit.item.id}[/]"
-            console.print(f"{hit.score:.3f}{where}", end=" ", highlight=False)
-            console.print(hit.item.text, markup=False, highlight=False)
+            line = (f"{hit.score:.3f} ", plain(hit.item.id, "dim"), " ", plain(hit.item.text))
+            console.print(Text.assemble(*line), soft_wrap=True)
 
 
 @stores.command()
@@ -182,7 +182,7 @@ def import_(
         if len(parsed.problems) > _SHOWN:
             errors.print(f"{file}: {len(parsed.problems)} bad lines, the first {_SHOWN}:", highlight=False)
         for line, problem in parsed.problems[:_SHOWN]:
-            errors.print(f"{file}:{line}: {problem}", markup=False, highlight=False, soft_wrap=True)
+            errors.print(f"{file}:{line}: {problem}", highlight=False, soft_wrap=True)
         bad += len(parsed.problems)
         items += parsed.items
     if bad and not skip_bad:

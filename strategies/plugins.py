@@ -76,7 +76,9 @@ class Plugins(Generic[T]):
             try:
                 cls = entry.load()
             except Exception as error:
-                raise StrategyError(f"{self._kind} {name!r} ({entry.value}) can't be loaded: {error}") from error
+                raise StrategyError(
+                    f"{self._kind} {name!r} ({entry.value}) can't be loaded: {error}"
+                ) from error
         if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
             raise StrategyError(f"{self._kind} {name!r} is no dataclass; its fields must be its options")
         self._check(name, cls)
