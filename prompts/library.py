@@ -25,6 +25,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from heedful.prompts.use import Use, unfit
 from heedful.prompts.yaml_file import YamlError, decoded, load_yaml
 
 _NAME = re.compile(r"(?P<name>.+)\.v(?P<version>[0-9]+)\.md")
@@ -68,6 +69,16 @@ class Prompt:
     @property
     def parts(self) -> list[str]:
         return list(self._template.blocks) or ["body"]
+
+    def unfit(self, use: Use) -> str | None:
+        """Why it can't be put to a use, or None where it can. Found out once."""
+        if use not in self._unfit:
+            self._unfit[use] = unfit(self, use, _ENVIRONMENT)
+        return self._unfit[use]
+
+    @cached_property
+    def _unfit(self) -> dict[Use, str | None]:
+        return {}
 
     def render(self, part: str = "body", /, **variables: Any) -> str:
         """The text of one part, white space around it removed. Raises PromptError where rendering fails."""

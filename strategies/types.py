@@ -22,7 +22,7 @@ _ANSWER_PARAMS = frozenset(
     "logit_bias prediction modalities audio return_token_ids request_id".split()
 )
 # OpenAI's limit on `n`.
-_MOST_CHOICES = 128
+MOST_CHOICES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ def choices_wanted(params: Mapping[str, Any]) -> int:
     n = params.get("n")
     if n is None:
         return 1
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_CHOICES:
-        raise RequestError(f"n: must be a whole number from 1 to {_MOST_CHOICES}", param="n")
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_CHOICES:
+        raise RequestError(f"n: must be a whole number from 1 to {MOST_CHOICES}", param="n")
     return n
 
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -67,8 +66,7 @@ def test_progress_and_tables_show_text_as_it_is(capsys: pytest.CaptureFixture[st
     with bar("m[/x]") as report:
         report("step [/y]", 0.5)
     assert "m[/x]: step [/y]" in capsys.readouterr().err.replace("\n", " ")
-    nothing: list[Any] = [None] * 4
-    cell = CellSummary("m[/x]", "a:smile:", "c", 2, 1, ODD, *nothing, 1.0, None, None, late=0.0)
+    cell = CellSummary("m[/x]", "a:smile:", "c", 2, 1, ODD, None, None, None, None, 1.0, None, None, 0.0)
     terminal().print(figures.shown([cell]))
     shown = capsys.readouterr().out.replace("\n", " ")
     assert "m[/x]@a:smile:, c" in shown and "[bold]not bold[/], :smile:" in shown
