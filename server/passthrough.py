@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from heedful.server.engines.openai import OpenAIEngine
 from heedful.server.engines.sse import whole_events
-from heedful.server.engines.upstream_errors import faults
+from heedful.server.engines.upstream_errors import faults, passed_on
 from heedful.server.http import WhileConnected, told
 from heedful.server.wire.chat import sse
 from heedful.strategies import EngineError
@@ -39,8 +39,8 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
     Raises HeedfulError where the upstream refuses, fails, or answers with something that is no JSON.
     """
     response = await engine.forward(path, payload)
-    headers = [(n, v) for name, v in response.raw_headers if (n := name.lower()) not in _DROPPED]
     try:
+        headers = passed_on(engine.upstream.host, response.raw_headers, _DROPPED)
         with faults(engine.upstream.host):
             if response.content_type == "text/event-stream":
                 if not (first := await response.content.readany()):

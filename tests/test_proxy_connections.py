@@ -10,6 +10,7 @@ from upstream_fixtures import LIMIT, Asked, Gate, Proxy, Reply, ScriptedUpstream
 
 from heedful.server.config import Config
 
+CLIENT = httpx.Client(timeout=LIMIT)  # made once: its TLS set-up takes longer than a request
 HI: Any = [{"role": "user", "content": "Hi"}]
 COT: Any = {"pipeline": [{"principles": {"mode": "cot"}}], "trace": True}
 READ: Any = {"name": "principles", "trace": True}
@@ -32,7 +33,7 @@ def ask(url: str, path: str, alignment: Any, *, stream: bool) -> str:
     if path == "responses":
         del fields["prompt"]
     body = {**fields, "stream": stream, "alignment": alignment}
-    response = httpx.post(f"{url}/v1/{path}", json=body, timeout=LIMIT)
+    response = CLIENT.post(f"{url}/v1/{path}", json=body)
     assert response.status_code == 200, response.text
     return response.text
 
@@ -102,6 +103,6 @@ def test_a_refusal_gives_its_connection_back(upstream: ScriptedUpstream, proxy: 
         for _ in range(5):
             for alignment in ("direct", READ):
                 body = {"model": "ours", "messages": HI, "alignment": alignment}
-                assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code == 400
+                assert CLIENT.post(f"{url}/v1/chat/completions", json=body).status_code == 400
                 assert upstream.ended.acquire(timeout=LIMIT)
         assert upstream.connections - opened <= 1

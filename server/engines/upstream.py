@@ -122,7 +122,7 @@ class Upstream:
                         headers=sent,
                         allow_redirects=False,
                     )
-                if response.status < 300:
+                if 200 <= response.status < 300:
                     return response
                 error: HeedfulError = await self._refusal(response, sent)
             except Unreached as unreached:
@@ -142,7 +142,7 @@ class Upstream:
         """One GET without retries."""
         with faults(self.host):
             response = await self._session.get(self._url(path), headers=self._headers, allow_redirects=False)
-        if response.status >= 300:
+        if not 200 <= response.status < 300:
             raise await self._refusal(response, self._headers)
         return self.object(await self.read(response))
 
@@ -187,7 +187,7 @@ class Upstream:
 
     def nonsense(self, what: str) -> EngineError:
         """The error for an answer that is not what the API promises."""
-        return EngineError(f"upstream {self.host}: {what}", status=502, code="upstream_invalid")
+        return upstream_errors.invalid(self.host, what)
 
     def _url(self, path: str) -> URL:
         if path not in self._urls:
