@@ -13,7 +13,6 @@ from heedful.strategies.errors import StrategyError
 from heedful.strategies.tasks import keep_alive
 from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, text_in
 
-
 # Said once, or again as a whole.
 _NAMES = frozenset({"role", "id", "type"})
 
@@ -22,7 +21,7 @@ _NAMES = frozenset({"role", "id", "type"})
 class Choice:
     """One answer of possibly several: OpenAI's message, and what stands beside it in a choice.
 
-    The message's tool calls carry no `index`, which only the pieces of a stream have; `places` are those they came by.
+    The message's tool calls carry no `index`, which only pieces of a stream have; `places` are those they came by.
     """
 
     index: int

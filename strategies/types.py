@@ -201,9 +201,7 @@ class Chunk:
     def text(self, index: int = 0) -> str:
         """The text that this chunk adds to one choice."""
         return "".join(
-            text_in((c.get("delta") or {}).get("content"))
-            for c in self.choices
-            if c.get("index", 0) == index
+            text_in((c.get("delta") or {}).get("content")) for c in self.choices if c.get("index", 0) == index
         )
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
-"""What upstreams send in dialects of their own, made canonical as it comes in, so that nobody further on has to guess.
+"""What upstreams send in dialects of their own, made canonical as it comes in, so that nobody has to guess later.
 
-A canonical choice has an `index`; its `delta` holds text in `content`, thoughts in `reasoning_content` (both strings),
-and tool calls with an `index` of their own each, counted from 0, whose first piece has the id and the whole name.
+A canonical choice has an `index`; its `delta` holds text in `content`, thoughts in `reasoning_content` (both are
+strings), and tool calls with an `index` of their own, counted from 0; the first piece has the id and the whole name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _THINKING = frozenset({"thinking", "reasoning", "reasoning_text", "reasoning_con
 
 def whole(chunk: Chunk, nonsense: Nonsense) -> Chunk:
     """An answer that came in one piece."""
-    places = [p for c in chunk.choices if _is_index(p := c.get("index"))]
+    places = [place for c in chunk.choices if (place := _index(c)) is not None]
     if len(set(places)) < len(chunk.choices):
         places = list(range(len(chunk.choices)))
     choices = []
@@ -37,9 +37,7 @@ def whole(chunk: Chunk, nonsense: Nonsense) -> Chunk:
     return Chunk(choices)
 
 
-async def streamed(
-    events: AsyncGenerator[Event, None], nonsense: Nonsense
-) -> AsyncGenerator[Event, None]:
+async def streamed(events: AsyncGenerator[Event, None], nonsense: Nonsense) -> AsyncGenerator[Event, None]:
     """An answer that comes in pieces. A tool call is held back until its name is known to be whole."""
     calls: dict[int, Calls] = {}
     async with aclosing(events):
@@ -62,8 +60,8 @@ async def streamed(
 def _piece(
     choice: Mapping[str, Any], place: int, calls: dict[int, Calls], nonsense: Nonsense
 ) -> dict[str, Any]:
-    index = choice.get("index")
-    index = index if _is_index(index) else place
+    told = _index(choice)
+    index = place if told is None else told
     if "delta" not in choice:  # of a raw completion
         return {**choice, "index": index}
     delta = _delta(choice.get("delta") or {}, nonsense)
@@ -86,8 +84,9 @@ def _choice(
     return {**choice, "index": index, "delta": delta, "finish_reason": choice.get("finish_reason") or None}
 
 
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _index(choice: Mapping[str, Any]) -> int | None:
+    value = choice.get("index")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _delta(delta: Mapping[str, Any], nonsense: Nonsense) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class JsonEnd:
         self._quoted = self._escaped = False
 
     def reached(self, text: str) -> bool:
-        """Whether all brackets of `text` are closed, once there was one. `text` is that of the last call, or longer."""
+        """Whether all brackets of `text`, which only grows from call to call, are closed, once there was one."""
         for character in text[self._seen :]:
             if self._escaped:
                 self._escaped = False
