@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from argparse import Namespace
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -35,6 +35,7 @@ from heedful.strategies import (
     RequestError,
     Usage,
 )
+from heedful.strategies.tasks import together
 
 # A raw prompt goes through the chat API under a template that is nothing but the prompt, so that log-probabilities,
 # `n`, structured output and streaming behave the same with and without a chat template.
@@ -134,7 +135,7 @@ class VllmEngine:
             await self.extend(Extension([5] * length, max_tokens=2, temperature=0.0))
         width = min(16, self._client.vllm_config.scheduler_config.max_num_seqs)
         prompts = ([6 + i] * 24 for i in range(width))
-        await asyncio.gather(*(self.extend(Extension(p, max_tokens=4, logprobs=1)) for p in prompts))
+        await together(self.extend(Extension(p, max_tokens=4, logprobs=1)) for p in prompts)
         await self._client.reset_prefix_cache()
 
     def release(self) -> None:
@@ -157,7 +158,7 @@ class VllmEngine:
         body = self._chat_body(call)
         try:
             request = ChatCompletionRequest.model_validate(body)
-            result = await self._serving_chat.create_chat_completion(request)
+            result = await _cancellable(self._serving_chat.create_chat_completion(request))
         except Exception as error:
             raise await self._told_with_length(error, body) from error
         async with aclosing(self._events(result, "message")) as events:
@@ -173,7 +174,7 @@ class VllmEngine:
             body["stream_options"] = {**(params.get("stream_options") or {}), "include_usage": True}
         try:
             request = CompletionRequest.model_validate(body)
-            result = await self._serving_completion.create_completion(request)
+            result = await _cancellable(self._serving_completion.create_completion(request))
         except Exception as error:
             raise _told(error) from error
         async with aclosing(self._events(result, None)) as events:
@@ -274,7 +275,8 @@ class VllmEngine:
         params = {"continue_final_message": continue_final, "add_generation_prompt": not continue_final}
         body = self._chat_body(Call(tuple(messages), params))
         try:
-            result = await self._serving_chat.render_chat_request(ChatCompletionRequest.model_validate(body))
+            request = ChatCompletionRequest.model_validate(body)
+            result = await _cancellable(self._serving_chat.render_chat_request(request))
         except Exception as error:
             raise _told(error) from error
         if isinstance(result, ErrorResponse):
@@ -323,7 +325,7 @@ class VllmEngine:
         return [_continuation(output) for output in final.outputs]
 
     async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
-        return list(await asyncio.gather(*(self._score_one(prompt, c) for c in continuations)))
+        return await together(self._score_one(prompt, c) for c in continuations)
 
     async def _score_one(self, prompt: Sequence[int], continuation: Sequence[int]) -> list[float]:
         """vLLM reports log-probabilities of prompt tokens, but only of those it computes.
@@ -373,6 +375,21 @@ def reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in error.errors())
     return str(error)
+
+
+async def _cancellable(work: Awaitable[Any]) -> Any:
+    """Awaits one of vLLM's serving classes; a cancellation goes on its way.
+
+    They end a cancelled call with an error object ("Client disconnected") as if the request had been wrong. Who
+    cancels (a deadline, a verifier's time-out, a client that leaves) waits for the cancellation to come back.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    result = await work
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 def _told(error: Exception) -> HeedfulError:
