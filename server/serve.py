@@ -215,6 +215,8 @@ def _announce(service: Service, listener: socket.socket) -> None:
         note = f"; {note}" if (note := getattr(engine, "note", "")) else ""
         can = ", ".join(engine.capabilities.names)
         console.print(f"  model [bold]{name}[/] ({can}{note})", soft_wrap=True)
+        if tools := getattr(engine, "tools", ""):
+            console.print(f"  tools of {name}: {tools}", soft_wrap=True, markup=False, highlight=False)
     console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
 
 

@@ -94,7 +94,7 @@ KINDS: dict[str, Callable[[Any], Awaitable[Any]]] = {
 
 async def _idle(engine: vllm.VllmEngine) -> None:
     async with asyncio.timeout(LIMIT):
-        while engine.running:
+        while engine.running:  # noqa: ASYNC110 - vLLM tells nobody when it is idle
             await asyncio.sleep(0)
 
 
