@@ -207,6 +207,8 @@ def _announce(service: Service, listener: socket.socket) -> None:
         can = ", ".join(engine.capabilities.names)
         line = Text.assemble("  model ", plain(name, "bold"), f" ({can}", plain(note), ")")
         console.print(line, soft_wrap=True)
+        if tools := getattr(engine, "tools", ""):
+            console.print(plain(f"  tools of {name}: {tools}"), soft_wrap=True)
     console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
 
 
