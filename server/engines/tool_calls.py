@@ -81,7 +81,9 @@ class Forced:
             between = {"type": "const_string", "value": form.between}
             another = {"type": "sequence", "elements": [between, one]}
             more = {"type": "repeat", "min": 0, "max": MOST - 1, "content": another}
-            one = {"type": "sequence", "elements": [one, more]}
+            # A model that has begun to separate may still end.
+            end = {"type": "optional", "content": between}
+            one = {"type": "sequence", "elements": [one, more, end]}
         return _json({"type": "structural_tag", "format": one})
 
     def json_schema(self) -> dict[str, Any]:
