@@ -171,7 +171,12 @@ async def test_a_whole_call(stream: bool, choice: Any, reason: str) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("cut", "arguments"),
-    [(20, None), (len(TEXT) - 20, '{"city": "P'), (49, "{"), (len(TEXT), '{"city": "Paris"}')],
+    [
+        (20, None),
+        (len(TEXT) - 20, '{"city": "P'),
+        (TEXT.index('{"city') + 1, "{"),
+        (len(TEXT), '{"city": "Paris"}'),
+    ],
 )
 async def test_what_the_limit_cuts_off_is_told_as_it_is(
     stream: bool, cut: int, arguments: str | None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from argparse import Namespace
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -319,14 +319,24 @@ class VllmEngine:
 
     # -- token level
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
         from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
         from heedful.server.engines import vllm_errors
 
         params = {"continue_final_message": continue_final, "add_generation_prompt": not continue_final}
-        body = self._chat_body(Call(tuple(messages), params))
+        body = self._chat_body(Call(tuple(messages), {**params, **(shape or {})}))
+        if body.get("tools"):
+            body["tool_choice"] = (
+                "none"  # nothing is written here, and the prompt holds the tools all the same
+            )
         try:
             request = ChatCompletionRequest.model_validate(body)
             result = await _cancellable(self._serving_chat.render_chat_request(request))
