@@ -135,7 +135,7 @@ def test_what_shapes_the_prompt_shapes_the_score(serving: Serving, field: str, v
 
 @pytest.mark.engine
 def test_a_template_told_more_is_scored_so(chat_server: str) -> None:
-    """Tools, which this model's template has no place for, are in the prompt all the same; a field it ignores is not."""
+    """Tools are in the prompt though this model's template has no place for them; a field that it ignores is not."""
     model, tool = "smollm2-135m-instruct", {"type": "function", "function": {"name": "weather"}}
     scored = [
         _post(chat_server, model=model, answers=["No, it is dry."], **more).json()["usage"]["prompt_tokens"]

@@ -222,14 +222,14 @@ CALLED: dict[str, Any] = {
         for c in ("Paris", "Rome")
     ],
 }
-RESULTS = [
+RESULTS: list[Any] = [
     {"role": "tool", "tool_call_id": "Paris", "content": "sunny"},
     {"role": "tool", "tool_call_id": "Rome", "content": [{"type": "text", "text": "rain"}]},
 ]
 
 
 def test_a_conversation_with_calls_as_turns_of_text() -> None:
-    turns = written_out([*ASKED, CALLED, *RESULTS], [], has_system=True)
+    turns: list[Any] = written_out([*ASKED, CALLED, *RESULTS], [], has_system=True)
     assert [t["role"] for t in turns] == ["user", "assistant", "user"]
     assert all(isinstance(t["content"], str) and set(t) == {"role", "content"} for t in turns)
     assert joined(Reader().feed(turns[1]["content"]))[1]["function"]["arguments"] == '{"city": "Rome"}'
