@@ -28,7 +28,7 @@ SCHEMA = {
     "required": ["colour", "count"],
     "additionalProperties": False,
 }
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -58,7 +58,7 @@ CHAT: dict[str, dict[str, Any]] = {
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}},
         "max_tokens": 40,
     },
-    # Unforced and forced calls are not vLLM's on purpose: this template has no place for tools, which vLLM leaves out.
+    # Calls are not vLLM's on purpose: this template has no place for tools, and vLLM leaves them out.
     "tools, none wanted": {"tools": [TOOL], "tool_choice": "none"},
     "continue": {
         "messages": [*HI, {"role": "assistant", "content": "The three colours are"}],
