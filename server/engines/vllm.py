@@ -73,6 +73,8 @@ def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Na
     parser = make_arg_parser(FlexibleArgumentParser(prog="heedful serve MODEL"))
     parser.set_defaults(enable_auto_tool_choice=None)  # ours to choose, unless it is told
     args: Namespace = parser.parse_args(["--model", model, "--served-model-name", served_name, *given])
+    if args.enable_auto_tool_choice and not args.tool_call_parser:
+        args.enable_auto_tool_choice = None  # with the parser that we choose, where vLLM wants one named
     validate_parsed_serve_args(args)
     return args
 
