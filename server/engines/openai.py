@@ -162,8 +162,14 @@ class OpenAIEngine:
     def end_tokens(self) -> frozenset[int]:
         return self._token_level().end_tokens
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        return await self._token_level().render(messages, continue_final=continue_final)
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        return await self._token_level().render(messages, continue_final=continue_final, shape=shape)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return await self._token_level().tokenize(text, special=special)
