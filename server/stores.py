@@ -189,7 +189,10 @@ async def import_file(request: Request) -> Response:
     body = await body_of(request, limit=_limit(request))
 
     def read() -> Parsed:
-        text = decoded(body, _charset(request))
+        try:
+            text = decoded(body, _charset(request))
+        except InvalidItem as error:
+            raise RequestError(str(error), code="invalid_encoding") from error
         return parse(text, query.get("format", "jsonl"), defaults=defaults)
 
     parsed = await stores.long(read)
