@@ -146,8 +146,6 @@ def item_of(value: Any, *, kind: str | None = None) -> Item:
         raise InvalidItem("valid_until: must be later than valid_from", "valid_until")
     if not isinstance(given.get("meta", {}), Mapping):
         raise InvalidItem("meta: must be an object", "meta")
-    if given.get("meta"):
-        _check_meta(given["meta"])
     return Item(**given)
 
 
@@ -179,13 +177,6 @@ def check_text(text: str, field: str) -> None:
 
 def _sign(sign: str) -> str:
     return f"U+{ord(sign):04X}"
-
-
-def _check_meta(meta: Mapping[str, Any]) -> None:
-    try:
-        encoded(meta)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise InvalidItem(f"meta: can't be kept as JSON: {error}", "meta") from error
 
 
 def time_of(value: Any, name: str) -> float:

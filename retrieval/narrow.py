@@ -15,7 +15,10 @@ from heedful.retrieval.items import Filter
 
 # Of a million, up to some 80,000 are gone through sooner than the lists are; but they have to be gathered first.
 ROWS = 20_000
-_TOTAL_ROWS, _LEAST_ROWS = 200_000, 200  # an index of fewer counts as so many, so that there are at most 1,000
+_TOTAL_ROWS, _LEAST_ROWS = (
+    200_000,
+    200,
+)  # an index of fewer counts as so many, so that there are at most 1,000
 _REMEMBERED = 256
 
 

@@ -65,7 +65,12 @@ def test_a_search_that_meets_a_deletion_is_told_so(stores: Stores, monkeypatch: 
         go.set()
         with pytest.raises(UnknownStore, match="the store 'norms' has been deleted"):
             searching.result(_WAIT)
-    for later in (lambda: texts(store), lambda: store.add([Item("x")]), lambda: store.delete(["x"]), store.page):
+    for later in (
+        lambda: texts(store),
+        lambda: store.add([Item("x")]),
+        lambda: store.delete(["x"]),
+        store.page,
+    ):
         with pytest.raises(UnknownStore, match="has been deleted"):
             later()
     assert not list(stores.folder.glob("norms*"))
