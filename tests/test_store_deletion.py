@@ -85,7 +85,7 @@ def test_who_reads_on_keeps_what_was_deleted_and_harms_nothing_made_anew(stores:
         new = stores.create("norms")[0]
         new.add([Item("rule anew")])
         assert connection.execute("SELECT text FROM items").fetchall() == [("rule of old",)]
-    # The old file's last connection is closed by now; SQLite deletes a log with it, and it must be that of the old one.
+    # The old file's last connection is closed by now; SQLite deletes a log with it: not that of the new one.
     new.add([Item("rule of late")])
     stores.close()
     assert texts(Store(new.path, new.embedder)) == ["rule anew", "rule of late"]
