@@ -103,8 +103,8 @@ def main() -> None:
             figures = measure(dtype, hidden)
             result["figures"].setdefault(processor, {})[dtype] = figures
             print(processor, dtype, {k: round(v, 4) for k, v in figures.items()}, flush=True)
-    if out:
-        out.write_text(json.dumps(result, indent=1) + "\n")
+            if out:
+                out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

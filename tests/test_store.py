@@ -275,7 +275,7 @@ def test_a_store_closed_while_it_builds_lets_the_build_come_to_its_end(
     store.close()
     go.set()
     store.settle()
-    assert told == ["norms.db: closed"]
+    assert told == ["norms.db: the store is closed"]
 
 
 def test_another_process_sees_what_this_one_writes(store: Store, tmp_path: Path) -> None:
