@@ -23,7 +23,6 @@ def _heedful(
         input=typed,
         capture_output=True,
         text=True,
-        timeout=120,
         env={**os.environ, "COLUMNS": "250", "NO_COLOR": "1", **environment},
     )
 
