@@ -84,7 +84,7 @@ async def _model(request: Request) -> Response:
 async def _alignment(request: Request) -> Response:
     """GET /v1/alignment: what can be asked for, with every strategy's options."""
     service: Service = request.app.state.service
-    named = {name: service.alignments.resolve(name).steps for name in service.alignments.names()}
+    named = {name: plan.steps for name, plan in service.alignments.plans().items()}
     return json_response(
         {
             "default": service.alignments.default.name,

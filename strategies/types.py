@@ -22,7 +22,7 @@ _ANSWER_PARAMS = frozenset(
     "logit_bias prediction modalities audio return_token_ids request_id".split()
 )
 # OpenAI's limit on `n`.
-_MOST_CHOICES = 128
+MOST_CHOICES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,19 +119,28 @@ def choices_wanted(params: Mapping[str, Any]) -> int:
     n = params.get("n")
     if n is None:
         return 1
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_CHOICES:
-        raise RequestError(f"n: must be a whole number from 1 to {_MOST_CHOICES}", param="n")
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_CHOICES:
+        raise RequestError(f"n: must be a whole number from 1 to {MOST_CHOICES}", param="n")
     return n
 
 
-def text_of(message: Message) -> str:
+def text_of(message: Message, *, between: str = "\n") -> str:
     """The plain text of a message, its text parts joined by newlines; other parts are left out."""
     content = message.get("content")
     if isinstance(content, str):
         return content
     if isinstance(content, list):
         parts = [p.get("text") for p in content if isinstance(p, dict) and p.get("type") == "text"]
-        return "\n".join(p for p in parts if isinstance(p, str))
+        return between.join(p for p in parts if isinstance(p, str))
+    return ""
+
+
+def text_in(content: Any) -> str:
+    """The text of an answer's content: a string, or text parts one after the other."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return text_of({"content": content}, between="")
     return ""
 
 
@@ -191,7 +200,9 @@ class Chunk:
 
     def text(self, index: int = 0) -> str:
         """The text that this chunk adds to one choice."""
-        return "".join(c["delta"].get("content") or "" for c in self.choices if c.get("index", 0) == index)
+        return "".join(
+            text_in((c.get("delta") or {}).get("content")) for c in self.choices if c.get("index", 0) == index
+        )
 
     def __repr__(self) -> str:
         return f"Chunk({list(self.choices)!r})"

@@ -76,13 +76,14 @@ class Gate:
 class Reply:
     """An HTTP answer. `pieces` go out one by one, each chunk a write of its own; a Gate among them holds up the
     rest. With `cut` the connection is reset after the last, with `length` a Content-Length takes the place of
-    chunks."""
+    chunks. `verbatim` is written as it is in place of all that, and the connection closed."""
 
     pieces: Iterable[bytes | Gate] = ()
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
     length: bool = False
+    verbatim: bytes = b""
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
@@ -122,7 +123,8 @@ def streamed(*texts: str) -> list[bytes]:
 
 
 class ScriptedUpstream:
-    """Listens on a port of its own. `asked` are the POSTs so far, `hung_up` counts clients that left early.
+    """Listens on a port of its own. `asked` are the POSTs so far, `hung_up` counts clients that left early,
+    `connections` those that were opened, `ended` the answers that were written to their end.
 
     The next `hang_up_next` requests get no answer at all (with `resets`, a reset). `models`: what GET /models lists.
     """
@@ -135,6 +137,8 @@ class ScriptedUpstream:
         self.script: Script = lambda asked: Reply.json(completion())
         self.asked: list[Asked] = []
         self.hung_up = threading.Semaphore(0)
+        self.connections = 0
+        self.ended = threading.Semaphore(0)
         self.hang_up_next = 0
         self.resets = False
         self.models: list[dict[str, Any]] = []
@@ -148,6 +152,7 @@ class ScriptedUpstream:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         early = b""
+        self.connections += 1
         try:
             while (asked := await _read(reader, early)) is not None:
                 if asked.method == "GET":  # the list of models, at start
@@ -184,6 +189,10 @@ class ScriptedUpstream:
         return await self._reply(result if isinstance(result, Reply) else await result, writer)
 
     async def _reply(self, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+        if reply.verbatim:
+            writer.write(reply.verbatim)
+            await writer.drain()
+            return False
         headers = dict(reply.headers)
         if reply.length:
             headers["content-length"] = str(sum(len(p) for p in reply.pieces if isinstance(p, bytes)))
@@ -206,6 +215,7 @@ class ScriptedUpstream:
         if not reply.length:
             writer.write(b"0\r\n\r\n")
         await writer.drain()
+        self.ended.release()
         return True
 
 
