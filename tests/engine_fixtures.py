@@ -139,8 +139,10 @@ def vllm_server(in_process: InProcess) -> str:
 # -- which test when
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """All that use an engine share one worker of pytest-xdist, every other file goes where there is room."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     for item in items:
         group = "engine" if item.get_closest_marker("engine") else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))
