@@ -168,7 +168,7 @@ class ScriptedUpstream:
                 work = asyncio.ensure_future(self._answer(asked, writer))
                 gone = asyncio.ensure_future(reader.read(1))
                 await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
+                if not work.done() or isinstance(work.exception(), ConnectionError):
                     work.cancel()
                     self.hung_up.release()
                     return
