@@ -31,6 +31,8 @@ from heedful.strategies import Engine, Resources
 from heedful.strategies.scripted import ScriptedEngine
 
 pytest_plugins = ["upstream_fixtures", "engine_fixtures"]
+# A terminal's lines are broken at its width, which a module may have read before a test says otherwise.
+os.environ["COLUMNS"] = "250"
 # httpx gives up after five seconds, which an answer may take on a busy machine.
 for _kind in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _kind, HANG)
