@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from starlette.datastructures import State
 
 from heedful.server.engines import tool_parsers, tool_prompt, vllm_tools
+from heedful.server.engines.cpu import default_dtype
 from heedful.server.engines.scores import MOST, scored
 from heedful.server.engines.tool_calls import FORMS, Forced, Form
 from heedful.strategies import (
@@ -72,6 +73,10 @@ def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Na
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     parser = make_arg_parser(FlexibleArgumentParser(prog="heedful serve MODEL"))
     parser.set_defaults(enable_auto_tool_choice=None)  # ours to choose, unless it is told
+    if current_platform.is_cpu():
+        import torch
+
+        parser.set_defaults(dtype=default_dtype(torch.cpu.get_capabilities()))
     args: Namespace = parser.parse_args(["--model", model, "--served-model-name", served_name, *given])
     if args.enable_auto_tool_choice and not args.tool_call_parser:
         args.enable_auto_tool_choice = None  # with the parser that we choose, where vLLM wants one named
@@ -133,6 +138,7 @@ class VllmEngine:
         self._form = FORMS.get(tools.parser or "", Form())
         self._grammars: str = client.vllm_config.structured_outputs_config.backend
         self.model: str = args.served_model_name[0]
+        self.note = str(client.model_config.dtype).removeprefix("torch.")  # told at start
         self.context_length: int | None = client.model_config.max_model_len
         self.capabilities = Capability.COMPLETION | Capability.LOGPROBS | Capability.TOKENS
         if vllm_tools.chat_template(args, self._tokenizer):
