@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
+from heedful.server.engines.prompt_tokens import tokenize_body
 from heedful.server.engines.scores import scored
 from heedful.server.engines.upstream import Upstream
-from heedful.strategies import Continuation, Extension, Message
+from heedful.strategies import Call, Continuation, Extension, Message
 
 _PREFIX = "token_id:"
 _MOST_STOPS = 4  # that a request may bring, as with OpenAI; the order is the strategy's, the likeliest first
@@ -35,6 +36,11 @@ class RemoteTokens:
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return await self._tokenize(prompt=text, add_special_tokens=special)
+
+    async def count_prompt(self, call: Call) -> int:
+        if call.prompt is not None:
+            return len(await self.tokenize(call.prompt, special=True))
+        return len(await self._tokenize(**tokenize_body(call)))
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """vLLM writes special tokens out; the ends, the only ones in a sampled answer, are left out before."""

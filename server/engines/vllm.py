@@ -18,6 +18,7 @@ import msgspec
 from pydantic import ValidationError
 from starlette.datastructures import State
 
+from heedful.server.engines.prompt_tokens import tokenize_body
 from heedful.server.engines.scores import MOST, scored
 from heedful.strategies import (
     Call,
@@ -102,6 +103,7 @@ class VllmEngine:
         self._client = client
         self._serving_chat = state.openai_serving_chat
         self._serving_completion = state.openai_serving_completion
+        self._serving_tokenization = state.serving_tokenization
         self._tokenizer = client.get_tokenizer()
         self._trusts_templates = trusts_templates
         self.model: str = args.served_model_name[0]
@@ -139,7 +141,7 @@ class VllmEngine:
 
     def release(self) -> None:
         """Lets go of vLLM's objects: left to the interpreter's end, their clean-up fails with noise."""
-        del self._client, self._serving_chat, self._serving_completion
+        del self._client, self._serving_chat, self._serving_completion, self._serving_tokenization
 
     def _find_end_tokens(self) -> frozenset[int]:
         config = self._client.model_config.try_get_generation_config()
@@ -281,6 +283,25 @@ class VllmEngine:
             raise vllm_errors.from_response(result)
         _, (rendered,) = result
         return list(rendered["prompt_token_ids"])
+
+    async def count_prompt(self, call: Call) -> int:
+        from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+        from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
+
+        from heedful.server.engines import vllm_errors
+
+        self._chat_body(call)  # refuses what a chat would refuse
+        if call.prompt is not None:
+            return len(await self.tokenize(call.prompt, special=True))
+        body = {**tokenize_body(call), "model": self.model}
+        try:
+            request = TokenizeChatRequest.model_validate(body)
+            result = await self._serving_tokenization.create_tokenize(request, None)
+        except Exception as error:
+            raise _told(error) from error
+        if isinstance(result, ErrorResponse):
+            raise vllm_errors.from_response(result)
+        return int(result.count)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         if len(text) > _LONG_TEXT:
