@@ -1,4 +1,4 @@
-"""Every field that the official clients of both translated APIs can send is honoured, harmlessly ignored or refused."""
+"""Every field that the official clients of the two translated APIs can send is honoured, ignored or refused."""
 
 from __future__ import annotations
 
