@@ -124,7 +124,7 @@ def test_the_list_of_models(scripted_url: str) -> None:
         client.models.retrieve("nobody")
     for bad in ({"limit": 0}, {"limit": 1001}, {"after_id": "nobody"}):
         with pytest.raises(anthropic.BadRequestError, match=next(iter(bad))):
-            client.models.list(**bad)  # type: ignore[arg-type]
+            client.models.list(**bad)
     theirs = httpx.get(f"{scripted_url}/v1/models").json()
     assert theirs["object"] == "list" and theirs["data"][0]["object"] == "model"
 

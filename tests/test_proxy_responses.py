@@ -276,8 +276,8 @@ def test_log_probabilities(
     upstream.answers(Reply.json(whole))
     answer = client(proxied).responses.create(model="ours", input="Hi", **asked)
     assert bool(upstream.last.body.get("logprobs")) == bool(asked)
-    part = answer.output[0].content[0]  # type: ignore[union-attr]
-    told = [(p.token, p.logprob, p.bytes, [t.token for t in p.top_logprobs]) for p in part.logprobs]  # type: ignore[union-attr]
+    part = answer.output[0].content[0]
+    told = [(p.token, p.logprob, p.bytes, [t.token for t in p.top_logprobs]) for p in part.logprobs]
     expected = [("Hel", -0.5, [72, 101, 108], ["Hel", "x"]), ("lo", -0.5, [108, 111], ["lo", "x"])]
     assert told == (expected if asked else [])
 
@@ -295,7 +295,7 @@ def test_log_probabilities(
                 done += [p.token for p in each.logprobs]
         final = stream.get_final_response()
     assert (deltas, done) == (([["Hel"], ["lo"]], ["Hel", "lo"]) if asked else ([[], []], []))
-    assert len(final.output[0].content[0].logprobs) == len(done)  # type: ignore[union-attr,arg-type]
+    assert len(final.output[0].content[0].logprobs) == len(done)  # type: ignore[union-attr,arg-type,index]
 
 
 def test_a_custom_tool_takes_and_gives_text(proxied: str, upstream: ScriptedUpstream, client: Client) -> None:
