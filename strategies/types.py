@@ -22,7 +22,7 @@ _ANSWER_PARAMS = frozenset(
     "logit_bias prediction modalities audio return_token_ids request_id".split()
 )
 # OpenAI's limit on `n`.
-_MOST_CHOICES = 128
+MOST_CHOICES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +114,32 @@ class Context:
         return ""
 
 
+# What shapes the prompt beside the messages. (Whether the last message is left open is said apart.)
+_PROMPT_FIELDS = (
+    "chat_template",
+    "chat_template_kwargs",
+    "tools",
+    "tool_choice",
+    "documents",
+    "reasoning_effort",
+    "add_generation_prompt",
+    "add_special_tokens",
+    "mm_processor_kwargs",
+)
+
+
+def prompt_fields(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a request's parameters by which its messages become another prompt."""
+    return {k: params[k] for k in _PROMPT_FIELDS if params.get(k) is not None}
+
+
 def choices_wanted(params: Mapping[str, Any]) -> int:
     """How many choices a request asks for. Raises RequestError for what is no such number."""
     n = params.get("n")
     if n is None:
         return 1
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_CHOICES:
-        raise RequestError(f"n: must be a whole number from 1 to {_MOST_CHOICES}", param="n")
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_CHOICES:
+        raise RequestError(f"n: must be a whole number from 1 to {MOST_CHOICES}", param="n")
     return n
 
 

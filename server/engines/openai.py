@@ -92,18 +92,20 @@ class OpenAIEngine:
         if stream:
             body["stream_options"] = {**(params.get("stream_options") or {}), "include_usage": True}
         response = await self.forward(path, msgspec.json.encode(body))
+        whole = False
         try:
             if response.content_type == "text/event-stream":
                 pieces = canonical.streamed(self._events(response, raw_prompt), self.upstream.nonsense)
                 async with aclosing(pieces) as events:
                     async for event in events:
+                        whole = isinstance(event, Finish)
                         yield event
             else:
-                whole = self.upstream.object(await self.upstream.read(response), sent=self._headers)
-                yield canonical.whole(self._chunk(whole, raw_prompt), self.upstream.nonsense)
-                yield _finish(whole, whole.get("usage"))
+                answer = self.upstream.object(await self.upstream.read(response), sent=self._headers)
+                yield canonical.whole(self._chunk(answer, raw_prompt), self.upstream.nonsense)
+                yield _finish(answer, answer.get("usage"))
         finally:
-            response.close()
+            self.upstream.finish(response, whole=whole)
 
     async def _events(
         self, response: aiohttp.ClientResponse, raw_prompt: bool
@@ -164,8 +166,14 @@ class OpenAIEngine:
     def end_tokens(self) -> frozenset[int]:
         return self._token_level().end_tokens
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        return await self._token_level().render(messages, continue_final=continue_final)
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        return await self._token_level().render(messages, continue_final=continue_final, shape=shape)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return await self._token_level().tokenize(text, special=special)
