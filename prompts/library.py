@@ -22,9 +22,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from heedful.prompts.use import Use, unfit
+from heedful.prompts.yaml_file import YamlError, decoded, load_yaml
 
 _NAME = re.compile(r"(?P<name>.+)\.v(?P<version>[0-9]+)\.md")
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
@@ -67,6 +69,16 @@ class Prompt:
     @property
     def parts(self) -> list[str]:
         return list(self._template.blocks) or ["body"]
+
+    def unfit(self, use: Use) -> str | None:
+        """Why it can't be put to a use, or None where it can. Found out once."""
+        if use not in self._unfit:
+            self._unfit[use] = unfit(self, use, _ENVIRONMENT)
+        return self._unfit[use]
+
+    @cached_property
+    def _unfit(self) -> dict[Use, str | None]:
+        return {}
 
     def render(self, part: str = "body", /, **variables: Any) -> str:
         """The text of one part, white space around it removed. Raises PromptError where rendering fails."""
@@ -115,12 +127,14 @@ class Prompts:
         name, _, version = reference.partition("@")
         versions = self._versions.get(name)
         if versions is None:
-            raise UnknownPrompt(f"unknown prompt {name!r}; known: {', '.join(self.names())}")
+            raise UnknownPrompt(f"unknown prompt {name[:200]!r}; known: {', '.join(self.names())}")
         if not version:
             return versions[max(versions)]
-        if not version.isdecimal() or int(version) not in versions:
-            raise UnknownPrompt(f"prompt {name!r} has no version {version!r}; versions: {sorted(versions)}")
-        return versions[int(version)]
+        if (found := next((v for v in versions if str(v) == version), None)) is None:
+            raise UnknownPrompt(
+                f"prompt {name!r} has no version {version[:20]!r}; versions: {sorted(versions)}"
+            )
+        return versions[found]
 
     def names(self, under: str = "") -> list[str]:
         """All names, or those in one folder."""
@@ -132,9 +146,11 @@ def _load(path: Path, folder: Path) -> Prompt:
     if match is None:
         raise PromptError(path, 1, "name it NAME.vVERSION.md, like house/style.v1.md")
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise PromptError(path, 1, f"is not UTF-8: {error.reason}") from error
+        lines = decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    except OSError as error:
+        raise PromptError(path, 1, str(error.strerror)) from error
+    except YamlError as error:
+        raise PromptError(path, error.line, str(error)) from error
     front, start = _front_matter(path, lines)
     # Blank lines stand in for the front matter, so that Jinja counts lines as the file does.
     body = "\n" * start + "\n".join(lines[start:])
@@ -153,10 +169,9 @@ def _front_matter(path: Path, lines: list[str]) -> tuple[dict[str, Any], int]:
     if end is None:
         raise PromptError(path, 1, "the front matter is not closed by a line `---`")
     try:
-        front = yaml.safe_load("\n".join(lines[1:end])) or {}
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 2 if error.problem_mark else 1
-        raise PromptError(path, line, f"front matter: {error.problem}") from error
+        front = load_yaml("\n".join(lines[1:end])) or {}
+    except YamlError as error:
+        raise PromptError(path, error.line + 1, f"front matter: {error}") from error
     if not isinstance(front, dict):
         raise PromptError(path, 2, "the front matter must be a mapping")
     if unknown := sorted(set(map(str, front)) - _KEYS):

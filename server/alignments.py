@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +15,8 @@ from heedful.strategies.registry import names as strategy_names
 from heedful.strategies.verifiers.registry import configured
 
 PARAM = "alignment"
+_MOST_KEPT = 256  # plans by the names that clients give, such as "a+b"
+_MOST_STEPS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,8 @@ class Selection:
 def _verifiers(config: Config, resources: Resources) -> dict[str, Verifier]:
     built: dict[str, Verifier] = {}
     for name, spec in config.verifiers.items():
-        try:
+        with _telling(f"verifiers.{name}"):
             built[name] = configured(name, spec, resources)
-        except HeedfulError as error:
-            raise ConfigError(f"verifiers.{name}: {error}") from error
     return built
 
 
@@ -61,57 +63,62 @@ class Alignments:
 
     def __init__(self, config: Config, resources: Resources) -> None:
         self.resources = replace(resources, verifiers=_verifiers(config, resources))
-        self._named: dict[str, list[Step]] = {}
-        for name, spec in config.alignments.items():
-            if "+" in name or "@" in name:
-                raise ConfigError(f"alignments.{name}: a name may not hold '+' or '@'")
-            try:
-                self._named[name] = self._steps(spec, f"alignments.{name}")
-            except HeedfulError as error:
-                raise ConfigError(f"alignments.{name}: {error}") from error
-        self._plans: dict[str, Plan] = {}
-        for name in self._named:
-            self._plans[name] = self._configured(name, f"alignments.{name}")
-        self.default = self._configured(config.default_alignment, "default_alignment")
+        self._specs = config.alignments
+        self._steps_of: dict[str, list[Step]] = {}
+        self._configured: dict[str, Plan] = {}
+        self._asked: OrderedDict[str, Plan] = OrderedDict()
+        """Plans that clients have named, the latest last."""
+        for name in self._specs:
+            if not name.strip() or name != name.strip() or "+" in name or "@" in name:
+                raise ConfigError(
+                    f"alignments.{name}: a name may not hold '+' or '@', nor begin or end in space"
+                )
+        for name in self._specs:
+            steps = self._named(name, ())
+            with _telling(f"alignments.{name}"):
+                self._configured[name] = Plan.of(name, steps, self.resources, param=f"alignments.{name}")
+        with _telling("default_alignment"):
+            self.default = self.resolve(config.default_alignment)
 
-    def _configured(self, spec: str, where: str) -> Plan:
-        try:
-            return self.resolve(spec)
-        except HeedfulError as error:
-            raise ConfigError(f"{where}: {error}") from error
+    def plans(self) -> dict[str, Plan]:
+        """What clients may use by name alone: the configuration's, then single strategies that need no options."""
+        found = {name: self._configured[name] for name in sorted(self._configured)}
+        for name in strategy_names():
+            if name not in found:
+                with suppress(HeedfulError):
+                    found[name] = self.resolve(name)
+        return found
 
     def names(self) -> list[str]:
-        """Every name a client may use by itself: the configuration's, then single strategies that need no options."""
-        single = [n for n in strategy_names() if n not in self._named and self._builds(n)]
-        return sorted(self._named) + single
-
-    def _builds(self, name: str) -> bool:
-        try:
-            self.resolve(name)
-        except HeedfulError:
-            return False
-        return True
+        return list(self.plans())
 
     def resolve(self, spec: str | list[Any] | None) -> Plan:
         """The plan for a selection. Raises NotFound for an unknown name, RequestError for bad options."""
         if spec is None:
             return self.default
-        if isinstance(spec, str):
-            if spec not in self._plans:
-                plan = Plan.of(spec, self._steps(spec, PARAM), self.resources, param=PARAM)
-                if "+" in spec:
-                    return plan  # clients make these up without end: not kept
-                self._plans[spec] = plan
-            return self._plans[spec]
-        return Plan.of("inline", self._steps(spec, PARAM), self.resources, param=PARAM)
+        if not isinstance(spec, str):
+            return Plan.of("inline", self._steps(spec, PARAM), self.resources, param=PARAM)
+        if spec.count("+") >= _MOST_STEPS:
+            raise RequestError(f"an alignment has {_MOST_STEPS} steps at most", param=PARAM)
+        if (plan := self._configured.get(spec) or self._asked.get(spec)) is None:
+            name = "+".join(part.strip() for part in spec.split("+"))
+            if (plan := self._configured.get(name) or self._asked.get(name)) is None:
+                plan = Plan.of(name, self._steps(name, PARAM), self.resources, param=PARAM)
+                # Clients make these up without end.
+                while len(self._asked) >= _MOST_KEPT:
+                    self._asked.popitem(last=False)
+                self._asked[name] = plan
+        if plan.name in self._asked:
+            self._asked.move_to_end(plan.name)
+        return plan
 
-    def _steps(self, spec: str | list[StepConfig], param: str) -> list[Step]:
-        if isinstance(spec, str):
-            return [step for part in spec.split("+") for step in self._part(part.strip(), param)]
+    def _steps(self, spec: str | list[StepConfig], param: str, within: tuple[str, ...] = ()) -> list[Step]:
+        """All steps of a selection; `within` are the named alignments whose definition it is part of."""
         steps: list[Step] = []
-        for i, item in enumerate(spec):
+        for i, item in enumerate([spec] if isinstance(spec, str) else spec):
             if isinstance(item, str):
-                steps += self._steps(item, param)
+                for part in item.split("+"):
+                    steps += self._part(part.strip(), param, within)
             elif isinstance(item, Mapping) and len(item) == 1:
                 ((name, options),) = item.items()
                 if not isinstance(options or {}, Mapping):
@@ -123,12 +130,34 @@ class Alignments:
                 raise RequestError(
                     f"step {i}: give a name, or one name with its options", param=f"{param}.{i}"
                 )
+            if len(steps) > _MOST_STEPS:
+                raise RequestError(f"an alignment has {_MOST_STEPS} steps at most", param=param)
         return steps
 
-    def _part(self, name: str, param: str) -> list[Step]:
-        if name in self._named:
-            return self._named[name]
+    def _part(self, name: str, param: str, within: tuple[str, ...]) -> list[Step]:
+        # A name of the configuration's hides the strategy that is called the same, but not from its own definition.
+        if name in self._specs and (name != (within or ("",))[-1] or name not in strategy_names()):
+            return self._named(name, within)
         if name in strategy_names():
             return [(name, {})]
-        known = [*self._named, *strategy_names()]
+        known = [*self._specs, *strategy_names()]
         raise NotFound.among("alignment", name, known, param=param, code="alignment_not_found")
+
+    def _named(self, name: str, within: tuple[str, ...]) -> list[Step]:
+        """The steps of one of the configuration's, whatever the order in which they stand there."""
+        if name not in self._steps_of:
+            if name in within:
+                circle = " → ".join((*within[within.index(name) :], name))
+                raise ConfigError(f"alignments.{within[-1]}: these are made of each other: {circle}")
+            with _telling(f"alignments.{name}"):
+                self._steps_of[name] = self._steps(self._specs[name], f"alignments.{name}", (*within, name))
+        return self._steps_of[name]
+
+
+@contextmanager
+def _telling(where: str) -> Iterator[None]:
+    """What the configuration has wrong, with its place."""
+    try:
+        yield
+    except HeedfulError as error:
+        raise ConfigError(f"{where}: {error}") from error

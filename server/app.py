@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -23,6 +24,10 @@ from heedful.server.wire.messages import error_response as anthropic_error
 from heedful.strategies import HeedfulError, NotFound, RequestError
 from heedful.strategies.registry import describe_options
 from heedful.strategies.verifiers.registry import VERIFIERS, close_all
+
+_TASKS = Gauge(
+    "heedful_asyncio_tasks", "Tasks of the server's event loop: they grow with the requests under way."
+)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -84,7 +89,7 @@ async def _model(request: Request) -> Response:
 async def _alignment(request: Request) -> Response:
     """GET /v1/alignment: what can be asked for, with every strategy's options."""
     service: Service = request.app.state.service
-    named = {name: service.alignments.resolve(name).steps for name in service.alignments.names()}
+    named = {name: plan.steps for name, plan in service.alignments.plans().items()}
     return json_response(
         {
             "default": service.alignments.default.name,
@@ -106,6 +111,7 @@ async def _health(request: Request) -> Response:
 
 async def _metrics(request: Request) -> Response:
     """GET /metrics: Prometheus, vLLM's own figures included."""
+    _TASKS.set(len(asyncio.all_tasks()))
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 

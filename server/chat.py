@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import httpx
 from openai import APIError, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
-from rich.console import Console
+from rich.text import Text
 
-console = Console()
+from heedful.server.terminal import plain, terminal
+
+console = terminal()
 _HELP = "/alignment NAME · /reset · /trace · /quit"
 
 
@@ -17,15 +20,20 @@ def talk(url: str, model: str | None, alignment: str | None, trace: bool) -> Non
     """Reads turns until end of input or /quit."""
     client = OpenAI(base_url=url, api_key=os.environ.get("HEEDFUL_API_KEY", "none"))
     try:
-        model = model or client.models.list().data[0].id
+        listed = client.models.list().data
+        if not (model := model or next((entry.id for entry in listed), None)):
+            console.print(f"{url} has no models", style="red")
+            raise SystemExit(1)
     except APIError as error:
-        console.print(f"[red]no answer from {url}:[/] {error}")
+        console.print(
+            Text.assemble((f"no answer from {url}:", "red"), " ", plain(str(error))), soft_wrap=True
+        )
         raise SystemExit(1) from error
-    console.print(f"[bold]{model}[/] · {_HELP}")
+    console.print(Text.assemble(plain(model, "bold"), f" · {_HELP}"), soft_wrap=True)
     messages: list[ChatCompletionMessageParam] = []
     while True:
         try:
-            line = console.input("[bold cyan]you>[/] ").strip()
+            line = console.input(Text("you> ", "bold cyan")).strip()
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
@@ -39,7 +47,7 @@ def talk(url: str, model: str | None, alignment: str | None, trace: bool) -> Non
             console.print(f"trace {'on' if trace else 'off'}")
         elif command == "/alignment":
             alignment = rest.strip() or None
-            console.print(f"alignment: {alignment or 'the default'}")
+            console.print(plain(f"alignment: {alignment or 'the default'}"), soft_wrap=True)
         elif line.startswith("/"):
             console.print(_HELP)
         elif line:
@@ -54,6 +62,8 @@ def _turn(
     alignment: str | None,
     trace: bool,
 ) -> None:
+    # What a terminal sends that is no UTF-8 comes as lone surrogates, which no request can hold.
+    line = line.encode("utf-8", "replace").decode()
     messages.append({"role": "user", "content": line})
     wish: dict[str, Any] = {"trace": trace} | ({"name": alignment} if alignment else {})
     answer = ""
@@ -68,18 +78,19 @@ def _turn(
         for chunk in stream:
             if chunk.choices and (piece := chunk.choices[0].delta.content):
                 answer += piece
-                console.print(piece, end="", markup=False, highlight=False)
+                console.print(plain(piece), end="", soft_wrap=True)
             if chunk.usage:
                 usage = chunk.usage
-                console.print(f"\n[dim]{usage.prompt_tokens} + {usage.completion_tokens} tokens[/]", end="")
+                cost = f"\n{usage.prompt_tokens} + {usage.completion_tokens} tokens"
+                console.print(cost, style="dim", highlight=False, end="")
             if record := (chunk.model_extra or {}).get("alignment"):
                 console.print()
                 console.print_json(data=record)
     except KeyboardInterrupt:
-        console.print(" [dim](stopped)[/]", end="")
-    except APIError as error:
+        console.print(" (stopped)", style="dim", end="")
+    except (APIError, httpx.HTTPError) as error:  # the second: the connection breaks in mid-stream
         messages.pop()
-        console.print(f"[red]{error}[/]")
+        console.print(plain(str(error) or type(error).__name__, "red"), soft_wrap=True)
         return
     console.print()
     messages.append({"role": "assistant", "content": answer})

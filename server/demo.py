@@ -9,9 +9,11 @@ import sys
 import time
 
 from openai import APIConnectionError, OpenAI
-from rich.console import Console
+from rich.text import Text
 
-console = Console()
+from heedful.server.terminal import plain, terminal
+
+console = terminal()
 QUESTION = "My friend keeps borrowing money and never pays it back. What should I do?"
 ALIGNMENTS = ("direct", "principles", "urial")
 NORM = {
@@ -31,13 +33,13 @@ def run(model: str) -> int:
     try:
         client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
         if not _ready(client, server):
-            console.print("[red]the server did not start; its messages are above[/]")
+            console.print("the server did not start; its messages are above", style="red")
             return 1
-        console.print(f"\n[bold]{QUESTION}[/]")
+        console.print(f"\n{QUESTION}", style="bold")
         for alignment in ALIGNMENTS:
             _ask(client, model, alignment)
         _living_norm(client, model)
-        console.print(f"\nTo keep a server running: [bold]make serve[/] (or `heedful serve {model}`)")
+        console.print(f"\nTo keep a server running: make serve (or `heedful serve {model}`)")
         return 0
     finally:
         server.send_signal(signal.SIGTERM)
@@ -56,7 +58,7 @@ def _ready(client: OpenAI, server: subprocess.Popen[bytes]) -> bool:
 
 
 def _ask(client: OpenAI, model: str, alignment: str) -> None:
-    console.rule(f"[bold]{model}@{alignment}")
+    console.rule(Text(f"{model}@{alignment}", "bold"))
     started, first = time.perf_counter(), None
     stream = client.chat.completions.create(
         model=f"{model}@{alignment}",
@@ -69,19 +71,20 @@ def _ask(client: OpenAI, model: str, alignment: str) -> None:
     for chunk in stream:
         if chunk.choices and (text := chunk.choices[0].delta.content):
             first = first or time.perf_counter()
-            console.print(text, end="", markup=False, highlight=False)
+            console.print(plain(text), end="", soft_wrap=True)
         if chunk.usage:
             took, until_first = time.perf_counter() - started, (first or started) - started
             console.print(
-                f"\n[dim]{took:.1f} s (first token after {until_first:.2f} s), "
-                f"{chunk.usage.prompt_tokens} prompt + {chunk.usage.completion_tokens} answer tokens[/]"
+                f"\n{took:.1f} s (first token after {until_first:.2f} s), "
+                f"{chunk.usage.prompt_tokens} prompt + {chunk.usage.completion_tokens} answer tokens",
+                style="dim",
             )
 
 
 def _living_norm(client: OpenAI, model: str) -> None:
     """A norm added over HTTP is in the very next answer's context, as the trace shows; then it is taken out again."""
     items = "/alignment/stores/norms/items"
-    console.rule("[bold]a living norm")
+    console.rule(Text("a living norm", "bold"))
     for step in ("before", "added", "deleted"):
         if step == "added":
             client.post(items, body=NORM, cast_to=object)
@@ -95,6 +98,4 @@ def _living_norm(client: OpenAI, model: str) -> None:
         )
         used = (answer.model_extra or {})["alignment"]["trace"][0]["used"]
         state = "in" if any(norm["id"] == NORM["id"] for norm in used) else "not in"
-        console.print(
-            f"{step:8} {state} the context; nearest: {used[0]['text']} [dim]({used[0]['score']})[/]"
-        )
+        console.print(f"{step:8} {state} the context; nearest: {used[0]['text']} ({used[0]['score']})")

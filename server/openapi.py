@@ -105,9 +105,11 @@ _MESSAGES = _object(
 _EMBEDDINGS = _object(
     ("model", "input"),
     model=_STRING,
-    input=_any(_STRING, _list(_STRING), _list({"type": "integer"})),
+    input=_any(_STRING, _list(_STRING), _list({"type": "integer"}), _list(_list({"type": "integer"})))
+    | {"description": "Token ids: of an upstream's model only; the stores' own embedder takes texts."},
     dimensions=_COUNT,
-    encoding_format=_STRING,
+    encoding_format={"enum": ["float", "base64"]},
+    truncate_prompt_tokens={"description": "-1: of a text that is too long, embed the beginning"},
 )
 _SCORE = _object(
     ("model", "messages", "answers"),

@@ -103,12 +103,16 @@ class _Large(Response):
             self._engine.upstream.finish(self._response, whole=self._whole)
 
     async def _pump(self, send: Send) -> None:
-        async with asyncio.timeout_at(self._deadline):
-            with faults(self._engine.upstream.host):
-                piece = self._first
-                while piece:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    piece = await self._response.content.readany()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                with faults(self._engine.upstream.host):
+                    piece = self._first
+                    while piece:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                        piece = await self._response.content.readany()
+        except Exception as error:
+            told(error)  # into the log: the client is told by an answer without its end
+            return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -121,6 +125,7 @@ class _Stream(_Large):
                 with faults(self._engine.upstream.host):
                     last = await self._events(send)
         except Exception as error:
+            self._response.close()  # before the last word, for which a slow reader can take its time
             # Too late for a status: one error event, and no [DONE] that would call the answer whole.
             last = b"\n\n" + sse(msgspec.json.encode(told(error).body()))
         await send({"type": "http.response.body", "body": last, "more_body": False})

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from heedful.server.terminal import terminal
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[str, float], None]]:
     """A bar that shows a step's name and the share done, 0 to 1. Nothing appears until the first report."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    progress = Progress(*columns, console=terminal(stderr=True))
     task = None
 
     def report(step: str, share: float) -> None:

@@ -14,19 +14,21 @@ from typing import Any
 
 import uvicorn
 import uvloop
-from rich.console import Console
+from rich.text import Text
 
 from heedful.prompts import Prompts
 from heedful.server import bundled, upstreams
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
+from heedful.server.listening import uvicorn_config
 from heedful.server.progress import bar
 from heedful.server.service import Service
 from heedful.server.store_files import open_stores
+from heedful.server.terminal import plain, terminal
 from heedful.strategies import Engine, HeedfulError, Resources
 
-console = Console(stderr=True)
+console = terminal(stderr=True)
 # Seconds between looks at an engine's health, and for clients to see a failure before the process goes.
 _WATCH, _FAREWELL = 0.5, 3.0
 
@@ -99,18 +101,7 @@ class Server(uvicorn.Server):
     """uvicorn with our settings, which says when it is listening."""
 
     def __init__(self, app: Any, config: Config, announce: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                http="httptools",
-                timeout_graceful_shutdown=config.shutdown_grace,
-                timeout_keep_alive=65,
-                server_header=False,
-                proxy_headers=False,
-            )
-        )
+        super().__init__(uvicorn_config(app, config))
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -141,7 +132,7 @@ async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack)
     path, name = model_path(config)
     try:
         args = vllm.engine_arguments(path, name, [*engine_flags(config.engine), *options])
-        with console.status(f"loading {name} …"):
+        with console.status(Text(f"loading {name} …")):
             engine = await stack.enter_async_context(vllm.start(args))
     except (OSError, ValueError, RuntimeError, HeedfulError) as error:
         # A wrong id, an option that does not fit the model, too little memory: vLLM's words, without its traceback.
@@ -188,7 +179,7 @@ async def _watch(service: Service, server: uvicorn.Server) -> None:
         await asyncio.sleep(_WATCH)
         if failed := service.failed:
             break
-    console.print(f"[red]{failed}[/]")
+    console.print(plain(failed, "red"))
     await asyncio.sleep(_FAREWELL)
     server.should_exit = True
 
@@ -209,12 +200,15 @@ def _bind(config: Config) -> socket.socket:
 def _announce(service: Service, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    console.print(f"[green]heedful is listening[/] on [bold]{url}/v1[/]")
+    console.print(Text.assemble(("heedful is listening", "green"), " on ", (f"{url}/v1", "bold")))
     default = service.alignments.default.name
     for name, engine in service.engines.items():
         note = f"; {note}" if (note := getattr(engine, "note", "")) else ""
         can = ", ".join(engine.capabilities.names)
-        console.print(f"  model [bold]{name}[/] ({can}{note})", soft_wrap=True)
+        line = Text.assemble("  model ", plain(name, "bold"), f" ({can}", plain(note), ")")
+        console.print(line, soft_wrap=True)
+        if tools := getattr(engine, "tools", ""):
+            console.print(plain(f"  tools of {name}: {tools}"), soft_wrap=True)
     console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
 
 

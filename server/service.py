@@ -85,6 +85,7 @@ class Service:
     def models(self) -> list[dict[str, Any]]:
         """Every name a client may put into `model`: each model, and each model at each alignment it can run."""
         entries = []
+        plans = self.alignments.plans()
         for model, engine in self.engines.items():
             base = {"object": "model", "created": 0, "owned_by": "heedful"}
             about: dict[str, Any] = {
@@ -94,9 +95,8 @@ class Service:
             if isinstance(engine, OpenAIEngine):
                 about |= {"upstream": engine.upstream.host, "capabilities_known_by": engine.note}
             entries.append({"id": model, **base, **about})
-            for name in self.alignments.names():
-                plan = self.alignments.resolve(name)
-                if all(not s.needs & ~engine.capabilities for _, s in (*plan.contexts, plan.decoder)):
+            for name, plan in plans.items():
+                if plan.runs_on(engine.capabilities):
                     entries.append({"id": f"{model}@{name}", **base, "root": model, "alignment": plan.steps})
         if self.embedder is not None and self.embedder.name not in self.engines:
             facts = {"object": "model", "created": 0, "owned_by": "heedful", "capabilities": ["embeddings"]}

@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 
-from rich.console import Console
+from rich.text import Text
 
 from heedful.retrieval.embedder import load
 from heedful.retrieval.stores import Stores
 from heedful.server.bundled import home
 from heedful.server.config import Config, ConfigError
+from heedful.server.terminal import terminal
 
 
 def open_stores(config: Config) -> Stores:
@@ -23,8 +24,8 @@ def open_stores(config: Config) -> Stores:
     threads = max(1, (os.cpu_count() or 1) // 4)
     stores = Stores(folder, load(config.embedder, device="cpu", threads=threads))
     if config.starter_stores and stores.missing_starters():
-        console = Console(stderr=True)
-        with console.status(f"making the starter stores ({', '.join(stores.missing_starters())}) …"):
+        missing = ", ".join(stores.missing_starters())
+        with terminal(stderr=True).status(Text(f"making the starter stores ({missing}) …")):
             # In a process of its own: FAISS starts threads, and an engine is to be forked off from here later.
             command = [sys.executable, "-m", "heedful.server", "store", "starter", "--folder", str(folder)]
             made = subprocess.run([*command, "--embedder", config.embedder], capture_output=True, text=True)

@@ -15,18 +15,31 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from heedful.prompts import Prompt
-from heedful.retrieval import Filter, Hit
+from heedful.prompts import Prompt, Use
+from heedful.retrieval import Filter, Hit, Item
 from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.raw import FORM_NEEDS, Form, chosen_form, raw_context, transcript
+from heedful.strategies.raw import FORM_NEEDS, TURNS, Form, chosen_form, raw_context, transcript
 from heedful.strategies.retrieve import require, telling
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context, Message
 
 _SHORT_CONTEXT = 4096
 _LEAST_ANSWER = 256
+
+_DEMO = Item("?", answer="!")
+_EXAMPLE = {"example": {"demo": _DEMO}}
+_CHAT = _EXAMPLE | {"chat_prompt": {"demo": _DEMO}, "chat_answer": {"demo": _DEMO}}
+_RAW: dict[str, dict[str, Any]] = {
+    **_EXAMPLE,
+    "raw": {"examples": [_DEMO], "system": "Be kind.", "turns": TURNS},
+}
+_USES = {
+    "auto": Use(_CHAT | _RAW, {"stops": list[str]}),
+    "raw": Use(_RAW, {"stops": list[str]}),
+    "chat": Use(_CHAT),
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,7 @@ class Demos:
         return FORM_NEEDS[self.form]
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "demos", self.store, self.prompt)
+        require(resources, "demos", self.store, self.prompt, _USES[self.form])
 
     async def prepare(self, context: Context, run: Run) -> Context:
         form, prompt = chosen_form(self.form, run.engine, "demos"), run.prompts.get(self.prompt)

@@ -92,10 +92,17 @@ class Engine(Protocol):
         """Answers a conversation, or continues `call.prompt`. With `call.stream` false: one chunk, whole."""
         ...
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Token ids of a conversation under the model's chat template, ready for the assistant's turn.
 
-        `continue_final` leaves the last message open so that the model writes on in it. TOKENS and CHAT.
+        `continue_final` leaves the last message open so that the model writes on in it. `shape`: the request's fields
+        that shape a prompt beside its messages (`prompt_fields`). TOKENS and CHAT.
         """
         ...
 

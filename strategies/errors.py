@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
+_SHOWN = 200  # characters of a name that nobody knows: a client may send megabytes
+
 
 class HeedfulError(Exception):
     """Base of all errors that reach a client, always in OpenAI's error shape.
@@ -68,7 +70,8 @@ class NotFound(RequestError):
     def among(cls, what: str, name: str, known: Iterable[str], *, param: str, code: str) -> NotFound:
         """An error that lists what there is instead."""
         names = ", ".join(sorted(known)) or "none"
-        return cls(f"unknown {what} {name!r}; known: {names}", param=param, code=code)
+        shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+        return cls(f"unknown {what} {shown!r}; known: {names}", param=param, code=code)
 
 
 class MissingCapability(RequestError):

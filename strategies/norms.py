@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from heedful.prompts import Prompt
+from heedful.prompts import Prompt, Use
 from heedful.retrieval import Filter, Item
 from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.engine import Capability
@@ -25,6 +25,9 @@ from heedful.strategies.types import Context, Message, text_of
 _LEAST_ANSWER = 256
 _OUR_TAG = re.compile(r"<(?=\s*/?\s*norms\b)", re.IGNORECASE)
 _BRACKET_TOKEN = re.compile(r"\[(/?[A-Z_]+)\]")
+
+_GIVEN: dict[str, Any] = {"norms": ["Be kind."], "caution": True}
+_USES = {"system": Use({"system": _GIVEN}), "question": Use({"question": _GIVEN | {"question": "?"}})}
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Norms:
     needs: ClassVar[Capability] = Capability.NONE
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "norms", self.store, self.prompt)
+        require(resources, "norms", self.store, self.prompt, _USES[self.place])
 
     async def prepare(self, context: Context, run: Run) -> Context:
         if context.prompt is not None:

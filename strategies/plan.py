@@ -7,6 +7,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from heedful.strategies import params
 from heedful.strategies.direct import Direct
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import HeedfulError, MissingCapability, RequestError, StrategyError
@@ -63,6 +64,10 @@ class Plan:
     def steps(self) -> list[str]:
         return [name for name, _ in (*self.contexts, self.decoder)]
 
+    def runs_on(self, capabilities: Capability) -> bool:
+        """Whether an engine has what every strategy needs."""
+        return not any(s.needs & ~capabilities for _, s in (*self.contexts, self.decoder))
+
     def check(self, capabilities: Capability, *, model: str) -> None:
         """Raises MissingCapability where the engine lacks what a strategy needs."""
         for name, strategy in (*self.contexts, self.decoder):
@@ -74,7 +79,9 @@ class Plan:
                 )
 
     async def prepare(self, request: ChatRequest, run: Run) -> Context:
-        """Folds the context strategies over the request."""
+        """Folds the context strategies over the request. Raises RequestError for a field of a wrong shape."""
+        if not self.is_direct:
+            params.check(request)
         context = Context.of(request)
         for step, strategy in self.contexts:
             with _contract(step):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -36,14 +36,28 @@ class Plugins(Generic[T]):
         self._code = code
         self._loaded: dict[str, type[T]] = {}
         self._adapters: dict[type[T], TypeAdapter[T]] = {}
+        self._registered: dict[str, EntryPoint] | None = None
+        self._names: tuple[str, ...] = ()
 
-    def names(self) -> list[str]:
-        """All that can be asked for."""
-        return sorted({*self._builtin, *(e.name for e in entry_points(group=self._group))})
+    def names(self) -> tuple[str, ...]:
+        """All that can be asked for, sorted."""
+        if not self._names:
+            self._names = tuple(sorted({*self._builtin, *self._third_parties()}))
+        return self._names
 
     def forget(self) -> None:
         """Looks everything up anew, after packages came or went."""
         self._loaded.clear()
+        self._adapters.clear()
+        self._registered, self._names = None, ()
+
+    def _third_parties(self) -> dict[str, EntryPoint]:
+        """Read once: a look through all installed packages takes tens of milliseconds."""
+        if self._registered is None:
+            self._registered = {}
+            for entry in entry_points(group=self._group):
+                self._registered.setdefault(entry.name, entry)
+        return self._registered
 
     def load(self, name: str, *, param: str = "alignment") -> type[T]:
         """The class behind a name. Raises NotFound for an unknown one, StrategyError for one that can't be loaded."""
@@ -56,14 +70,14 @@ class Plugins(Generic[T]):
             module, _, attribute = self._builtin[name].partition(":")
             cls = getattr(import_module(module), attribute)
         else:
-            found = [e for e in entry_points(group=self._group) if e.name == name]
-            if not found:
+            entry = self._third_parties().get(name)
+            if entry is None:
                 raise NotFound.among(self._kind, name, self.names(), param=param, code=self._code)
             try:
-                cls = found[0].load()
+                cls = entry.load()
             except Exception as error:
                 raise StrategyError(
-                    f"{self._kind} {name!r} ({found[0].value}) can't be loaded: {error}"
+                    f"{self._kind} {name!r} ({entry.value}) can't be loaded: {error}"
                 ) from error
         if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
             raise StrategyError(f"{self._kind} {name!r} is no dataclass; its fields must be its options")

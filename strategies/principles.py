@@ -12,12 +12,19 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from heedful.prompts import Prompt
+from heedful.prompts import Prompt, Use
 from heedful.strategies.answer import ask
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context, Message, text_of
+
+_USES = {
+    ("instruction", "system"): Use({"system": {}}),
+    ("instruction", "question"): Use({"question": {"question": "?"}}),
+    ("cot", "system"): Use({"system": {}, "prefill": {}, "think": {}, "answer": {}}),
+    ("cot", "question"): Use({"question": {"question": "?"}, "prefill": {}, "think": {}, "answer": {}}),
+}
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class Principles:
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        resources.prompt(f"principles/{self.set}", param="alignment.principles.set")
+        use = _USES[self.mode, self.place]
+        resources.prompt(f"principles/{self.set}", param="alignment.principles.set", use=use)
 
     async def prepare(self, context: Context, run: Run) -> Context:
         prompt = run.prompts.get(f"principles/{self.set}")

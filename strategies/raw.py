@@ -10,6 +10,8 @@ from heedful.strategies.engine import Capability, Engine
 from heedful.strategies.errors import MissingCapability, RequestError
 from heedful.strategies.types import Context, Message, text_of
 
+TURNS = ({"role": "user", "text": "?"}, {"role": "assistant", "text": "!"})
+"""What `transcript` makes of a conversation, for example."""
 Form = Literal["auto", "raw", "chat"]
 FORM_NEEDS = {"auto": Capability.NONE, "raw": Capability.COMPLETION, "chat": Capability.CHAT}
 
@@ -36,8 +38,6 @@ def raw_context(
     """The context that continues `text`. `max_tokens` and `defaults` count where the client left them open."""
     params = dict(context.params)
     own = params.get("stop") or []
-    if not isinstance(own, str | list):
-        raise RequestError("stop: must be a string or a list of strings", param="stop")
     params["stop"] = [*([own] if isinstance(own, str) else own), *stops]
     if params.get("max_tokens") is None and params.get("max_completion_tokens") is None:
         params["max_tokens"] = max_tokens
@@ -56,7 +56,7 @@ def transcript(messages: tuple[Message, ...]) -> tuple[str, list[dict[str, str]]
         parts = content if isinstance(content, list) else []
         if message.get("tool_calls") or role not in ("system", "developer", "user", "assistant"):
             raise RequestError(f"messages.{i}: a raw prompt can't hold tool calls", param=f"messages.{i}")
-        if any(not isinstance(p, dict) or p.get("type") != "text" for p in parts):
+        if any(p["type"] != "text" for p in parts):
             raise RequestError(
                 f"messages.{i}.content: a raw prompt holds text only", param=f"messages.{i}.content"
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from heedful.prompts import Use
 from heedful.retrieval import InvalidItem, StoreError, UnknownItem, UnknownStore
 from heedful.strategies.errors import NotFound, RequestError, RetrievalError
 from heedful.strategies.run import Resources
@@ -27,9 +28,9 @@ def telling(where: str = "") -> Iterator[None]:
         raise RetrievalError(str(error)) from error
 
 
-def require(resources: Resources, strategy: str, store: str, prompt: str) -> None:
+def require(resources: Resources, strategy: str, store: str, prompt: str, use: Use) -> None:
     """Raises a RequestError where a store or a prompt that a strategy names is not there."""
-    resources.prompt(prompt, param=f"alignment.{strategy}.prompt")
+    resources.prompt(prompt, param=f"alignment.{strategy}.prompt", use=use)
     if resources.stores is None:
         raise RequestError(f"strategy {strategy!r} needs stores, and this server has none", param="alignment")
     with telling(f"alignment.{strategy}."):

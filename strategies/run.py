@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from heedful.prompts import Prompt, Prompts, UnknownPrompt
+from heedful.prompts import Prompt, Prompts, UnknownPrompt, Use
 from heedful.retrieval.embedder import Embedder
 from heedful.retrieval.stores import Stores
 from heedful.strategies.engine import Capability, Engine, Ledger
@@ -36,12 +36,18 @@ class Resources:
         """The stores' embedder."""
         return None if self.stores is None else self.stores.embedder
 
-    def prompt(self, name: str, *, param: str) -> Prompt:
-        """The prompt that an option names. Raises RequestError, with the option as `param`, where there is none."""
+    def prompt(self, name: str, *, param: str, use: Use | None = None) -> Prompt:
+        """The prompt that an option names. `use`: what is asked of it.
+
+        Raises RequestError, with the option as `param`, where there is none, or where it is of another kind.
+        """
         try:
-            return self.prompts.get(name)
+            prompt = self.prompts.get(name)
         except UnknownPrompt as error:
             raise RequestError(str(error), param=param, code="prompt_not_found") from error
+        if use is not None and (why := prompt.unfit(use)):
+            raise RequestError(f"prompt {prompt.id} {why}", param=param, code="prompt_unfit")
+        return prompt
 
 
 @dataclass(frozen=True, slots=True)

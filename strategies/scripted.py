@@ -88,8 +88,15 @@ class ScriptedEngine:
             self.running -= 1
             self.aborted += not done
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        text = "".join(f"<{m['role']}>{text_of(m)}\n" for m in messages)
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        told = "".join(f"<{name}={value}>\n" for name, value in (shape or {}).items())
+        text = told + "".join(f"<{m['role']}>{text_of(m)}\n" for m in messages)
         return list((text[:-1] if continue_final else text + "<assistant>").encode())
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:

@@ -22,7 +22,7 @@ _ANSWER_PARAMS = frozenset(
     "logit_bias prediction modalities audio return_token_ids request_id".split()
 )
 # OpenAI's limit on `n`.
-_MOST_CHOICES = 128
+MOST_CHOICES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +114,52 @@ class Context:
         return ""
 
 
+# What shapes the prompt beside the messages. (Whether the last message is left open is said apart.)
+_PROMPT_FIELDS = (
+    "chat_template",
+    "chat_template_kwargs",
+    "tools",
+    "tool_choice",
+    "documents",
+    "reasoning_effort",
+    "add_generation_prompt",
+    "add_special_tokens",
+    "mm_processor_kwargs",
+)
+
+
+def prompt_fields(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a request's parameters by which its messages become another prompt."""
+    return {k: params[k] for k in _PROMPT_FIELDS if params.get(k) is not None}
+
+
 def choices_wanted(params: Mapping[str, Any]) -> int:
     """How many choices a request asks for. Raises RequestError for what is no such number."""
     n = params.get("n")
     if n is None:
         return 1
-    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= _MOST_CHOICES:
-        raise RequestError(f"n: must be a whole number from 1 to {_MOST_CHOICES}", param="n")
+    if not isinstance(n, int) or isinstance(n, bool) or not 1 <= n <= MOST_CHOICES:
+        raise RequestError(f"n: must be a whole number from 1 to {MOST_CHOICES}", param="n")
     return n
 
 
-def text_of(message: Message) -> str:
+def text_of(message: Message, *, between: str = "\n") -> str:
     """The plain text of a message, its text parts joined by newlines; other parts are left out."""
     content = message.get("content")
     if isinstance(content, str):
         return content
     if isinstance(content, list):
         parts = [p.get("text") for p in content if isinstance(p, dict) and p.get("type") == "text"]
-        return "\n".join(p for p in parts if isinstance(p, str))
+        return between.join(p for p in parts if isinstance(p, str))
+    return ""
+
+
+def text_in(content: Any) -> str:
+    """The text of an answer's content: a string, or text parts one after the other."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return text_of({"content": content}, between="")
     return ""
 
 
@@ -191,7 +219,9 @@ class Chunk:
 
     def text(self, index: int = 0) -> str:
         """The text that this chunk adds to one choice."""
-        return "".join(c["delta"].get("content") or "" for c in self.choices if c.get("index", 0) == index)
+        return "".join(
+            text_in((c.get("delta") or {}).get("content")) for c in self.choices if c.get("index", 0) == index
+        )
 
     def __repr__(self) -> str:
         return f"Chunk({list(self.choices)!r})"

@@ -7,16 +7,31 @@ share everything but their own conversation, so its prompt is one cached prefix 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, TypedDict
 
 from pydantic import Field
 
-from heedful.prompts import Prompt
+from heedful.prompts import Prompt, Use
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.raw import FORM_NEEDS, Form, chosen_form, raw_context, transcript
+from heedful.strategies.raw import FORM_NEEDS, TURNS, Form, chosen_form, raw_context, transcript
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context, Message
+
+
+class _Demonstration(TypedDict):
+    query: str
+    answer: str
+
+
+_CHAT: dict[str, dict[str, Any]] = {"system": {}}
+_RAW = {"raw": {"examples": [{"query": "?", "answer": "!"}], "system": "Be kind.", "turns": TURNS}}
+_RAW_DATA = {"demonstrations": list[_Demonstration], "stops": list[str]}
+_USES = {
+    "auto": Use(_CHAT | _RAW, _RAW_DATA),
+    "raw": Use(_RAW, _RAW_DATA),
+    "chat": Use(_CHAT, {"demonstrations": list[_Demonstration]}),
+}
 
 
 @dataclass(frozen=True)
@@ -41,8 +56,8 @@ class Urial:
         return FORM_NEEDS[self.form]
 
     def ready(self, resources: Resources) -> None:
-        prompt = resources.prompt(self.prompt, param="alignment.urial.prompt")
-        there = len(prompt.data.get("demonstrations", ()))
+        prompt = resources.prompt(self.prompt, param="alignment.urial.prompt", use=_USES[self.form])
+        there = len(prompt.data["demonstrations"])
         if self.examples > there:
             raise RequestError(
                 f"urial: prompt {self.prompt!r} has {there} examples, not {self.examples}",

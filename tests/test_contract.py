@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 
-from heedful.strategies import Call, ChatRequest, Chunk, Event, Extension, Finish, Plan, Resources, Run
+from heedful.server.alignments import Alignments
+from heedful.server.config import Config
+from heedful.strategies import (
+    Call,
+    Capability,
+    ChatRequest,
+    Chunk,
+    Event,
+    Extension,
+    Finish,
+    Plan,
+    Resources,
+    Run,
+)
 from heedful.strategies.registry import describe_options, names
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 
@@ -78,6 +91,44 @@ async def test_cancellation_reaches_the_engine(name: str, resources: Resources) 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (engine.running, engine.aborted) == (0, 1)
+
+
+STEPS: dict[str, list[Any]] = {
+    "direct": ["direct"],
+    "thinks first": [{"principles": {"mode": "cot"}}],
+    "corrects": [{"refine": {"verifiers": [{"policy": {"deny": ["bad"]}}, "self"]}}],
+    "corrects sentences": [{"refine": {"mode": "sentence", "verifiers": [{"policy": {"deny": ["bad"]}}]}}],
+    "chooses": [{"best_of_n": {"verifiers": ["toxicity", "self"]}}],
+}
+
+
+def _says(call: Call) -> list[str]:
+    if call.params.get("max_tokens") is not None:
+        return ["No"]
+    return ["A good one."] if len(call.messages) > 3 else ["A good one.", " A bad", " one. ", "The last."]
+
+
+@pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
+async def test_a_cancel_at_any_step_ends_all_of_it(steps: list[Any], resources: Resources) -> None:
+    """Each turn of the event loop in which the request is alive is tried as the one in which its client leaves."""
+    plan = Alignments(Config(), resources).resolve(steps)
+    turns, finished = 0, False
+    while not finished:
+        engine = ScriptedEngine(_says, capabilities=Capability.CHAT | Capability.LOGPROBS)
+        task = asyncio.create_task(_events(plan, engine, resources))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        finished = task.done()
+        task.cancel()
+        ended, _ = await asyncio.wait({task}, timeout=30)
+        assert ended and task.cancelled() is not finished, f"runs on after a cancel in turn {turns}"
+        asked = len(engine.calls)
+        assert engine.running == 0, f"the engine is at work after a cancel in turn {turns}"
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(engine.calls) == asked, f"the engine is asked after a cancel in turn {turns}"
+        assert asyncio.all_tasks() == {asyncio.current_task()}, f"tasks are left over from turn {turns}"
+        turns += 1
 
 
 @pytest.mark.parametrize("name", names())

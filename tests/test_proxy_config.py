@@ -184,3 +184,56 @@ def test_models_shows_what_upstreams_can_do(upstream: ScriptedUpstream) -> None:
     lines = [line for line in run.stdout.splitlines() if " one " in line or " two " in line]
     assert len(lines) == 2 and all("chat, completion, logprobs" in line for line in lines)
     assert "512" in lines[0] and "probed" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (
+            "model: m\nserved_name: Müller\n".encode("latin-1"),
+            ":2: is not UTF-8 (byte 0xfc): save it as UTF-8",
+        ),
+        ("model: m\n".encode("utf-16"), ":1: is UTF-16; save it as UTF-8"),
+        ("model: m\n".encode("utf-16-le"), ":1: is UTF-16; save it as UTF-8"),
+        (b"model: m\nhost: a\x07b\n", ":2: holds the character U+0007"),
+        (b"model: m\nhost: 2026-13-45\n", "a value can't be read: month must be in 1..12"),
+        (b"model: " + b"[" * 5000, "nested too deeply"),
+        (b"model: [\n", ":2: expected"),
+        (b"- model\n", "must be a mapping"),
+        (b"upstreams: 5\n", "upstreams: Input should be a valid list"),
+        (b"1: 2\n", "1: "),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_named_with_its_line(data: bytes, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "heedful.yaml"
+    file.write_bytes(data)
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert str(caught.value).startswith(str(file)) and told in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "heedful.yaml"
+    file.write_bytes("\ufeffmodel: m\r\n".encode())
+    assert load(file, {}).model == "m"
+
+
+def test_a_key_file_holds_the_key_and_nothing_else(
+    upstream: ScriptedUpstream, proxy: Proxy, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_bytes("\ufeffsk-0123456789\r\n".encode())
+    with proxy(Config(upstreams=[before(upstream, api_key_file=file)])) as url:
+        httpx.post(f"{url}/v1/chat/completions", json={"model": "ours", "messages": [{"role": "user"}]})
+    assert upstream.last.headers["authorization"] == "Bearer sk-0123456789"
+    for data, told in (
+        ("sk-0123456789".encode("utf-16"), "not UTF-8"),
+        (b"sk-0123456789\nsk-second", "the key alone"),
+        ("sk-Ключ".encode(), "plain characters"),
+        (b" \n", "is empty"),
+    ):
+        file.write_bytes(data)
+        config = Config(upstreams=[before(upstream, api_key_file=file)])
+        with pytest.raises(ValueError, match=told) as caught:
+            config.upstreams[0].key()
+        assert "sk-" not in str(caught.value)

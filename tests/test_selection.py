@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,10 @@ import pytest
 from heedful.prompts import Prompts
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config, ConfigError, load
-from heedful.strategies import Resources
+from heedful.strategies import NotFound, RequestError, Resources, plugins
+from heedful.strategies.registry import STRATEGIES
 from heedful.strategies.scripted import ScriptedEngine
+from heedful.strategies.verifiers.registry import VERIFIERS
 
 Serving = Callable[..., AbstractContextManager[str]]
 
@@ -172,3 +178,73 @@ def test_the_command_line_wins_and_folders_are_relative_to_the_file(tmp_path: Pa
     path.write_text("port: 1\nhost: ::1\nprompts: [mine]")
     config = load(path, {"port": 2, "host": None})
     assert (config.port, config.host, config.prompts) == (2, "::1", [tmp_path / "mine"])
+
+
+def test_named_alignments_may_be_made_of_each_other_in_any_order() -> None:
+    config = Config(
+        alignments={
+            "b": ["a", "urial"],
+            "c": "b+a",
+            "a": [{"principles": {"set": "fairness"}}],
+            "urial": ["urial", "a"],  # the strategy: a name does not hide it from its own definition
+        }
+    )
+    alignments = Alignments(config, Resources(Prompts(), None))
+    for name, steps in (
+        ("b", ["principles", "urial", "principles", "direct"]),
+        ("c", ["principles", "urial", "principles", "principles", "direct"]),
+    ):
+        assert alignments.resolve(name).steps == steps
+
+
+@pytest.mark.parametrize(
+    ("named", "circle"),
+    [
+        ({"a": ["a"]}, "a → a"),
+        ({"a": ["b"], "b": ["urial", "c"], "c": "a+urial"}, "a → b → c → a"),
+        ({"x": "b", "b": ["c"], "c": ["b"]}, "b → c → b"),
+    ],
+)
+def test_alignments_made_of_each_other_in_a_circle_stop_the_start(named: dict[str, Any], circle: str) -> None:
+    with pytest.raises(ConfigError, match=circle):
+        Alignments(Config(alignments=named), Resources(Prompts(), None))
+
+
+def test_what_clients_name_is_kept_within_bounds() -> None:
+    """The same alignment however it is spelled is one plan, and plans that nobody asks for again are dropped."""
+    alignments = Alignments(CONFIG, Resources(Prompts(), None))
+    plan = alignments.resolve("house+urial")
+    assert all(alignments.resolve(f"{' ' * i}house +{' ' * i}urial") is plan for i in range(2000))
+    known = ["direct", "principles", "urial", "house", "both"]
+    names = ["+".join(each) for n in range(1, 5) for each in itertools.product(known[1:], repeat=n)]
+    made = [weakref.ref(alignments.resolve(name).decoder[1]) for name in names]
+    gc.collect()
+    assert len(names) == 340 and sum(ref() is not None for ref in made) <= 260
+    with pytest.raises(RequestError, match="64 steps at most"):
+        alignments.resolve("+".join(["urial"] * 65))
+    with pytest.raises(RequestError, match="64 steps at most"):
+        alignments.resolve(["urial+urial"] * 33)
+    with pytest.raises(NotFound) as unknown:
+        alignments.resolve("x" * 1_000_000)
+    assert len(unknown.value.message) < 1000
+
+
+def test_packages_are_looked_through_once(monkeypatch: pytest.MonkeyPatch, serving: Serving) -> None:
+    """A look at all installed packages takes tens of milliseconds, in which the event loop does nothing else."""
+    looked: list[str] = []
+
+    def spy(**params: str) -> Any:
+        looked.append(params["group"])
+        return entry_points(**params)
+
+    monkeypatch.setattr(plugins, "entry_points", spy)
+    STRATEGIES.forget()
+    VERIFIERS.forget()
+    engines = [ScriptedEngine(model=f"m{i}") for i in range(10)]
+    with serving(*engines, config=CONFIG) as url:
+        for _ in range(3):
+            _pipeline(url, {"model": "m1", "alignment": "refine"})
+            _pipeline(url, {"model": "m2", "alignment": "house+urial"})
+            assert len(httpx.get(f"{url}/v1/models").json()["data"]) > 20
+            assert httpx.get(f"{url}/v1/alignment").status_code == 200
+    assert sorted(looked) == ["heedful.strategies", "heedful.verifiers"]

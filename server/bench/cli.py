@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from heedful.server.bench.records import BenchError, Request
 from heedful.server.progress import bar
+from heedful.server.terminal import terminal
 
 if TYPE_CHECKING:
     from heedful.server.bench.arrivals import Load
@@ -80,7 +80,7 @@ def bench(
         url.rstrip("/"), workload.name, requests, warmup, max_tokens, ignore_eos, seed, seeded
     )
     records = asyncio.run(_measure(settings, workload, loads, model or [], alignment or ["none"], out))
-    Console().print(shown(summaries(records)))
+    terminal().print(shown(summaries(records)))
     typer.echo(f"{len(records)} records in {out / 'latency.jsonl'}")
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 
 from rich import box
 from rich.console import Group
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from heedful.server.bench.summary import CellSummary, Figure
+from heedful.server.terminal import plain
 
 _LATE = 0.05  # seconds behind its plan from which a generator is worth a warning
 
@@ -19,7 +20,7 @@ def shown(cells: Iterable[CellSummary]) -> Group:
     return Group(*(part for cell in cells for part in (_line(cell), _table(cell))))
 
 
-def _line(cell: CellSummary) -> str:
+def _line(cell: CellSummary) -> Text:
     facts = [f"{cell.requests - cell.errors} of {cell.requests} answered, {cell.requests_per_s:.2f} a second"]
     if cell.tokens_per_s is not None:
         facts.append(f"{cell.tokens_per_s:.1f} tokens/s")
@@ -27,11 +28,15 @@ def _line(cell: CellSummary) -> str:
         facts.append(
             f"{cell.calls.value:.1f} calls and {cell.hidden_tokens.value:.1f} hidden tokens an answer"
         )
-    line = f"[bold]{escape(f'{cell.model}@{cell.alignment}, {cell.load}')}[/]: {'; '.join(facts)}"
+    line = Text.assemble(
+        plain(f"{cell.model}@{cell.alignment}, {cell.load}", "bold"), f": {'; '.join(facts)}"
+    )
     if cell.error is not None:
-        line += f"\n[red]{cell.errors} failed, the first with: {escape(cell.error[:200])}[/]"
+        line.append("\n").append_text(
+            plain(f"{cell.errors} failed, the first with: {cell.error[:200]}", "red")
+        )
     if cell.late > _LATE:
-        line += f"\n[yellow]sent up to {cell.late:.2f} s late: this machine can't make that load[/]"
+        line.append(f"\nsent up to {cell.late:.2f} s late: this machine can't make that load", "yellow")
     return line
 
 

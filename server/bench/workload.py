@@ -86,11 +86,11 @@ def read(path: Path) -> File:
     Raises BenchError for a line that has none of them, and names it.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BenchError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     prompts = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 prompts.append(_messages(json.loads(line)))

@@ -9,6 +9,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from heedful.server.engines import canonical
 from heedful.server.engines.completion_shape import chat_choice, completion_params
 from heedful.server.engines.dialect import Dialect
 from heedful.server.engines.sse import SseParser
@@ -105,13 +106,14 @@ class OpenAIEngine:
         whole = False
         try:
             if response.content_type == "text/event-stream":
-                async with aclosing(self._events(response, raw_prompt)) as events:
+                pieces = canonical.streamed(self._events(response, raw_prompt), self.upstream.nonsense)
+                async with aclosing(pieces) as events:
                     async for event in events:
                         whole = isinstance(event, Finish)
                         yield event
             else:
                 answer = self.upstream.object(await self.upstream.read(response), sent=self._headers)
-                yield self._chunk(answer, raw_prompt)
+                yield canonical.whole(self._chunk(answer, raw_prompt), self.upstream.nonsense)
                 yield _finish(answer, answer.get("usage"))
         finally:
             self.upstream.finish(response, whole=whole)
@@ -175,8 +177,14 @@ class OpenAIEngine:
     def end_tokens(self) -> frozenset[int]:
         return self._token_level().end_tokens
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        return await self._token_level().render(messages, continue_final=continue_final)
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        return await self._token_level().render(messages, continue_final=continue_final, shape=shape)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return await self._token_level().tokenize(text, special=special)

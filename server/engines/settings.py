@@ -89,20 +89,35 @@ class UpstreamConfig(BaseModel):
         if self.api_key_env and self.api_key_file:
             raise ValueError("give either api_key_env or api_key_file")
         if self.api_key_env:
-            return _variable(self.api_key_env, "api_key_env")
+            variable = f"api_key_env: the environment variable {self.api_key_env}"
+            return _key(_variable(self.api_key_env, "api_key_env"), variable)
         if self.api_key_file:
-            try:
-                key = self.api_key_file.read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ValueError(f"api_key_file: {self.api_key_file}: {error.strerror}") from error
-            if not key:
-                raise ValueError(f"api_key_file: {self.api_key_file} is empty")
-            return key
+            return _key_in(self.api_key_file)
         return None
 
     def own_headers(self) -> dict[str, str]:
         """`headers` with the environment's values. Raises ValueError for an unset variable."""
         return {name: _expand(value, f"headers.{name}") for name, value in self.headers.items()}
+
+
+def _key_in(file: Path) -> str:
+    """What a file holds, but for white space around it and a byte order mark. Raises ValueError."""
+    try:
+        key = file.read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        raise ValueError(f"api_key_file: {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"api_key_file: {file} is not UTF-8: save it as plain text") from error
+    if not key:
+        raise ValueError(f"api_key_file: {file} is empty")
+    return _key(key, f"api_key_file: {file}")
+
+
+def _key(text: str, where: str) -> str:
+    """A key that fits into a header. Raises ValueError, which does not show it."""
+    if not ((key := text.strip()).isascii() and key.isprintable()):
+        raise ValueError(f"{where} must hold the key alone, on one line of plain characters")
+    return key
 
 
 def _variable(name: str, where: str) -> str:

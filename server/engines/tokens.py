@@ -31,10 +31,26 @@ class RemoteTokens:
         mine._headers = headers
         return mine
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        return await self._tokenize(
-            messages=messages, continue_final_message=continue_final, add_generation_prompt=not continue_final
-        )
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        body: dict[str, Any] = {
+            "messages": messages,
+            "continue_final_message": continue_final,
+            "add_generation_prompt": not continue_final,
+        }
+        fields = dict(shape or {})
+        fields.pop("tool_choice", None)  # whatever it is, the prompt holds the tools
+        # /tokenize knows fewer fields than chat does, which hands these to the template all the same.
+        kwargs = {k: fields.pop(k) for k in ("documents", "reasoning_effort") if k in fields}
+        if kwargs:
+            fields["chat_template_kwargs"] = kwargs | (fields.get("chat_template_kwargs") or {})
+        body |= fields
+        return await self._tokenize(**body)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         if (known := self._known.get(text, special)) is None:

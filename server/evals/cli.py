@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from heedful.prompts import Prompts
@@ -26,11 +25,13 @@ from heedful.server.evals.norms import (
     read_questions,
     record,
 )
+from heedful.server.evals.own_sets import text_of_file
 from heedful.server.evals.questions import Made, Maker, make_all
 from heedful.server.evals.records import EvalError
 from heedful.server.evals.run_cli import run, table
 from heedful.server.intervals import paired_difference, wilson
 from heedful.server.progress import bar
+from heedful.server.terminal import terminal
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -39,7 +40,7 @@ T = TypeVar("T")
 evals = typer.Typer(no_args_is_help=True, help="Measure alignments against a running server.")
 evals.command()(run)
 evals.command()(table)
-console = Console()
+console = terminal()
 
 Url = Annotated[str, typer.Option(help="Base URL of an OpenAI-compatible server")]
 Model = Annotated[str | None, typer.Option(help="Model; default: the server's first")]
@@ -91,7 +92,7 @@ def norm_questions(
     concurrency: Concurrency = 8,
 ) -> None:
     """Make multiple-choice questions from norms, and keep those that pass the checks."""
-    parsed = parse(file.read_text(encoding="utf-8"), "jsonl")
+    parsed = parse(text_of_file(file), "jsonl")
     if parsed.problems:
         raise InvalidItem(f"{file}:{parsed.problems[0][0]}: {parsed.problems[0][1]}")
     chosen = parsed.items[:limit]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from heedful.prompts import Prompts
 from heedful.server.evals import sets
@@ -28,8 +28,9 @@ from heedful.server.evals.records import EvalError
 from heedful.server.evals.run import Evaluation, Outcome
 from heedful.server.evals.table import Figure, Row, measured, place, position_biases, rows
 from heedful.server.progress import bar
+from heedful.server.terminal import plain, terminal
 
-console = Console()
+console = terminal()
 _PATIENCE = 1800.0  # seconds; a search on a CPU takes minutes
 _ALL = "all"
 
@@ -91,9 +92,10 @@ def run(
     outcome = asyncio.run(work())
     table(out)
     for problem, count in outcome.judges.most_common():
-        console.print(f"[red]{count} not judged:[/] {problem}", highlight=False)
+        console.print(Text.assemble((f"{count} not judged:", "red"), " ", plain(problem)))
     if outcome.failed:
-        console.print(f"[red]{outcome.failed} records hold an error[/]: run the same command again to retry")
+        held = (f"{outcome.failed} records hold an error", "red")
+        console.print(Text.assemble(held, ": run the same command again to retry"))
     if outcome.failed or outcome.judges:
         raise typer.Exit(1)
 

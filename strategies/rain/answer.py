@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from heedful.strategies.errors import RequestError
+from heedful.strategies.errors import EngineError, RequestError
 from heedful.strategies.rain import plain
 from heedful.strategies.rain.drafts import Counts, Drafter
 from heedful.strategies.rain.evaluate import Evaluator
@@ -201,33 +201,34 @@ def _joined(tokens: tuple[int, ...], last: Node) -> Draft:
 
 async def merged(answers: Sequence[Answering]) -> AsyncGenerator[Event, None]:
     """All choices as they come, then the Finish. Closing it cancels them."""
-    queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
+    queue: asyncio.Queue[Chunk | asyncio.Task[None]] = asyncio.Queue()
 
     async def work(answer: Answering) -> None:
-        try:
-            async with aclosing(answer.chunks()) as chunks:
-                async for chunk in chunks:
-                    queue.put_nowait(chunk)
-            queue.put_nowait(None)
-        except Exception as error:
-            queue.put_nowait(error)
+        async with aclosing(answer.chunks()) as chunks:
+            async for chunk in chunks:
+                queue.put_nowait(chunk)
 
     tasks = [asyncio.create_task(work(answer)) for answer in answers]
+    for task in tasks:
+        task.add_done_callback(queue.put_nowait)
     running, begun = len(tasks), False
     try:
         while running:
             try:
-                item = await asyncio.wait_for(queue.get(), _QUIET if begun else None)
+                # Not wait_for: before Python 3.12 it swallows a cancellation that meets a finished get.
+                async with asyncio.timeout(_QUIET if begun else None):
+                    item = await queue.get()
             except TimeoutError:
                 yield KeepAlive()
                 continue
-            if isinstance(item, BaseException):
-                raise item
-            if item is None:
-                running -= 1
-            else:
+            if isinstance(item, Chunk):
                 begun = True
                 yield item
+                continue
+            if item.cancelled():
+                raise EngineError("the engine broke off its work on this request")
+            item.result()
+            running -= 1
     finally:
         for task in tasks:
             task.cancel()

@@ -29,7 +29,13 @@ def draw(seed: int, purpose: str, node: Node, number: int = 0) -> int:
 
 async def together(calls: Sequence[Coroutine[Any, Any, T]], at_once: bool) -> list[T]:
     """Runs calls in one batch, or one after another."""
-    return await tasks.together(calls) if at_once else [await call for call in calls]
+    if at_once:
+        return await tasks.together(calls)
+    try:
+        return [await call for call in calls]
+    finally:
+        for call in calls:
+            call.close()  # those that a failure or a cancellation kept from being begun
 
 
 @dataclass(slots=True)

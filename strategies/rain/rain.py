@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from heedful.prompts import Prompt
+from heedful.prompts import Prompt, Use
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.rain.answer import Answering, merged
@@ -34,6 +34,17 @@ _EFFORT = {
     "medium": {"min_visits": 6, "max_iterations": 50, "extra_iterations": 15},  # as published
     "high": {"min_visits": 16, "max_iterations": 100, "extra_iterations": 30},
 }
+
+_TURNS = [
+    {"speaker": "Human", "text": "?"},
+    {"speaker": "Assistant", "text": "!"},
+    {"speaker": "Human", "text": "?"},
+]
+_TAIL = {"tail": {"a": "kind", "b": "unkind"}}
+_OPTIONS = {"good": str, "bad": str}
+_TASK = Use({"head": {"turns": _TURNS}} | _TAIL, _OPTIONS)
+_RULE = Use({"head": {"turns": _TURNS, "rules": ["Be kind."]}} | _TAIL, _OPTIONS)
+_PAIR = Use({"head": {"turns": _TURNS}} | _TAIL)
 
 
 @dataclass(frozen=True)
@@ -96,16 +107,9 @@ class Rain(Constants):
                 param=f"alignment.rain.{given[1]}",
                 code="invalid_option",
             )
-        prompt, _ = self._prompt(resources, ())
-        missing = {"head", "tail"} - set(prompt.parts)
-        if self.pair is None:
-            missing |= {"good", "bad"} - set(prompt.data)
-        if missing:
-            raise RequestError(
-                f"rain: prompt {prompt.id} lacks {', '.join(sorted(missing))}: it needs the blocks head and "
-                "tail, and the data good and bad",
-                param="alignment.rain.task",
-            )
+        self._prompt(resources, ())
+        if not given:
+            self._prompt(resources, ("a norm that `norms+rain` brings",))
         if self.similarity and resources.embedder is None:
             raise RequestError(
                 "rain: the similarity update needs an embedder, and this server has none; "
@@ -116,13 +120,13 @@ class Rain(Constants):
 
     def _prompt(self, resources: Resources, norms: tuple[str, ...]) -> tuple[Prompt, dict[str, Any]]:
         """The prompt set to judge by, and what it is rendered with."""
-        if self.rule is not None:
-            return resources.prompts.get("rain/rule"), {"rules": [self.rule]}
+        param = "alignment.rain.task"
+        rules = list(norms) if self.rule is None else [self.rule]
+        if self.rule is not None or (rules and self.pair is None and self.task is None):
+            return resources.prompt("rain/rule", param=param, use=_RULE), {"rules": rules}
         if self.pair is not None:
-            return resources.prompts.get("rain/pair"), {}
-        if self.task is None and norms:
-            return resources.prompts.get("rain/rule"), {"rules": list(norms)}
-        return resources.prompt(f"rain/{self.task or 'harmlessness'}", param="alignment.rain.task"), {}
+            return resources.prompt("rain/pair", param=param, use=_PAIR), {}
+        return resources.prompt(f"rain/{self.task or 'harmlessness'}", param=param, use=_TASK), {}
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
         request = await read(context, run.engine, self.max_tokens)

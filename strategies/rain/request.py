@@ -1,4 +1,7 @@
-"""What the search needs to know of a request, read from its context; what it can't honour is refused."""
+"""What the search needs to know of a request, read from its context; what it can't honour is refused.
+
+The fields' shapes have been checked before (strategies/params.py).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 from heedful.strategies.engine import Engine
 from heedful.strategies.errors import RequestError
-from heedful.strategies.types import Context
+from heedful.strategies.types import Context, choices_wanted, prompt_fields
 
 _REFUSED = (
     "tools functions function_call structured_outputs guided_json guided_regex guided_choice guided_grammar "
@@ -57,17 +60,21 @@ async def read(context: Context, engine: Engine, max_tokens: int) -> Request:
             "response_format: the alignment 'rain' searches over free text and can't promise a format",
             param="response_format",
         )
-    if (modalities := params.get("modalities")) and list(modalities) != ["text"]:
+    if params.get("modalities") not in (None, [], ["text"]):
         raise RequestError("modalities: the alignment 'rain' answers in text only", param="modalities")
     prompt = await _prompt(context, engine)
-    top = _integer(params, "top_logprobs", 0, _MAX_TOP_LOGPROBS) or 0
+    top = params.get("top_logprobs") or 0
+    if not 0 <= top <= _MAX_TOP_LOGPROBS:
+        raise RequestError(
+            f"top_logprobs: give a whole number from 0 to {_MAX_TOP_LOGPROBS}", param="top_logprobs"
+        )
     stop = params.get("stop") or ()
     return Request(
         prompt=prompt,
         limit=_limit(params, max_tokens, engine.context_length, len(prompt)),
         stops=tuple(s for s in ([stop] if isinstance(stop, str) else stop) if s),
-        n=_integer(params, "n", 1, 128) or 1,
-        seed=_integer(params, "seed", -(2**63), 2**63),
+        n=choices_wanted(params),
+        seed=params.get("seed"),
         logprobs=bool(params.get("logprobs")),
         top_logprobs=top,
         repetition_penalty=float(params.get("repetition_penalty") or 1.0),
@@ -80,18 +87,19 @@ async def _prompt(context: Context, engine: Engine) -> tuple[int, ...]:
         return tuple(await engine.tokenize(context.prompt, special=True))
     for i, message in enumerate(context.messages):
         parts = message.get("content")
-        if isinstance(parts, list) and any(p.get("type") != "text" for p in parts):
+        if isinstance(parts, list) and any(p["type"] != "text" for p in parts):
             raise RequestError(
                 f"messages.{i}.content: the alignment 'rain' reads text only", param=f"messages.{i}.content"
             )
     begun = bool(context.params.get("continue_final_message"))
-    return tuple(await engine.render(context.messages, continue_final=begun))
+    return tuple(
+        await engine.render(context.messages, continue_final=begun, shape=prompt_fields(context.params))
+    )
 
 
 def _limit(params: Mapping[str, Any], default: int, context_length: int | None, used: int) -> int:
     name = "max_completion_tokens" if params.get("max_completion_tokens") is not None else "max_tokens"
-    limit = _integer(params, name, 1, 2**31)
-    limit = default if limit is None else limit
+    limit = params.get(name) or default
     room = limit if context_length is None else context_length - used
     if room < 1:
         raise RequestError(
@@ -101,15 +109,6 @@ def _limit(params: Mapping[str, Any], default: int, context_length: int | None, 
             code="context_length_exceeded",
         )
     return min(limit, room)
-
-
-def _integer(params: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
-    value = params.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise RequestError(f"{name}: give an integer from {low} to {high}", param=name)
-    return value
 
 
 def fitting(request: Request, context_length: int | None, overhead: int) -> Request:

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from heedful.prompts import Use
 from heedful.strategies.answer import settled
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
@@ -22,6 +23,13 @@ from heedful.strategies.refine.whole import settle
 from heedful.strategies.run import Resources, Run, Streaming
 from heedful.strategies.types import Context, Event
 from heedful.strategies.verifiers.panel import Verified
+
+_GIVEN = {"critique": "It is unkind.", "released": "So far."}
+_WHOLE = ("correct", "structured")
+_USES = {
+    "whole": Use(dict.fromkeys(_WHOLE, _GIVEN)),
+    "sentence": Use(dict.fromkeys((*_WHOLE, "sentence", "sentence_after"), _GIVEN) | {"go_on": {}}),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Refine(Verified):
         super().ready(resources)
         if not self.verifiers:
             raise RequestError("refine: give at least one verifier", param="alignment.refine.verifiers")
-        resources.prompt(self.prompt, param="alignment.refine.prompt")
+        resources.prompt(self.prompt, param="alignment.refine.prompt", use=_USES[self.mode])
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
         if context.prompt is not None:

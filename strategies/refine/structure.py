@@ -42,7 +42,7 @@ def _json(schema: Any) -> Check:
     try:
         schema = msgspec.json.decode(schema) if isinstance(schema, str) else schema
         _Validator.check_schema(schema)
-    except (msgspec.DecodeError, jsonschema.SchemaError) as error:
+    except (msgspec.DecodeError, jsonschema.SchemaError, RecursionError) as error:
         raise RequestError(f"the JSON schema is not valid: {error}", code="invalid_schema") from error
     validator = _Validator(schema, registry=referencing.Registry())
 

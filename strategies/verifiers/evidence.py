@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from heedful.prompts import Use
 from heedful.retrieval import Filter
 from heedful.strategies.engine import Capability
 from heedful.strategies.retrieve import require, telling
@@ -25,6 +26,13 @@ from heedful.strategies.verifiers.choose import choose
 _OPTIONS = ("Supported", "Contradicted", "Unclear")
 _LEAST_WORDS = 4
 _QUOTE = 400  # characters of a text that are shown, as in CRITIC
+
+_TEXTS = [{"id": "1", "text": "It is so.", "source": "A book"}]
+_FINDINGS = [
+    {"claim": "It is not.", "evidence": _TEXTS, "verdict": verdict, "score": 0.1}
+    for verdict in ("none", "contradicted", "supported", "unclear")
+]
+_USE = Use({"judge": {"claim": "It is so.", "evidence": _TEXTS}, "critique": {"findings": _FINDINGS}})
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Evidence:
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        require(resources, "verifiers.evidence", self.store, self.prompt)
+        require(resources, "verifiers.evidence", self.store, self.prompt, _USE)
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         claims = [s.strip() for s in split(answer) if _is_claim(s)][: self.max_claims]

@@ -11,6 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from heedful.prompts import Use
 from heedful.strategies.answer import ask
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import VerifierError
@@ -19,6 +20,8 @@ from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 
 _ANSWER = re.compile(r"\s*(?P<word>safe|unsafe)\b(?P<codes>[\s,A-Z0-9]*)")
+
+_USE = Use({"critique": {"categories": ["hate"]}}, {"categories": dict[str, str]})
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Guard:
         return Capability.NONE if self.model else Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        resources.prompt(self.prompt, param="alignment.verifiers.guard.prompt")
+        resources.prompt(self.prompt, param="alignment.verifiers.guard.prompt", use=_USE)
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         engine = run.other(self.model) if self.model else run.engine

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from heedful.prompts import Use
 from heedful.strategies.engine import Capability
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.tasks import together
@@ -14,6 +15,8 @@ from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 from heedful.strategies.verifiers.choose import choose
 from heedful.strategies.verifiers.prompts import after
+
+_USE = Use({"judge": {"norm": "Be kind."}, "critique": {"norms": ["Be kind."]}})
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Norms:
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        resources.prompt(self.prompt, param="alignment.verifiers.norms.prompt")
+        resources.prompt(self.prompt, param="alignment.verifiers.norms.prompt", use=_USE)
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         prompt = run.prompts.get(self.prompt)

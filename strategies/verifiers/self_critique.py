@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from heedful.prompts import Use
 from heedful.strategies.answer import ask
 from heedful.strategies.engine import Capability
 from heedful.strategies.run import Resources, Run
@@ -18,6 +19,10 @@ from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 from heedful.strategies.verifiers.choose import choose
 from heedful.strategies.verifiers.prompts import after
+
+_PARTS = dict.fromkeys(("judge", "critique", "unspoken"), {"principles": ("Be kind.",)})
+_OWN_PRINCIPLES = Use(_PARTS)
+_ITS_PRINCIPLES = Use(_PARTS, {"principles": list[str]})
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class SelfCritique:
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> None:
-        resources.prompt(self.prompt, param="alignment.verifiers.self.prompt")
+        use = _OWN_PRINCIPLES if self.principles else _ITS_PRINCIPLES
+        resources.prompt(self.prompt, param="alignment.verifiers.self.prompt", use=use)
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         prompt = run.prompts.get(self.prompt)

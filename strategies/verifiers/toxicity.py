@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from heedful.prompts import Use
 from heedful.strategies.engine import Capability
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.sentences import split
@@ -41,6 +42,7 @@ _WORD = re.compile(r"[^\W_]+(?:['’*@$#!][^\W_]+)*")
 _GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT, _KEEP = np.uint64(29), np.uint64(64 - BITS)
 _BURST = 32  # sentences in a row; then others get their turn on the event loop
+_USE = Use({"critique": {"toxicity": 90, "attribute": "insult", "percent": 80, "sentence": "You fool!"}})
 WEIGHTS = Path(__file__).with_name("toxicity.v1.npz")
 
 
@@ -104,7 +106,7 @@ class Toxicity:
     needs: ClassVar[Capability] = Capability.NONE
 
     def ready(self, resources: Resources) -> None:
-        resources.prompt(self.prompt, param="alignment.verifiers.toxicity.prompt")
+        resources.prompt(self.prompt, param="alignment.verifiers.toxicity.prompt", use=_USE)
         classifier()
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
