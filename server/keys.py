@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heedful.server.http import error_response
-from heedful.server.wire.messages import error_response as anthropic_error
+from heedful.server.shapes import error_shape
 from heedful.strategies import RequestError
 
 
@@ -29,8 +28,7 @@ class RequireKey:
                     code="invalid_api_key",
                     headers={"www-authenticate": "Bearer"},
                 )
-                shape = anthropic_error if scope["path"].startswith("/v1/messages") else error_response
-                await shape(error)(scope, receive, send)
+                await error_shape(scope)(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
