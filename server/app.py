@@ -15,10 +15,21 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heedful.server import completions, embeddings, messages, openapi, responses, score, stores
+from heedful.server import (
+    completions,
+    embeddings,
+    messages,
+    moderations,
+    openapi,
+    responses,
+    score,
+    stores,
+)
 from heedful.server.http import endpoint, error_response, json_response
+from heedful.server.other_paths import OtherPaths
 from heedful.server.service import Service
 from heedful.server.wire.messages import error_response as anthropic_error
 from heedful.strategies import HeedfulError, NotFound, RequestError
@@ -60,6 +71,10 @@ def create_app(service: Service) -> FastAPI:
     ):
         app.add_route(path, endpoint(handler), methods=[method])
     app.add_route("/v1/messages", endpoint(messages.messages, anthropic_error), methods=["POST"])
+    app.add_route("/v1/moderations", endpoint(moderations.moderations), methods=["POST"])
+    app.router.routes.append(
+        Route("/v1/{path:path}", OtherPaths(service, list(app.routes)))
+    )  # the last of all
     app.add_exception_handler(HTTPException, _http_error)
     if key := config.api_key():
         app.add_middleware(_RequireKey, key=key)
