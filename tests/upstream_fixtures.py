@@ -110,8 +110,8 @@ def streamed(*texts: str) -> list[bytes]:
 
 
 class ScriptedUpstream:
-    """Listens on a port of its own. `asked` are the requests so far (not those for the list of models), `hung_up` counts clients that left early,
-    `connections` those that were opened, `ended` the answers that were written to their end.
+    """Listens on a port of its own. `asked` are the requests so far (but for the list of models), `hung_up` counts
+    clients that left early, `connections` those that were opened, `ended` the answers that were written to their end.
 
     The next `hang_up_next` requests get no answer at all (with `resets`, a reset). `models`: what GET /models lists.
     """
