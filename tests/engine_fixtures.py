@@ -183,7 +183,4 @@ def _turn(item: pytest.Item) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "xdist_group(name): for one worker of pytest-xdist, where it is installed"
-    )
     config.pluginmanager.register(Order())
