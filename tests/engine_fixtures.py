@@ -139,6 +139,7 @@ def vllm_server(in_process: InProcess) -> str:
 # -- which test when
 
 
+@pytest.hookimpl(tryfirst=True)  # a worker of pytest-xdist reads the groups in this hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """All that use an engine share one worker of pytest-xdist, every other file goes where there is room."""
     if not config.pluginmanager.hasplugin("xdist"):
