@@ -129,7 +129,8 @@ def test_files_in_and_out(http: httpx.Client) -> None:
     text = http.post("/norms/import?format=text&source=House", content="One.\n\nTwo.").json()
     assert text["added"] == 2
     assert http.post("/norms/import?format=xml", content="x").status_code == 400
-    assert http.post("/norms/import", content=b"\n\xff").json()["error"]["message"] == "line 2 is not UTF-8"
+    told = "line 2 is not UTF-8 (byte 2 is 0xff); name the encoding of the file, such as latin-1 or cp1252"
+    assert http.post("/norms/import", content=b"\n\xff").json()["error"]["message"] == told
     assert http.post("/norms/import", content="x" * 60_000).status_code == 413
 
 
