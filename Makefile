@@ -1,5 +1,6 @@
 # make demo: install, start a server on the bundled model, ask it something under several alignments.
-# make test: the tests, from the same fresh state (make prove: on a lesser processor, under load, shuffled).    make check: lint, types and tests, as CI runs them.
+# make test: the tests, from the same fresh state.    make check: lint, types and tests, as CI runs them.
+# make prove: the tests on a lesser processor, under load, and shuffled (docs/tests.md).
 
 PYTHON ?= python3
 VENV ?= .venv
