@@ -114,6 +114,38 @@ async def test_tokens_at_the_boundary(prompt: str, answer: str, scored: bytes) -
     assert bytes(ids) == scored and len(logprobs) == len(scored)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("chat_template_kwargs", {"enable_thinking": False}),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("documents", [{"text": "Water is wet."}]),
+        ("reasoning_effort", "low"),
+        ("add_generation_prompt", False),
+    ],
+)
+def test_what_shapes_the_prompt_shapes_the_score(serving: Serving, field: str, value: Any) -> None:
+    """Those fields that the model would see in an answer's prompt."""
+    engine = _engine()
+    with serving(engine) as url:
+        plain, shaped = _post(url, answers=["yy"]).json(), _post(url, answers=["yy"], **{field: value}).json()
+    assert f"<{field}={value}>" in bytes(engine.scored[1][0]).decode()
+    assert shaped["usage"]["prompt_tokens"] > plain["usage"]["prompt_tokens"]
+
+
+@pytest.mark.engine
+def test_a_template_told_more_is_scored_so(chat_server: str) -> None:
+    """Tools are in the prompt though this model's template has no place for them; a field that it ignores is not."""
+    model, tool = "smollm2-135m-instruct", {"type": "function", "function": {"name": "weather"}}
+    scored = [
+        _post(chat_server, model=model, answers=["No, it is dry."], **more).json()["usage"]["prompt_tokens"]
+        for more in ({}, {"tools": [tool]}, {"chat_template_kwargs": {"unheard_of": 1}})
+    ]
+    assert scored[1] > scored[0] + 40 and scored[2] == scored[0]
+    refused = _post(chat_server, model=model, answers=["a"], chat_template="{{ messages }}")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "chat_template")
+
+
 @pytest.mark.engine
 def test_scores_are_the_log_probabilities_of_generation(
     chat_server: str, vllm_server: str, proxy: Proxy, client: Client

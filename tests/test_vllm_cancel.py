@@ -20,7 +20,17 @@ from heedful.server.app import create_app
 from heedful.server.config import Config
 from heedful.server.engines import vllm
 from heedful.server.service import Service
-from heedful.strategies import Call, ChatRequest, Event, Extension, Plan, Resources, Run, VerifierError
+from heedful.strategies import (
+    Call,
+    Capability,
+    ChatRequest,
+    Event,
+    Extension,
+    Plan,
+    Resources,
+    Run,
+    VerifierError,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -47,8 +57,11 @@ def on_its_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...,
 class Watched:
     """The engine, with all calls short but the one that a test waits for, which does not end by itself."""
 
-    def __init__(self, engine: vllm.VllmEngine, *, endless: int = 0) -> None:
+    def __init__(
+        self, engine: vllm.VllmEngine, *, endless: int = 0, capabilities: Capability | None = None
+    ) -> None:
         self._engine, self._endless = engine, endless
+        self.capabilities = engine.capabilities if capabilities is None else capabilities
         self._chats = 0
         self.begun = asyncio.Event()
 
@@ -165,13 +178,14 @@ async def test_hidden_calls_too(engine: vllm.VllmEngine, prompts: Prompts, what:
     """Not taken for a request that is wrong: a correction would count as too long, a judge as failed."""
     steps, endless = HIDDEN[what]
     watched = Watched(engine, endless=endless)
+    run = Run(watched, Resources(prompts=prompts))
     due: list[asyncio.Timeout] = []
 
     async def call() -> None:
         async with asyncio.timeout(None) as limit:
             due.append(limit)
             request = ChatRequest(MODEL, tuple(HI), {}, False)
-            await _drained(_plan(steps, prompts).stream(request, Run(watched, Resources(prompts=prompts))))
+            await _drained(_plan(steps, prompts).stream(request, run))
 
     task = asyncio.ensure_future(call())
     async with asyncio.timeout(HANG):
@@ -183,14 +197,16 @@ async def test_hidden_calls_too(engine: vllm.VllmEngine, prompts: Prompts, what:
         due[0].reschedule(asyncio.get_running_loop().time())
     with pytest.raises(asyncio.CancelledError if how == "cancel" else TimeoutError):
         await task
+    assert not [step for step in run.trace.steps if "stopped" in step]
     await _idle(engine)
 
 
 @on_its_loop
 async def test_a_verifiers_time_out_is_its_own_error(engine: vllm.VllmEngine, prompts: Prompts) -> None:
-    plan = _plan([("refine", CRITIC[1] | {"verifier_timeout": 0.01})], prompts)
-    run = Run(Watched(engine, endless=1), Resources(prompts=prompts))
-    with pytest.raises(VerifierError, match=r"verifier 'self' failed: no verdict within 0.01 s") as failed:
+    """In the midst of a whole answer: without the token level, a judge answers in words."""
+    plan = _plan([("refine", CRITIC[1] | {"verifier_timeout": 0.2})], prompts)
+    run = Run(Watched(engine, endless=1, capabilities=Capability.CHAT), Resources(prompts=prompts))
+    with pytest.raises(VerifierError, match=r"verifier 'self' failed: no verdict within 0.2 s") as failed:
         await _drained(plan.stream(ChatRequest(MODEL, tuple(HI), {}, False), run))
     assert failed.value.status == 503
     await _idle(engine)

@@ -29,7 +29,7 @@ SCHEMA = {
     "required": ["colour", "count"],
     "additionalProperties": False,
 }
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -59,9 +59,8 @@ CHAT: dict[str, dict[str, Any]] = {
         "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}},
         "max_tokens": 40,
     },
-    "tools": {"tools": [TOOL]},
-    "tool by name": {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "weather"}}},
-    "tool required": {"tools": [TOOL], "tool_choice": "required", "max_tokens": 60},
+    # Calls are not vLLM's on purpose: this template has no place for tools, and vLLM leaves them out.
+    "tools, none wanted": {"tools": [TOOL], "tool_choice": "none"},
     "continue": {
         "messages": [*HI, {"role": "assistant", "content": "The three colours are"}],
         "continue_final_message": True,
@@ -192,6 +191,26 @@ def _grow(whole: dict[str, Any], piece: dict[str, Any]) -> None:
             whole[key] = [*old, *value]
         elif value is not None or old is None:
             whole[key] = value
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_forced_call_has_vllms_fields(chat_server: str, vllm_server: str, choice: Any) -> None:
+    """And its finish_reason; what the call says is ours (tests/test_tools.py)."""
+    # Strict, without which vLLM enforces no schema and may find no call in what it got.
+    tool = {**TOOL, "function": {**TOOL["function"], "strict": True}}
+    body = _body({"tools": [tool], "tool_choice": choice}, max_tokens=200, messages=HI)
+    mine, yours = (
+        httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
+        for url in (chat_server, vllm_server)
+    )
+    assert set(mine) == set(yours)
+    ((mine,), (yours,)) = mine["choices"], yours["choices"]
+    assert set(mine) == set(yours) and mine["finish_reason"] == yours["finish_reason"]
+    assert set(mine["message"]) == set(yours["message"])
+    calls = mine["message"]["tool_calls"], yours["message"]["tool_calls"]
+    assert set(calls[0][0]) == set(calls[1][0]) and set(calls[0][0]["function"]) == set(
+        calls[1][0]["function"]
+    )
 
 
 @pytest.mark.parametrize("case", CHAT)
