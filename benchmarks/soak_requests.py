@@ -166,21 +166,10 @@ Kind = Callable[[], Asked]
 
 def scripted() -> list[Kind]:
     """All kinds, as often as they stand here."""
-    chats: list[Kind] = [partial(chat, p, "scripted", SCRIPTED, (200,), 40, "scripted") for p in CHATS]
-    faults: list[Kind] = [partial(chat, p, "faulty", UPSTREAM, FAULTS, 40, "faulty") for p in CHATS]
-    return [
-        *chats,
-        *chats,
-        *faults,
-        partial(plain, "faulty"),
-        partial(plain, "faulty"),
-        store,
-        store,
-        store,
-    ] + [
-        partial(score, "scripted"),
-        partial(bad, "scripted"),
-    ]
+    kinds: list[Kind] = [partial(chat, p, "scripted", SCRIPTED, (200,), 40, "scripted") for p in 2 * CHATS]
+    kinds += [partial(chat, p, "faulty", UPSTREAM, FAULTS, 40, "faulty") for p in CHATS]
+    kinds += [partial(plain, "faulty"), partial(plain, "faulty"), store, store, store]
+    return [*kinds, partial(score, "scripted"), partial(bad, "scripted")]
 
 
 UPSTREAM = [
@@ -200,12 +189,6 @@ def real(model: str) -> list[Kind]:
     fine = (200, 504)
     strategies: list[Any] = [*SCRIPTED[:-2]]
     strategies += [{"rain": {"max_tokens": 8, "max_seconds": 10, "no_opinion": "continue"}}]
-    chats: list[Kind] = [partial(chat, p, model, strategies, fine, 16, "real") for p in CHATS]
-    return [
-        *chats,
-        *chats,
-        store,
-        partial(score, model),
-        partial(embeddings, "all-MiniLM-L6-v2"),
-        partial(bad, model),
-    ]
+    kinds: list[Kind] = [partial(chat, p, model, strategies, fine, 16, "real") for p in 2 * CHATS]
+    kinds += [store, partial(score, model), partial(embeddings, "all-MiniLM-L6-v2"), partial(bad, model)]
+    return kinds

@@ -21,10 +21,10 @@ from heedful.server import upstreams
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
-from heedful.server.engines.settings import UpstreamConfig
-from heedful.server.serve import uvicorn_config
+from heedful.server.engines.settings import UpstreamConfig, UpstreamModel
+from heedful.server.listening import uvicorn_config
 from heedful.server.service import Service
-from heedful.strategies import Call, Resources
+from heedful.strategies import Call, Engine, Resources
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 
 WORDS = "the cat sat on a warm mat and thought about bread while rain fell outside".split()
@@ -52,7 +52,10 @@ async def main(port: int, upstream: str, folder: Path) -> None:
         port=port,
         upstreams=[
             UpstreamConfig(
-                url=upstream, models={"faulty": "faulty"}, capabilities=["chat", "completion"], retries=1
+                url=upstream,
+                models={"faulty": UpstreamModel()},
+                capabilities=["chat", "completion"],
+                retries=1,
             )
         ],
         request_timeout=20,
@@ -65,7 +68,8 @@ async def main(port: int, upstream: str, folder: Path) -> None:
         model = ScriptedModel(step)
         engine = ScriptedEngine(reply, extend=model, score=model.score)
         alignments = Alignments(config, Resources(prompts=Prompts(), stores=stores))
-        service = Service(config, {e.model: e for e in (engine, *remote)}, alignments)
+        engines: list[Engine] = [engine, *remote]
+        service = Service(config, {e.model: e for e in engines}, alignments)
         forget = asyncio.create_task(_forget(engine))
         try:
             await uvicorn.Server(uvicorn_config(create_app(service), config)).serve()
@@ -79,7 +83,7 @@ async def _forget(engine: ScriptedEngine) -> None:
     while True:
         await asyncio.sleep(1)
         for record in (engine.calls, engine.extensions, engine.scored):
-            record.clear()  # type: ignore[attr-defined]
+            record.clear()
 
 
 if __name__ == "__main__":

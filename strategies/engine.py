@@ -140,6 +140,15 @@ class RawCompletion(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptCounter(Protocol):
+    """An engine that can say how many tokens a call's prompt would have, without running it."""
+
+    async def count_prompt(self, call: Call) -> int:
+        """Conversation, tools and all, as the model would see them. Raises MissingCapability where nobody knows."""
+        ...
+
+
 @dataclass(slots=True)
 class StageUsage:
     """What one stage of a request has cost."""

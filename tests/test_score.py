@@ -35,7 +35,7 @@ def _engine(**options: Any) -> ScriptedEngine:
 
 
 def _post(url: str, **body: Any) -> Any:
-    return httpx.post(f"{url}/v1/alignment/score", json={"model": "m", "messages": HI, **body}, timeout=120)
+    return httpx.post(f"{url}/v1/alignment/score", json={"model": "m", "messages": HI, **body})
 
 
 def test_answers_are_scored_under_the_context(serving: Serving) -> None:
@@ -152,21 +152,24 @@ def test_scores_are_the_log_probabilities_of_generation(
 ) -> None:
     """In this process and over HTTP; a second time, when answer and all are in the prefix cache, too."""
     model = "smollm2-135m-instruct"
+    story: Any = [{"role": "user", "content": "Tell me a story about water."}]
     with proxy(Config.model_validate({"upstreams": [{"url": f"{vllm_server}/v1"}]})) as remote:
         for alignment in ("direct", "principles"):
             wrote = client(chat_server).chat.completions.create(
-                model=f"{model}@{alignment}", messages=HI, max_tokens=24, temperature=0, logprobs=True
+                model=f"{model}@{alignment}", messages=story, max_tokens=24, temperature=0, logprobs=True
             )
             (choice,) = wrote.choices
             assert choice.logprobs and choice.logprobs.content and choice.finish_reason == "length"
             told = [t.logprob for t in choice.logprobs.content]
             for url in (chat_server, chat_server, remote):
                 answers = [choice.message.content or "", "No, it is dry.", "Yes", "No"]
-                scored = _post(url, model=model, alignment=alignment, answers=answers).json()["answers"]
-                letters = _post(url, model=model, alignment=alignment, answers=["Yes", "No"]).json()[
+                scored = _post(url, model=model, alignment=alignment, answers=answers, messages=story).json()[
                     "answers"
                 ]
+                letters = _post(
+                    url, model=model, alignment=alignment, answers=["Yes", "No"], messages=story
+                ).json()["answers"]
                 single = [a["logprob"] for a in scored[2:]]
-                assert [a["logprob"] for a in letters] == pytest.approx(single, abs=0.15)
-                assert scored[0]["token_logprobs"] == pytest.approx(told, abs=0.15)
+                assert [a["logprob"] for a in letters] == pytest.approx(single, abs=0.01)
+                assert scored[0]["token_logprobs"] == pytest.approx(told, abs=0.01)
                 assert scored[0]["logprob"] / scored[0]["tokens"] > scored[1]["logprob"] / scored[1]["tokens"]

@@ -21,6 +21,7 @@ from heedful.retrieval import InvalidItem, Item
 from heedful.retrieval.database import Database
 from heedful.retrieval.embedder import Embedder
 from heedful.retrieval.ingest import decoded, parse
+from heedful.retrieval.items import item_of
 from heedful.retrieval.scripted import word_embedder
 from heedful.retrieval.store import Store
 from heedful.retrieval.stores import Stores
@@ -124,7 +125,7 @@ def test_an_export_of_a_store_that_is_deleted_meanwhile_breaks_off(
 def test_large_bodies_are_checked_while_others_are_answered(
     http: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, go, check = threading.Event(), threading.Event(), stores_http.item_of
+    begun, go, check = threading.Event(), threading.Event(), item_of
 
     def waiting(value: Any) -> Item:
         begun.set()

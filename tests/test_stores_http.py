@@ -36,7 +36,7 @@ def http(serving: Serving, engine: ScriptedEngine, tmp_path: Path) -> Iterator[h
     stores = Stores(tmp_path, word_embedder(dimension=256))
     with (
         serving(engine, stores=stores, config=Config(max_body_bytes=50_000)) as url,
-        httpx.Client(base_url=f"{url}/v1/alignment/stores", timeout=30) as client,
+        httpx.Client(base_url=f"{url}/v1/alignment/stores") as client,
     ):
         assert client.put("/norms").status_code == 201
         yield client
@@ -242,7 +242,7 @@ def own_store(request: pytest.FixtureRequest) -> Callable[[str], AbstractContext
     @contextmanager
     def make(url: str) -> Iterator[str]:
         name = f"test-{uuid4().hex[:12]}"
-        httpx.put(f"{url}/v1/alignment/stores/{name}", timeout=60).raise_for_status()
+        httpx.put(f"{url}/v1/alignment/stores/{name}").raise_for_status()
         try:
             yield name
         finally:

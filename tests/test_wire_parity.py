@@ -5,8 +5,9 @@ Exceptions, all of them:
 - a stream carries `system_fingerprint` on its usage event; without `include_usage` it has none (vLLM then puts it on
   the last chunk of text, which here has long left as it came);
 - what vLLM refuses inside a 200 stream is a plain 4xx here.
-A `cache_salt` of its own keeps a
-request from the prefix cache in both servers, so that neither computes in other pieces than the other.
+Both compute in float32. Two computations of the same differ in its last digits all the same (a batch is put together
+as the machine's moment has it), so that log-probabilities are compared within 0.001: far below what parts two tokens
+of any request here, drawn by seed or not. A `cache_salt` of its own keeps a request from the prefix cache.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def _events(response: httpx.Response) -> list[Any]:
 def _compare(ours: str, theirs: str, path: str, body: dict[str, Any]) -> None:
     body["cache_salt"] = uuid4().hex
     for options in ({}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}):
-        answers = [httpx.post(f"{url}/v1/{path}", json=body | options, timeout=120) for url in (ours, theirs)]
+        answers = [httpx.post(f"{url}/v1/{path}", json=body | options) for url in (ours, theirs)]
         assert [a.status_code for a in answers] == [200, 200], answers[0].text
         if not options:
             mine, yours = (_without(a.json()) for a in answers)
@@ -152,7 +153,18 @@ def _compare(ours: str, theirs: str, path: str, body: dict[str, Any]) -> None:
             mine, yours = (_joined(_events(a)) for a in answers)
             if "stream_options" not in options:
                 yours.pop("system_fingerprint", None)
-        assert mine == yours
+        assert _near(mine, yours), f"{mine}\n{yours}"
+
+
+def _near(mine: Any, yours: Any) -> bool:
+    """Equal, but for the last digits of floats."""
+    if isinstance(mine, dict) and isinstance(yours, dict):
+        return mine.keys() == yours.keys() and all(_near(mine[k], yours[k]) for k in mine)
+    if isinstance(mine, list) and isinstance(yours, list):
+        return len(mine) == len(yours) and all(map(_near, mine, yours))
+    if isinstance(mine, float) and isinstance(yours, float):
+        return mine == pytest.approx(yours, abs=0.001)
+    return type(mine) is type(yours) and bool(mine == yours)
 
 
 def _joined(events: list[Any]) -> dict[str, Any]:
@@ -226,9 +238,7 @@ def test_completions(chat_server: str, vllm_server: str, case: str) -> None:
 def test_refusals(chat_server: str, vllm_server: str, case: str, stream: bool) -> None:
     """What vLLM refuses we refuse, with its status, as an error object; never a 5xx and never a stack trace."""
     body = _body(REFUSED[case], messages=REFUSED[case].get("messages", HI), stream=stream)
-    ours, theirs = (
-        httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120) for url in (chat_server, vllm_server)
-    )
+    ours, theirs = (httpx.post(f"{url}/v1/chat/completions", json=body) for url in (chat_server, vllm_server))
     refused = theirs.status_code >= 400 or '"error"' in theirs.text
     if not refused:
         assert ours.status_code == 200

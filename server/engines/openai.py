@@ -80,6 +80,10 @@ class OpenAIEngine:
         """Posts a body and hands over the response, its headers read; the caller closes it."""
         return await self.upstream.post(path, payload, self._headers)
 
+    async def json(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Posts an object to another of the upstream's endpoints, under its own name of the model."""
+        return await self.upstream.json(path, {**body, "model": self.upstream_model}, self._headers)
+
     # -- OpenAI level
 
     def chat(self, call: Call) -> AsyncGenerator[Event, None]:
@@ -188,6 +192,9 @@ class OpenAIEngine:
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return await self._token_level().tokenize(text, special=special)
+
+    async def count_prompt(self, call: Call) -> int:
+        return await self._token_level().count_prompt(call)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._token_level().detokenize(token_ids)

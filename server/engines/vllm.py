@@ -19,6 +19,8 @@ from pydantic import ValidationError
 from starlette.datastructures import State
 
 from heedful.server.engines import tool_parsers, tool_prompt, vllm_tools
+from heedful.server.engines.cpu import default_dtype
+from heedful.server.engines.prompt_tokens import tokenize_body
 from heedful.server.engines.scores import MOST, scored
 from heedful.server.engines.tool_calls import FORMS, Forced, Form
 from heedful.strategies import (
@@ -72,6 +74,10 @@ def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Na
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     parser = make_arg_parser(FlexibleArgumentParser(prog="heedful serve MODEL"))
     parser.set_defaults(enable_auto_tool_choice=None)  # ours to choose, unless it is told
+    if current_platform.is_cpu():
+        import torch
+
+        parser.set_defaults(dtype=default_dtype(torch.cpu.get_capabilities()))
     args: Namespace = parser.parse_args(["--model", model, "--served-model-name", served_name, *given])
     if args.enable_auto_tool_choice and not args.tool_call_parser:
         args.enable_auto_tool_choice = None  # with the parser that we choose, where vLLM wants one named
@@ -126,6 +132,7 @@ class VllmEngine:
         self._client = client
         self._serving_chat = state.openai_serving_chat
         self._serving_completion = state.openai_serving_completion
+        self._serving_tokenization = state.serving_tokenization
         self._tokenizer = client.get_tokenizer()
         self._trusts_templates = trusts_templates
         self._hides_tools = hides_tools
@@ -133,6 +140,7 @@ class VllmEngine:
         self._form = FORMS.get(tools.parser or "", Form())
         self._grammars: str = client.vllm_config.structured_outputs_config.backend
         self.model: str = args.served_model_name[0]
+        self.note = str(client.model_config.dtype).removeprefix("torch.")  # told at start
         self.context_length: int | None = client.model_config.max_model_len
         self.capabilities = Capability.COMPLETION | Capability.LOGPROBS | Capability.TOKENS
         if vllm_tools.chat_template(args, self._tokenizer):
@@ -172,7 +180,7 @@ class VllmEngine:
 
     def release(self) -> None:
         """Lets go of vLLM's objects: left to the interpreter's end, their clean-up fails with noise."""
-        del self._client, self._serving_chat, self._serving_completion
+        del self._client, self._serving_chat, self._serving_completion, self._serving_tokenization
 
     def _find_end_tokens(self) -> frozenset[int]:
         config = self._client.model_config.try_get_generation_config()
@@ -348,6 +356,26 @@ class VllmEngine:
             raise vllm_errors.from_response(result)
         _, (rendered,) = result
         return list(rendered["prompt_token_ids"])
+
+    async def count_prompt(self, call: Call) -> int:
+        from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+        from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
+
+        from heedful.server.engines import vllm_errors
+
+        chat = self._chat_body(call)
+        if call.prompt is not None:
+            return len(await self.tokenize(call.prompt, special=True))
+        # Not by `render`, which refuses a prompt that is too long: a client asks how much too long.
+        body = {**tokenize_body(chat["messages"], chat), "model": self.model}
+        try:
+            request = TokenizeChatRequest.model_validate(body)
+            result = await _cancellable(self._serving_tokenization.create_tokenize(request, None))
+        except Exception as error:
+            raise _told(error) from error
+        if isinstance(result, ErrorResponse):
+            raise vllm_errors.from_response(result)
+        return int(result.count)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         if len(text) > _LONG_TEXT:
