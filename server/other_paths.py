@@ -159,7 +159,7 @@ def _plain(scope: Scope) -> str:
     segments = [segment.partition(";")[0] for segment in path.split("/")[1:]]
     if not raw.startswith("/v1/") or "\\" in path or any(ord(c) < 32 or ord(c) == 127 for c in path):
         raise HTTPException(400, "the path has characters in it that no path has")
-    if any(segment in ("", ".", "..") for segment in segments):
+    if len(segments) < 2 or any(segment in ("", ".", "..") for segment in segments):
         raise HTTPException(400, "the path has empty or dotted segments")
     return path
 
