@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from heedful.server import (
     completions,
@@ -20,6 +21,7 @@ from heedful.server import (
     embeddings,
     messages,
     models,
+    moderations,
     openapi,
     responses,
     score,
@@ -28,6 +30,7 @@ from heedful.server import (
 from heedful.server.hints import hint
 from heedful.server.http import endpoint, json_response
 from heedful.server.keys import RequireKey
+from heedful.server.other_paths import OtherPaths
 from heedful.server.service import Service
 from heedful.server.shapes import allowed, by_asker, error_shape
 from heedful.strategies import HeedfulError, RequestError
@@ -73,6 +76,9 @@ def create_app(service: Service) -> FastAPI:
         ("/v1/models/{model:path}", "GET", models.model),
     ):
         app.add_route(path, by_asker(handler), methods=[method])
+    app.add_route("/v1/moderations", endpoint(moderations.moderations), methods=["POST"])
+    app.state.own_routes = own = list(app.routes)
+    app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
     app.add_exception_handler(HTTPException, _http_error)
     if key := config.api_key():
         app.add_middleware(RequireKey, key=key)
@@ -128,7 +134,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     path = request.url.path
     more = ""
     if error.status_code == 404:
-        more = hint(path, request.url.netloc, request.app.routes)
+        more = hint(path, request.url.netloc, request.app.state.own_routes)
     told: HeedfulError = RequestError(
         f"{request.method} {path}: {error.detail}{more}",
         status=error.status_code,

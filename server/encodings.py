@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from functools import cache
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ async def decoded(pieces: AsyncIterator[bytes], codings: list[str], limit: int) 
     if len(named) > _MOST_CODINGS:
         raise _refused(f"at most {_MOST_CODINGS} one over another are taken")
     for coding in reversed(named):
-        pieces = _without(_at_most(pieces, limit), coding, _makers()[coding]())
+        pieces = _without(at_most(pieces, limit), coding, _makers()[coding]())
     async for piece in pieces:
         yield piece
 
@@ -51,7 +51,8 @@ def too_large(limit: int) -> RequestError:
     return RequestError(f"the body is larger than {limit} bytes", status=413, code="body_too_large")
 
 
-async def _at_most(pieces: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+async def at_most(pieces: AsyncIterator[bytes], limit: int) -> AsyncGenerator[bytes, None]:
+    """The pieces, as long as they are not more than `limit` bytes in all. Raises RequestError (413)."""
     size = 0
     async for piece in pieces:
         size += len(piece)
@@ -150,8 +151,9 @@ class _Brotli:
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         yield self._state.process(piece, output_buffer_limit=_STEP)
-        while not self._state.can_accept_more_data():
-            yield self._state.process(b"", output_buffer_limit=_STEP)
+        # Not until it takes more: it does so with some of its output left, and is not finished before that is out.
+        while not self._state.is_finished() and (step := self._state.process(b"", output_buffer_limit=_STEP)):
+            yield step
 
 
 class _Zstd:
@@ -159,9 +161,8 @@ class _Zstd:
 
     def __init__(self, module: Any) -> None:
         options = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
-        self._make = lambda: module.ZstdDecompressor(options=options)
-        self._state = self._make()
-        self._begun = False
+        self._make: Any = lambda: module.ZstdDecompressor(options=options)
+        self._state: Any = self._make()
 
     @property
     def complete(self) -> bool:

@@ -183,6 +183,27 @@ def _json(schema: Schema, about: str) -> dict[str, Any]:
     return {"description": about, "content": {"application/json": {"schema": schema}}}
 
 
+_MODERATION = _object(
+    ("input",),
+    input=_any(_STRING, _list(_STRING), _list(_OBJECT)),
+    model=_STRING,
+    verifiers=_list(_any(_STRING, _OBJECT)),
+)
+_MODERATED = _object(
+    ("id", "model", "results"),
+    id=_STRING,
+    model=_STRING,
+    results=_list(
+        _object(
+            ("flagged", "categories", "category_scores"),
+            flagged=_FLAG,
+            categories=_OBJECT,
+            category_scores=_OBJECT,
+        )
+    ),
+)
+
+
 def _post(about: str, body: Schema, answer: Schema, error: Schema = _ERROR, *, streams: bool = True) -> Any:
     ok = _json(answer, "The answer")
     if streams:
@@ -307,6 +328,9 @@ def document(version: str) -> dict[str, Any]:
                 streams=False,
             ),
             "/v1/embeddings": _post("OpenAI embeddings", _EMBEDDINGS, _OBJECT, streams=False),
+            "/v1/moderations": _post(
+                "Verdicts of verifiers on texts", _MODERATION, _MODERATED, streams=False
+            ),
             "/v1/models": _get("Models, each at every alignment", _object(("data",), data=_list(_MODEL))),
             "/v1/models/{model}": _get("One model", _MODEL, name),
             "/v1/alignment": _get("Alignments and strategies with their options", _OBJECT),

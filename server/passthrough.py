@@ -20,7 +20,7 @@ from heedful.server.wire.chat import sse
 from heedful.strategies import EngineError
 
 # Of the connection and not of the answer, or ours to say.
-_DROPPED = frozenset(
+DROPPED = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade "
     b"content-length content-encoding date server set-cookie alt-svc strict-transport-security "
     b"access-control-allow-origin access-control-allow-credentials access-control-expose-headers".split()
@@ -40,7 +40,7 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
     """
     response = await engine.forward(path, payload)
     try:
-        headers = passed_on(engine.upstream.host, response.raw_headers, _DROPPED)
+        headers = passed_on(engine.upstream.host, response.raw_headers, DROPPED)
         with faults(engine.upstream.host):
             if response.content_type == "text/event-stream":
                 if not (first := await response.content.readany()):

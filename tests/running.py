@@ -57,7 +57,7 @@ def in_thread(
 async def listening(app: Any) -> AsyncIterator[str]:
     """Serves an ASGI application in this loop; yields its address."""
     started = asyncio.Event()
-    server = Started(uvicorn.Config(app, log_level="warning", http="httptools"), started.set)
+    server = Started(uvicorn.Config(app, log_level="warning", http="httptools", ws="none"), started.set)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started.wait()

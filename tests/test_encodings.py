@@ -101,7 +101,10 @@ async def test_no_more_of_a_bomb_is_unpacked_than_the_limit() -> None:
 
 
 def test_a_window_larger_than_senders_may_ask_for_is_refused(serving: Serving) -> None:
-    options = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.content_size_flag: 0}
+    options: dict[int, int] = {
+        zstd.CompressionParameter.window_log: 27,
+        zstd.CompressionParameter.content_size_flag: 0,
+    }
     packer = zstd.ZstdCompressor(options=options)
     packed = packer.compress(BODY) + packer.flush()
     with serving(ScriptedEngine()) as url:

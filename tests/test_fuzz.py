@@ -34,6 +34,11 @@ MODELS = [
 
 
 def by_kind(asked: Asked) -> Reply:
+    if asked.path.endswith("/count_tokens"):
+        return Reply.json({"input_tokens": 3})
+    if asked.path.endswith("/moderations"):
+        result = {"flagged": False, "categories": {}, "category_scores": {}}
+        return Reply.json({"id": "modr-1", "model": "theirs", "results": [result]})
     return Reply.sse(*streamed("x")) if asked.body.get("stream") is True else Reply.json(completion())
 
 

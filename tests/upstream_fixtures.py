@@ -123,8 +123,8 @@ def streamed(*texts: str) -> list[bytes]:
 
 
 class ScriptedUpstream:
-    """Listens on a port of its own. `asked` are the POSTs so far, `hung_up` counts clients that left early,
-    `connections` those that were opened, `ended` the answers that were written to their end.
+    """Listens on a port of its own. `asked` are the requests so far (but for the list of models), `hung_up` counts
+    clients that left early, `connections` those that were opened, `ended` the answers that were written to their end.
 
     The next `hang_up_next` requests get no answer at all (with `resets`, a reset). `models`: what GET /models lists.
     """
@@ -155,8 +155,8 @@ class ScriptedUpstream:
         self.connections += 1
         try:
             while (asked := await _read(reader, early)) is not None:
-                if asked.method == "GET":  # the list of models, at start
-                    await self._reply(Reply.json({"object": "list", "data": self.models}), writer)
+                if asked.path == "/v1/models":  # the list of models, at start
+                    await self._reply(asked, Reply.json({"object": "list", "data": self.models}), writer)
                     continue
                 self.asked.append(asked)
                 if self.hang_up_next:
@@ -186,9 +186,9 @@ class ScriptedUpstream:
 
     async def _answer(self, asked: Asked, writer: asyncio.StreamWriter) -> bool:
         result = self.script(asked)
-        return await self._reply(result if isinstance(result, Reply) else await result, writer)
+        return await self._reply(asked, result if isinstance(result, Reply) else await result, writer)
 
-    async def _reply(self, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+    async def _reply(self, asked: Asked, reply: Reply, writer: asyncio.StreamWriter) -> bool:
         if reply.verbatim:
             writer.write(reply.verbatim)
             await writer.drain()
@@ -198,8 +198,14 @@ class ScriptedUpstream:
             headers["content-length"] = str(sum(len(p) for p in reply.pieces if isinstance(p, bytes)))
         else:
             headers["transfer-encoding"] = "chunked"
+        bare = asked.method == "HEAD" or reply.status in (204, 304)
+        if bare and not reply.length:
+            del headers["transfer-encoding"]
         head = f"HTTP/1.1 {reply.status} Scripted\r\n" + "".join(f"{n}: {v}\r\n" for n, v in headers.items())
         writer.write(head.encode() + b"\r\n")
+        if bare:
+            await writer.drain()
+            return True
         for piece in reply.pieces:
             if isinstance(piece, Gate):
                 await piece.wait()

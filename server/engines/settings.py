@@ -56,6 +56,9 @@ class UpstreamConfig(BaseModel):
     """Further tries after a refused connection, 429, 502 or 503, as long as no byte of an answer has come."""
     max_retry_wait: Annotated[float, Field(ge=0)] = 5.0
     """The longest pause before a retry, in seconds; where Retry-After asks for more, the client is told at once."""
+    other_paths: bool | list[str] = True
+    """Whether requests to paths of its API that this server does not have itself go there: all, none, or those below
+    the ones listed (`audio`, `files`). Alignments do not apply to them."""
     capabilities: list[CapabilityName] | None = None
     """What all its models can do. Left out: probed once at start, with a few one-token requests."""
 
@@ -78,6 +81,17 @@ class UpstreamConfig(BaseModel):
         if isinstance(models, dict):
             return {k: {"name": v} if isinstance(v, str) else v or {} for k, v in models.items()}
         return models
+
+    @field_validator("other_paths")
+    @classmethod
+    def _plain_paths(cls, paths: bool | list[str]) -> bool | list[str]:
+        return paths if isinstance(paths, bool) else [path.strip("/").removeprefix("v1/") for path in paths]
+
+    def offers(self, path: str) -> bool:
+        """Whether `path`, below /v1 and without a slash before it, may be asked for."""
+        if isinstance(self.other_paths, bool):
+            return self.other_paths
+        return any(path == allowed or path.startswith(f"{allowed}/") for allowed in self.other_paths)
 
     @property
     def host(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -25,6 +25,9 @@ from heedful.strategies import EngineError, HeedfulError
 _FORWARDED = frozenset({"x-request-id", "traceparent", "tracestate", "baggage"})
 _RETRIED = frozenset({429, 502, 503})
 _BACKOFF = 0.25  # seconds before the first retry without a Retry-After; doubles
+_READS = frozenset({"GET", "HEAD"})
+_READING = frozenset({301, 302, 303, 304, 307, 308})  # what a GET may be answered with, beside a success
+_TYPE = ("Content-Type",)  # its own or none, and never one that the library makes up
 _LARGE = 1 << 20
 _ERROR_BYTES = 64 * 1024
 _LINGER = 1.0  # seconds that a stream may take from its last event to its end; then its connection is closed
@@ -111,23 +114,47 @@ class Upstream:
 
         Tries again where that repeats nothing. Raises HeedfulError with the upstream's own words.
         """
-        sent = headers or self._headers
+        return await self._send("POST", self._url(path), payload, headers or self._headers)
+
+    async def request(
+        self, method: str, path: str, body: bytes | AsyncIterable[bytes], headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """As `post`, for any method and any path with its query, percent-encoded, and a body that may be a stream.
+
+        A stream is sent once. Redirections of a GET and answers without a body are successes here.
+        """
+        url = URL(self.config.url + path, encoded=True)  # not kept: clients make these up
+        return await self._send(method, url, body, headers, _READING if method in _READS else (), _TYPE)
+
+    async def _send(
+        self,
+        method: str,
+        url: URL,
+        body: bytes | AsyncIterable[bytes],
+        headers: Mapping[str, str],
+        taken: Collection[int] = (),
+        skip: Collection[str] | None = None,
+    ) -> aiohttp.ClientResponse:
         attempt = 0
         while True:
             try:
                 with faults(self.host):
-                    response = await self._session.post(
-                        self._url(path),
-                        data=payload if len(payload) < _LARGE else BytesIO(payload),
-                        headers=sent,
+                    response = await self._session.request(
+                        method,
+                        url,
+                        data=(body if len(body) < _LARGE else BytesIO(body)) or None
+                        if isinstance(body, bytes)
+                        else body,
+                        headers=headers,
                         allow_redirects=False,
+                        skip_auto_headers=skip,
                     )
-                if 200 <= response.status < 300:
+                if 200 <= response.status < 300 or response.status in taken:
                     return response
-                error: HeedfulError = await self._refusal(response, sent)
+                error: HeedfulError = await self._refusal(response, headers)
             except Unreached as unreached:
                 error = unreached
-            pause = self._pause(error, attempt)
+            pause = self._pause(error, attempt) if isinstance(body, bytes) else None
             if pause is None:
                 raise error
             attempt += 1

@@ -109,6 +109,12 @@ class Toxicity:
         resources.prompt(self.prompt, param="alignment.verifiers.toxicity.prompt", use=_USE)
         classifier()
 
+    def attributes(self, text: str) -> list[tuple[str, float]]:
+        """The highest probability of each of ATTRIBUTES among a text's sentences."""
+        scored = [_score(sentence) for sentence in split(text) if sentence.strip()]
+        highest = np.max(scored, axis=0) if scored else np.zeros(len(ATTRIBUTES))
+        return list(zip(ATTRIBUTES, map(float, highest), strict=True))
+
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         scored: list[tuple[NDArray[np.float32], str]] = []
         for i, sentence in enumerate(split(answer), 1):
