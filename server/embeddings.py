@@ -16,7 +16,7 @@ from heedful.server.exchange import Body, answer, read
 from heedful.server.http import WhileConnected, json_response
 from heedful.server.requests import Target, listed
 from heedful.server.service import Service
-from heedful.strategies import RequestError, RetrievalError, Run
+from heedful.strategies import ContextOverflow, RequestError, RetrievalError, Run
 
 _MOST = 2048  # texts in one request, as OpenAI has it
 _LONGEST = 1 << 20  # characters of a text, as of an item's
@@ -103,9 +103,5 @@ def _check_size(embedder: Embedder, fields: dict[str, Any], tokens: list[int]) -
     for i, n in enumerate(tokens):
         if limit is not None and n > limit and truncate is None:
             where = "input" if isinstance(fields["input"], str) else f"input.{i}"
-            raise RequestError(
-                f"{where}: This model's maximum context length is {limit} tokens. However, your text has {n} tokens. "
-                "Please shorten it, or send truncate_prompt_tokens: -1 to have its beginning embedded.",
-                param=where,
-                code="context_length_exceeded",
-            )
+            mend = "Please shorten it, or send truncate_prompt_tokens: -1 to have its beginning embedded."
+            raise ContextOverflow(limit, n, param=where, what="your text", mend=mend)

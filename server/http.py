@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from types import TracebackType
@@ -15,10 +14,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from heedful.server.encodings import codings_of, decoded, too_large
+from heedful.server.log import failed, logger
 from heedful.server.surrogates import half_in
 from heedful.strategies import DeadlineExceeded, HeedfulError, RequestError
 
-logger = logging.getLogger("heedful.server")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -34,7 +33,7 @@ def told(error: Exception) -> HeedfulError:
     """The error a client sees. Details of an unforeseen one stay in the log."""
     if isinstance(error, HeedfulError):
         if error.status >= 500:
-            logger.error("%s: %s", type(error).__name__, error, exc_info=error)
+            failed(error)
         return error
     if isinstance(error, TimeoutError):
         return DeadlineExceeded("the request took longer than this server allows (request_timeout)")

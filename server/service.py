@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +14,8 @@ from heedful.server import requests
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config
 from heedful.server.engines.openai import OpenAIEngine
+from heedful.server.log import logger
 from heedful.strategies import Engine, EngineUnavailable, HeedfulError, MissingCapability, NotFound, Run
-
-logger = logging.getLogger("heedful.server")
 
 
 @dataclass(slots=True)

@@ -19,7 +19,8 @@ from heedful.retrieval.ingest import Parsed, decoded, export_lines, parse
 from heedful.retrieval.items import item_of, time_of, unhurried
 from heedful.retrieval.store import Store
 from heedful.retrieval.stores import Stores
-from heedful.server.http import Handler, WhileConnected, body_of, json_object, json_response, logger
+from heedful.server.http import Handler, WhileConnected, body_of, json_object, json_response
+from heedful.server.log import logger
 from heedful.server.service import Service
 from heedful.strategies import RequestError
 from heedful.strategies.retrieve import telling

@@ -3,6 +3,7 @@
 from heedful.strategies.answer import Answer, Choice, ask, collect
 from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Ledger
 from heedful.strategies.errors import (
+    ContextOverflow,
     DeadlineExceeded,
     EngineError,
     EngineUnavailable,
@@ -32,6 +33,7 @@ from heedful.strategies.types import (
 from heedful.strategies.verifiers import Verdict, Verifier
 
 __all__ = [
+    "ContextOverflow",
     "Answer",
     "Call",
     "Capability",

@@ -3,7 +3,8 @@
 HeedfulError
 ├── RequestError            400  the request can't be served as it stands; says which field and how to mend it
 │   ├── NotFound            404  it names a model, an alignment or a store that does not exist
-│   └── MissingCapability   400  the chosen strategy needs something that this engine does not have
+│   ├── MissingCapability   400  the chosen strategy needs something that this engine does not have
+│   └── ContextOverflow     400  the conversation is longer than the model reads
 ├── RetrievalError          503  a store or an embedder failed
 ├── VerifierError           503  a verifier failed, so nobody knows whether the answer may go out
 ├── EngineError             500  the engine failed on this request
@@ -76,6 +77,25 @@ class NotFound(RequestError):
 
 class MissingCapability(RequestError):
     default_code = "missing_capability"
+
+
+class ContextOverflow(RequestError):
+    """In OpenAI's words: well-known clients tell it by them, and by the code, from other bad requests.
+
+    `limit` and `used` are tokens; `what` resulted in the latter.
+    """
+
+    default_code = "context_length_exceeded"
+
+    def __init__(
+        self, limit: int, used: int, *, param: str, what: str = "your messages", mend: str = ""
+    ) -> None:
+        super().__init__(
+            f"This model's maximum context length is {limit} tokens. However, {what} resulted in {used} tokens. "
+            + (mend or "Please reduce the length of the messages."),
+            param=param,
+        )
+        self.limit, self.used = limit, used
 
 
 class RetrievalError(HeedfulError):

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+from jinja2 import TemplateError
 from pydantic import ValidationError
 from starlette.datastructures import State
 
@@ -27,6 +28,7 @@ from heedful.strategies import (
     Call,
     Capability,
     Chunk,
+    ContextOverflow,
     Continuation,
     EngineError,
     EngineUnavailable,
@@ -38,6 +40,7 @@ from heedful.strategies import (
     MissingCapability,
     RequestError,
     Usage,
+    text_of,
 )
 from heedful.strategies.tasks import together
 
@@ -309,23 +312,32 @@ class VllmEngine:
         told = _told(error)
         if not (told.code == "context_length_exceeded" and told.param == "input_tokens"):
             return told
-        prompt = body["messages"][0]["content"] if body.get("chat_template") == _RAW_TEMPLATE else None
-        if prompt is not None:
-            count = len(await asyncio.to_thread(self._tokenizer.encode, prompt))
-        else:
-            rendered = await asyncio.to_thread(
-                self._tokenizer.apply_chat_template,
-                body["messages"],
-                tokenize=False,
-                add_generation_prompt=True,
+        assert self.context_length is not None
+        if body.get("chat_template") == _RAW_TEMPLATE:
+            prompt = str(body["messages"][0]["content"])
+            return ContextOverflow(
+                self.context_length,
+                len(await asyncio.to_thread(self._tokenizer.encode, prompt)),
+                param="messages",
             )
-            count = len(await asyncio.to_thread(self._tokenizer.encode, rendered, add_special_tokens=False))
-        return RequestError(
-            f"the prompt has {count} tokens, and this model's context length is {self.context_length} tokens; "
-            "shorten the messages",
-            param="messages",
-            code="context_length_exceeded",
-        )
+        kwargs = body.get("chat_template_kwargs")
+        rendering = {
+            **(kwargs if isinstance(kwargs, dict) else {}),
+            **{f: body[f] for f in ("tools", "documents", "chat_template") if body.get(f)},
+            "tokenize": False,
+            "add_generation_prompt": body.get("add_generation_prompt", True),
+        }
+        # Templates of text models read no parts.
+        messages = [
+            {**m, "content": text_of(m)} if isinstance(m.get("content"), list) else m
+            for m in body["messages"]
+        ]
+        try:
+            rendered = await asyncio.to_thread(self._tokenizer.apply_chat_template, messages, **rendering)
+        except (TypeError, ValueError, TemplateError):
+            return told  # what vLLM has made of these messages can't be done again here: its own words, less exact
+        count = len(await asyncio.to_thread(self._tokenizer.encode, rendered, add_special_tokens=False))
+        return ContextOverflow(self.context_length, count, param="messages")
 
     # -- token level
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 
 from heedful.server.http import json_response
 from heedful.server.wire.blocks import Block, Blocks, Step, blocks_of
-from heedful.strategies import Answer, Chunk, Finish, HeedfulError, Usage
+from heedful.strategies import Answer, Chunk, ContextOverflow, Finish, HeedfulError, Usage
 
 _STOP = {
     "length": "max_tokens",
@@ -30,11 +31,24 @@ _ERRORS = {
     529: "overloaded_error",
 }
 
+_OVERFLOW = re.compile(r"maximum context length is \d+", re.IGNORECASE)
+
 
 def error_body(error: HeedfulError) -> dict[str, Any]:
     """An error as Anthropic writes it."""
     kind = _ERRORS.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
+    return {"type": "error", "error": {"type": kind, "message": _words(error)}}
+
+
+def _words(error: HeedfulError) -> str:
+    """Anthropic's clients tell an overflow by these words."""
+    if isinstance(error, ContextOverflow):
+        return f"prompt is too long: {error.used} tokens > {error.limit} maximum"
+    if error.code == "context_length_exceeded" or _OVERFLOW.search(error.message):
+        numbers = re.search(r"maximum context length is (\d+) tokens\D+(\d+) ", error.message)
+        counted = f": {numbers[2]} tokens > {numbers[1]} maximum" if numbers else ""
+        return f"prompt is too long{counted} ({error.message})"
+    return error.message
 
 
 def error_response(error: HeedfulError) -> Any:

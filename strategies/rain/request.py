@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from heedful.strategies.engine import Engine
-from heedful.strategies.errors import RequestError
+from heedful.strategies.errors import ContextOverflow, RequestError
 from heedful.strategies.types import Context, choices_wanted, prompt_fields
 
 _REFUSED = (
@@ -100,14 +100,10 @@ async def _prompt(context: Context, engine: Engine) -> tuple[int, ...]:
 def _limit(params: Mapping[str, Any], default: int, context_length: int | None, used: int) -> int:
     name = "max_completion_tokens" if params.get("max_completion_tokens") is not None else "max_tokens"
     limit = params.get(name) or default
-    room = limit if context_length is None else context_length - used
-    if room < 1:
-        raise RequestError(
-            f"the prompt has {used} tokens, and this model's context length is {context_length} tokens; "
-            "shorten the messages",
-            param="messages",
-            code="context_length_exceeded",
-        )
+    if context_length is None:
+        return limit
+    if (room := context_length - used) < 1:
+        raise ContextOverflow(context_length, used, param="messages")
     return min(limit, room)
 
 
@@ -117,10 +113,7 @@ def fitting(request: Request, context_length: int | None, overhead: int) -> Requ
         return request
     room = context_length - overhead
     if room < 1:
-        raise RequestError(
-            f"a self-evaluation of this conversation needs {overhead} tokens, and this model's context length is "
-            f"{context_length} tokens; shorten the messages",
-            param="messages",
-            code="context_length_exceeded",
+        raise ContextOverflow(
+            context_length, overhead, param="messages", what="a self-evaluation of your messages"
         )
     return replace(request, limit=min(request.limit, room))

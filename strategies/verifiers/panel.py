@@ -108,7 +108,10 @@ class Panel:
             why = _why(error, self.timeout)
             if self.on_error == "fail":
                 raise _failed(f"verifier {name!r} failed: {why}", error) from error
-            logger.warning("verifier %r failed and was passed over: %s", name, why, exc_info=error)
+            foreseen = isinstance(error, HeedfulError | TimeoutError)
+            logger.warning(
+                "verifier %r failed and was passed over: %s", name, why, exc_info=None if foreseen else error
+            )
             return Verdict(1.0, True, facts={"error": why, "passed_over": True})
 
 

@@ -1,0 +1,56 @@
+"""What goes into the log: a line for what is foreseen, a traceback for what is not, and nothing again and again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+
+from heedful.strategies import HeedfulError, VerifierError
+
+logger = logging.getLogger("heedful.server")
+EVERY = 10.0
+"""Seconds in which the same line stands in the log once."""
+_KINDS = 256  # lines that are remembered
+_LONGEST = 500  # characters: an upstream may answer a whole page
+_BUG = 500  # the status of what nobody foresaw; 502 to 504 are an upstream's, a verifier's or a store's fault
+
+
+class Repeats(logging.Filter):
+    """Lets the same line through once in a while, and says then how often it was left out."""
+
+    def __init__(self, every: float = EVERY) -> None:
+        super().__init__()
+        self._every = every
+        self._seen: OrderedDict[tuple[int, str], tuple[float, int]] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key, now = (record.levelno, record.getMessage()), time.monotonic()
+        said, left_out = self._seen.get(key, (now - self._every, 0))
+        if now - said < self._every:
+            self._seen[key] = said, left_out + 1
+            return False
+        self._seen[key] = now, 0
+        self._seen.move_to_end(key)
+        if len(self._seen) > _KINDS:
+            self._seen.popitem(last=False)
+        if left_out:
+            record.msg, record.args = f"{key[1]} (and {left_out} more times since)", ()
+        return True
+
+
+logger.addFilter(Repeats())
+
+
+def failed(error: HeedfulError) -> None:
+    """Logs a fault that is no client's: in one line, whatever its text holds."""
+    text = " ".join(str(error).split())
+    if len(text) > _LONGEST:
+        text = text[:_LONGEST] + "…"
+    logger.error("%s: %s", type(error).__name__, text, exc_info=error if _unforeseen(error) else None)
+
+
+def _unforeseen(error: HeedfulError) -> bool:
+    if isinstance(error, VerifierError) and (cause := error.__cause__) is not None:
+        return not isinstance(cause, HeedfulError | TimeoutError | OSError)  # a third party's
+    return error.status == _BUG
