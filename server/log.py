@@ -6,7 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 
-from heedful.strategies import HeedfulError, VerifierError
+from heedful.strategies import EngineError, HeedfulError, VerifierError
 
 logger = logging.getLogger("heedful.server")
 EVERY = 10.0
@@ -53,4 +53,6 @@ def failed(error: HeedfulError) -> None:
 def _unforeseen(error: HeedfulError) -> bool:
     if isinstance(error, VerifierError) and (cause := error.__cause__) is not None:
         return not isinstance(cause, HeedfulError | TimeoutError | OSError)  # a third party's
-    return error.status == _BUG
+    # An engine's own word for a failure is its log's affair; what was raised inside one is ours.
+    told = isinstance(error, EngineError) and error.__cause__ is None
+    return error.status == _BUG and not told
