@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Ledger
+from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Habits, Ledger
 from heedful.strategies.types import Call, Event, Finish, Message
 
 
@@ -24,6 +24,10 @@ class MeteredEngine:
     @property
     def capabilities(self) -> Capability:
         return self._engine.capabilities
+
+    @property
+    def habits(self) -> Habits:
+        return self._engine.habits
 
     @property
     def context_length(self) -> int | None:

@@ -13,10 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from heedful.prompts import Prompt, Use
-from heedful.strategies.answer import ask
+from heedful.strategies.answer import Choice, ask
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.run import Resources, Run
+from heedful.strategies.thinking import parted, thoughts_of
 from heedful.strategies.types import Context, Message, text_of
 
 _USES = {
@@ -57,6 +58,13 @@ class Principles:
                 param="continue_final_message",
             )
         thoughts = await self._think(context, run, prompt)
+        if not thoughts:
+            # An empty turn would say nothing to the model, and some APIs refuse it.
+            told = (
+                f"the model wrote none in max_reasoning_tokens={self.max_reasoning_tokens}; instruction alone"
+            )
+            run.trace.note("principles", prompt=prompt.id, place=self.place, reasoning="", no_reasoning=told)
+            return context
         run.trace.note("principles", prompt=prompt.id, place=self.place, reasoning=thoughts)
         return context.with_messages(
             [
@@ -77,7 +85,10 @@ class Principles:
         raise RequestError("messages: principles at the question need a user message", param="messages")
 
     async def _think(self, context: Context, run: Run, prompt: Prompt) -> str:
-        """The first of the two calls. Its text begins with the prefill, as the paper's does."""
+        """The first of the two calls: begins with the prefill, as the paper's does, or is "" where nothing was said.
+
+        Of a model that thinks by itself its own thoughts count, where it shows them and says nothing beside.
+        """
         prefix, messages, params = "", list(context.messages), {"max_tokens": self.max_reasoning_tokens}
         extra: dict[str, Any] = {}
         if Capability.PREFILL in run.engine.capabilities:
@@ -87,8 +98,9 @@ class Principles:
         else:
             messages.append({"role": "user", "content": prompt.render("think")})
         answer = await ask(run.engine, messages, context.hidden_params(**params, **extra))
-        text = answer.text.strip()
-        return f"{prefix} {text}".strip()
+        choice = answer.choices[0] if answer.choices else Choice(0)
+        text = parted(choice.text)[1].strip() or thoughts_of(choice)
+        return f"{prefix} {text}".strip() if text else ""
 
 
 def _append(message: Message, prompt: Prompt) -> Message:

@@ -23,6 +23,7 @@ from heedful.strategies import (
     Event,
     Extension,
     Finish,
+    Habits,
     Message,
     MissingCapability,
     Usage,
@@ -49,12 +50,17 @@ class OpenAIEngine:
         self.upstream = upstream
         self.model = model
         self.upstream_model = upstream_model
-        self.capabilities = capabilities
+        self._claimed = capabilities
+        self.habits = Habits()
         self.context_length = context_length
         self.note = note
         """Where the capabilities come from, for people."""
         self._tokens = RemoteTokens(upstream, upstream_model, frozenset(end_tokens))
         self._headers: dict[str, str] | None = None
+
+    @property
+    def capabilities(self) -> Capability:
+        return self._claimed & ~self.habits.lacks
 
     def bound(self, client_headers: Iterable[tuple[bytes, bytes]]) -> Self:
         """The same engine for one client's request: its key and ids travel on with every call."""

@@ -29,6 +29,7 @@ from heedful.strategies import (
     Event,
     Extension,
     Finish,
+    Habits,
     HeedfulError,
     Message,
     MissingCapability,
@@ -106,6 +107,7 @@ class VllmEngine:
         self._trusts_templates = trusts_templates
         self.model: str = args.served_model_name[0]
         self.context_length: int | None = client.model_config.max_model_len
+        self.habits = Habits()
         self.capabilities = Capability.COMPLETION | Capability.LOGPROBS | Capability.TOKENS
         if args.chat_template or getattr(self._tokenizer, "chat_template", None):
             self.capabilities |= Capability.CHAT | Capability.PREFILL
