@@ -4,6 +4,7 @@ from heedful.retrieval.embedder import Embedder
 from heedful.retrieval.errors import (
     DamagedStore,
     EmbedderChanged,
+    EmbedderFailed,
     EmbedderMissing,
     InvalidItem,
     StoreError,
@@ -16,6 +17,7 @@ __all__ = [
     "DamagedStore",
     "Embedder",
     "EmbedderChanged",
+    "EmbedderFailed",
     "EmbedderMissing",
     "Filter",
     "Hit",

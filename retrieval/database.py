@@ -7,27 +7,27 @@ remembers the last row and the last number can ask what is new, in this process 
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import msgspec
 import numpy as np
 
+from heedful.retrieval import files
+from heedful.retrieval.connections import APPLICATION, SCHEMA, Connections
 from heedful.retrieval.embedder import SAME_MODEL, Vectors
-from heedful.retrieval.errors import DamagedStore, EmbedderChanged, StoreError, UnknownStore
+from heedful.retrieval.errors import EmbedderChanged
 from heedful.retrieval.items import Item, Version, encoded
 
-_APPLICATION, _SCHEMA = 0x48454544, 1
-_BUSY = 30.0  # seconds to wait for another process that writes
-# Checking every page of a larger file would make opening it slow.
-_CHECKED_BYTES = 64 << 20
+_ROWS_AT_ONCE = 500  # SQLite takes 32,766 values in a statement
+T = TypeVar("T")
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE items (
@@ -39,6 +39,7 @@ CREATE UNIQUE INDEX item_versions ON items (id, version);
 CREATE INDEX item_ends ON items (ended_seq) WHERE ended_seq IS NOT NULL;
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 """
+_LAST = "SELECT (SELECT coalesce(max(row), 0) FROM items), value FROM meta WHERE key = 'seq'"
 _FIELDS = "id, kind, text, answer, source, scope, tags, mandatory, valid_from, valid_until, meta"
 
 
@@ -72,27 +73,35 @@ class News:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that stood at a moment: the last row that there was, and the number of the last write."""
+
+    last_row: int
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """What a write did, by item id, in the order given."""
 
     added: list[str]
     replaced: list[str]
     unchanged: list[str]
+    truncated: list[str] = field(default_factory=list)
+    """Those whose text was embedded and is longer than the model reads: they are found by its beginning."""
 
 
 class Database:
-    """Open with `Database(path)`; make one with `create`. Safe to use from many threads and processes."""
+    """Open with `Database(path)`; make one with `create`. Safe to use from many threads and processes.
+
+    Every call but `vectors` is one look at the file or one change of it. Work is given to SQLite in few statements
+    for many rows, since each row that is fetched and each statement takes its turn for the interpreter anew.
+    """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise UnknownStore(f"there is no store at {path}")
         self.path = path
-        self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._connections = Connections(path)
         self._write_lock = threading.Lock()
-        with _telling(path):
-            self._check()
-            self._writer = self._connect()
 
     @classmethod
     def create(cls, path: Path, embedder: str, probe: Vectors) -> Database:
@@ -102,18 +111,35 @@ class Database:
         try:
             connection = sqlite3.connect(scratch, isolation_level=None)
             connection.execute("PRAGMA page_size=8192")
-            connection.execute(f"PRAGMA application_id={_APPLICATION}")
-            connection.execute(f"PRAGMA user_version={_SCHEMA}")
+            connection.execute(f"PRAGMA application_id={APPLICATION}")
+            connection.execute(f"PRAGMA user_version={SCHEMA}")
             connection.executescript(_TABLES)
             connection.execute("BEGIN")
-            _identify(connection, embedder, probe)
+            identify(connection, embedder, probe)
             connection.execute("INSERT INTO meta VALUES ('seq', 0)")
             connection.execute("COMMIT")
             connection.close()
-            os.link(scratch, path)
+            files.put(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
         return cls(path)
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is still the store of its name, and open."""
+        return self._connections.stands()
+
+    def raise_if_closed(self) -> None:
+        """Raises UnknownStore where it has been deleted, StoreError where it is closed."""
+        self._connections.raise_if_closed()
+
+    def version(self) -> int:
+        """Another one whenever anybody has written."""
+        return self._connections.version()
+
+    def close(self, *, deleted: bool = False) -> None:
+        """At once: what is under way ends by itself, what comes after raises UnknownStore or StoreError."""
+        self._connections.close(deleted=deleted)
 
     # -- reading
 
@@ -125,84 +151,86 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, in one snapshot."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        with _telling(self.path):
-            if connection is None:
-                connection = self._local.connection = self._connect()
+        """A connection for several statements on one snapshot."""
+        with self._connections.lent() as connection:
             connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.execute("COMMIT")
+            yield connection
+            connection.execute("COMMIT")
 
-    def watch(self) -> Callable[[], int]:
-        """A function whose value changes whenever anybody has written. Not to be called by two threads at once."""
-        connection = self._connect()
-
-        def version() -> int:
-            with _telling(self.path):
-                return int(connection.execute("PRAGMA data_version").fetchone()[0])
-
-        return version
+    def _fetch(self, query: str, parameters: Any = ()) -> list[Any]:
+        with self._connections.lent() as connection:
+            return connection.execute(query, parameters).fetchall()
 
     def items(self, rows: Sequence[int]) -> dict[int, Item]:
         """Items by row."""
-        marks = ",".join("?" * len(rows))
-        with self.reading() as db:
-            found = db.execute(f"SELECT row, {_FIELDS} FROM items WHERE row IN ({marks})", list(rows))
-            return {record[0]: _item(record[1:]) for record in found}
+        found: list[Any] = []
+        for piece in _pieces(rows):
+            found += self._fetch(f"SELECT row, {_FIELDS} FROM items WHERE row IN ({_marks(piece)})", piece)
+        return {record[0]: _item(record[1:]) for record in found}
 
     def item(self, id: str) -> Item | None:
         """The standing version of an item."""
-        with self.reading() as db:
-            found = db.execute(f"SELECT {_FIELDS} FROM items WHERE id = ? AND ended IS NULL", [id]).fetchone()
-        return _item(found) if found else None
+        found = self._fetch(f"SELECT {_FIELDS} FROM items WHERE id = ? AND ended IS NULL", [id])
+        return _item(found[0]) if found else None
+
+    def texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """The texts of those of these items that stand, by id."""
+        found: list[Any] = []
+        for piece in _pieces(ids):
+            query = f"SELECT id, text FROM items WHERE id IN ({_marks(piece)}) AND ended IS NULL"
+            found += self._fetch(query, piece)
+        return dict(found)
 
     def history(self, id: str) -> list[Version]:
         """All versions of an item, the oldest first."""
         query = f"SELECT version, began, ended, {_FIELDS} FROM items WHERE id = ? ORDER BY version"
-        with self.reading() as db:
-            return [Version(_item(r[3:]), r[0], r[1], r[2]) for r in db.execute(query, [id])]
+        return [Version(_item(r[3:]), r[0], r[1], r[2]) for r in self._fetch(query, [id])]
 
-    def page(self, after: int, limit: int, *, as_of: float | None = None) -> list[tuple[int, Version]]:
-        """Versions in the order written, from the row past `after`: those that stand, or stood at `as_of`."""
-        stood = "ended IS NULL" if as_of is None else "began <= :at AND (ended IS NULL OR ended > :at)"
+    def page(
+        self, after: int, limit: int, *, as_of: float | None = None, within: Snapshot | None = None
+    ) -> list[tuple[int, Version]]:
+        """Versions from the row past `after`, in the order written: that stand, stood at `as_of`, or `within`."""
+        stood, values = "ended IS NULL", {"after": after, "limit": limit}
+        if within is not None:
+            stood = "row <= :last AND (ended_seq IS NULL OR ended_seq > :seq)"
+            values |= {"last": within.last_row, "seq": within.seq}
+        elif as_of is not None:
+            stood = "began <= :at AND (ended IS NULL OR ended > :at)"
         query = (
             f"SELECT row, version, began, ended, {_FIELDS} FROM items "
             f"WHERE row > :after AND {stood} ORDER BY row LIMIT :limit"
         )
-        with self.reading() as db:
-            found = db.execute(query, {"at": as_of, "after": after, "limit": limit})
-            return [(r[0], Version(_item(r[4:]), r[1], r[2], r[3])) for r in found]
+        found = self._fetch(query, {**values, "at": as_of})
+        return [(r[0], Version(_item(r[4:]), r[1], r[2], r[3])) for r in found]
+
+    def snapshot(self) -> Snapshot:
+        """What stands now, to be gone through later whatever is written meanwhile."""
+        return Snapshot(*self._fetch(_LAST)[0])
 
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
         """Vectors of standing items, shape (n, d), zeros for one that stands no more."""
-        query = "SELECT vector FROM vectors JOIN items USING (row) WHERE id = ? AND ended IS NULL"
-        dimension = self.identity().probe.shape[1]
-        found = np.zeros((len(ids), dimension), np.float32)
-        with self.reading() as db:
-            for i, id in enumerate(ids):
-                if record := db.execute(query, [id]).fetchone():
-                    found[i] = np.frombuffer(record[0], np.float32)
+        vectors: dict[str, bytes] = {}
+        for piece in _pieces(ids):
+            query = f"SELECT id, vector FROM vectors JOIN items USING (row) WHERE id IN ({_marks(piece)})"
+            vectors |= dict(self._fetch(f"{query} AND ended IS NULL", piece))
+        found = np.zeros((len(ids), self.identity().probe.shape[1]), np.float32)
+        for i, id in enumerate(ids):
+            if id in vectors:
+                found[i] = np.frombuffer(vectors[id], np.float32)
         return found
 
     def count(self) -> int:
         """How many items stand."""
-        with self.reading() as db:
-            return int(db.execute("SELECT count(*) FROM vectors").fetchone()[0])
+        return int(self._fetch("SELECT count(*) FROM vectors")[0][0])
 
     def last_row(self) -> int:
         """The highest row ever used; rows are never used twice."""
-        with self.reading() as db:
-            return int(db.execute("SELECT coalesce(max(row), 0) FROM items").fetchone()[0])
+        return self.snapshot().last_row
 
     def news(self, after: int, seq: int, limit: int) -> News:
         """What was written past a row and a write's number; at most `limit` rows at a time."""
         with self.reading() as db:
-            last, now = db.execute(
-                "SELECT (SELECT coalesce(max(row), 0) FROM items), value FROM meta WHERE key = 'seq'"
-            ).fetchone()
+            last, now = db.execute(_LAST).fetchone()
             last = min(last, after + limit)
             facts = db.execute(
                 "SELECT row, kind, scope, tags, mandatory, valid_from, valid_until FROM items "
@@ -218,24 +246,14 @@ class Database:
     def vectors(self, after: int, upto: int, chunk: int) -> Iterator[tuple[np.ndarray, Vectors]]:
         """Rows (n,) and vectors (n, d) that stand, in pieces of at most `chunk`, in the order of rows."""
         query = "SELECT row, vector FROM vectors WHERE row > ? AND row <= ? ORDER BY row LIMIT ?"
-        while True:
-            with self.reading() as db:
-                found = db.execute(query, [after, upto, chunk]).fetchall()
-            if not found:
-                return
+        while found := self._fetch(query, [after, upto, chunk]):
             yield _matrix(found)
             after = found[-1][0]
 
-    def vectors_at(self, rows: np.ndarray, chunk: int = 1000) -> Iterator[tuple[np.ndarray, Vectors]]:
-        """Those of `rows` that stand, (n,), and their vectors (n, d), in pieces of at most `chunk`."""
-        for start in range(0, len(rows), chunk):
-            wanted = rows[start : start + chunk].tolist()
-            marks = ",".join("?" * len(wanted))
-            with self.reading() as db:
-                found = db.execute(
-                    f"SELECT row, vector FROM vectors WHERE row IN ({marks})", wanted
-                ).fetchall()
-            if found:
+    def vectors_at(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Vectors]]:
+        """Those of `rows` that stand, (n,), and their vectors (n, d), in pieces."""
+        for piece in _pieces(rows.tolist()):
+            if found := self._fetch(f"SELECT row, vector FROM vectors WHERE row IN ({_marks(piece)})", piece):
                 yield _matrix(found)
 
     # -- writing
@@ -252,149 +270,40 @@ class Database:
         where the store has been embedded anew since `generation`.
         """
         now, done = _now(), Written([], [], [])
-        with self._writing(generation) as (db, seq):
-            for item in items:
-                last = db.execute(
-                    f"SELECT row, version, ended, {_FIELDS} FROM items "
-                    "WHERE id = ? ORDER BY version DESC LIMIT 1",
-                    [item.id],
-                ).fetchone()
-                row, version, stands = (last[0], last[1], last[2] is None) if last else (0, 0, False)
-                old = _item(last[3:]) if stands else None
-                if old == item:
-                    done.unchanged.append(item.id)
-                    continue
-                vector: bytes | None = None
-                if stands:
-                    if item.text not in vectors and old is not None and old.text == item.text:
-                        kept = db.execute("SELECT vector FROM vectors WHERE row = ?", [row]).fetchone()
-                        vector = kept[0]
-                    _end(db, row, now, seq)
-                if vector is None:
-                    vector = np.ascontiguousarray(vectors[item.text], np.float32).tobytes()
-                new = db.execute(
-                    f"INSERT INTO items ({_FIELDS}, version, began) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                    [*_values(item), version + 1, now],
-                ).lastrowid
-                db.execute("INSERT INTO vectors VALUES (?, ?)", [new, vector])
-                (done.replaced if stands else done.added).append(item.id)
+        with self.writing(generation) as (db, seq):
+            for piece in _pieces(items, _ROWS_AT_ONCE):
+                _write(db, piece, vectors, now, seq, done)
         return done
 
     def delete(self, ids: Sequence[str]) -> list[str]:
         """Ends items in one transaction; returns the ids that stood. Their history stays."""
-        gone = []
-        with self._writing(None) as (db, seq):
-            for id in dict.fromkeys(ids):
-                found = db.execute("SELECT row FROM items WHERE id = ? AND ended IS NULL", [id]).fetchone()
-                if found:
-                    _end(db, found[0], _now(), seq)
-                    gone.append(id)
+        gone: list[str] = []
+        with self.writing(None) as (db, seq):
+            for piece in _pieces(list(dict.fromkeys(ids))):
+                query = f"SELECT id, row FROM items WHERE id IN ({_marks(piece)}) AND ended IS NULL"
+                rows = dict(db.execute(query, piece).fetchall())
+                _end(db, list(rows.values()), _now(), seq)
+                gone += [id for id in piece if id in rows]
         return gone
 
-    def reembed(
-        self,
-        embedder: str,
-        probe: Vectors,
-        embed: Callable[[list[str]], Vectors],
-        progress: Callable[[str, float], None],
-    ) -> None:
-        """Makes all vectors anew beside the old ones, and swaps them in one transaction. Goes on where it stopped."""
-        with self._writing(None) as (db, _):
-            begun = db.execute("SELECT value FROM meta WHERE key = 'next_probe'").fetchone()
-            if begun is None or begun[0] != probe.tobytes():
-                db.execute("DROP TABLE IF EXISTS next_vectors")
-                db.execute("CREATE TABLE next_vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL)")
-                db.execute("INSERT OR REPLACE INTO meta VALUES ('next_probe', ?)", [probe.tobytes()])
-        missing = (
-            "SELECT v.row, i.text FROM vectors v JOIN items i USING (row) "
-            "WHERE NOT EXISTS (SELECT 1 FROM next_vectors n WHERE n.row = v.row) ORDER BY v.row LIMIT 512"
-        )
-        total, done = max(1, self.count()), 0
-        while True:
-            with self.reading() as db:
-                left = db.execute(missing).fetchall()
-            made = embed([text for _, text in left]) if left else None
-            with self._writing(None) as (db, _):
-                if made is None:
-                    if db.execute(missing).fetchone():  # written by another process in this moment
-                        continue
-                    db.execute("DELETE FROM next_vectors WHERE row NOT IN (SELECT row FROM vectors)")
-                    db.execute("DROP TABLE vectors")
-                    db.execute("ALTER TABLE next_vectors RENAME TO vectors")
-                    db.execute("DELETE FROM meta WHERE key = 'next_probe'")
-                    _identify(db, embedder, probe)
-                    return
-                db.executemany(
-                    "INSERT OR REPLACE INTO next_vectors VALUES (?, ?)",
-                    [(row, v.astype(np.float32).tobytes()) for (row, _), v in zip(left, made, strict=True)],
-                )
-            done += len(left)
-            progress(f"embedding with {embedder}", min(1.0, done / total))
-
     @contextmanager
-    def _writing(self, generation: str | None) -> Iterator[tuple[sqlite3.Connection, int]]:
-        """One transaction and its number: all of it is on the disk at the end, or none."""
-        with self._write_lock, _telling(self.path):
-            db = self._writer
+    def writing(self, generation: str | None) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """One transaction and its number: all of it is on the disk at the end, or none.
+
+        Raises EmbedderChanged where the store has been embedded anew since `generation`, UnknownStore where it has
+        been deleted meanwhile.
+        """
+        with self._write_lock, self._connections.lent() as db:
             db.execute("BEGIN IMMEDIATE")
-            try:
-                current = db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()[0]
-                if generation is not None and current != generation:
-                    raise EmbedderChanged(
-                        f"{self.path.name}: the store has been embedded anew; open it again to go on"
-                    )
-                seq = db.execute("UPDATE meta SET value = value + 1 WHERE key = 'seq' RETURNING value")
-                yield db, int(seq.fetchone()[0])
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        self._all.append(connection)
-        return connection
-
-    def _check(self) -> None:
-        if self.path.stat().st_size == 0:
-            raise DamagedStore(f"{self.path} is empty and no heedful store")
-        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY)
-        try:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            schema = connection.execute("PRAGMA user_version").fetchone()[0]
-            if application != _APPLICATION:
-                raise DamagedStore(f"{self.path} is a database of something else, no heedful store")
-            if schema != _SCHEMA:
-                raise DamagedStore(
-                    f"{self.path} has layout {schema}; this heedful reads {_SCHEMA}: use the version that made it"
+            current = db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()[0]
+            if generation is not None and current != generation:
+                raise EmbedderChanged(
+                    f"{self.path.name}: the store has been embedded anew; open it again to go on"
                 )
-            if self.path.stat().st_size <= _CHECKED_BYTES:
-                problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if problem != "ok":
-                    raise DamagedStore(
-                        f"{self.path} is damaged ({problem}); restore it from a copy or an export"
-                    )
-        finally:
-            connection.close()
-
-    def close(self) -> None:
-        for connection in self._all:
-            connection.close()
-
-
-@contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours, with the file's name."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "malformed" in str(error):
-            raise DamagedStore(f"{path} is damaged ({error})") from error
-        raise StoreError(f"{path}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise DamagedStore(f"{path} is damaged or no heedful store ({error})") from error
+            seq = db.execute("UPDATE meta SET value = value + 1 WHERE key = 'seq' RETURNING value")
+            yield db, int(seq.fetchone()[0])
+            db.execute("COMMIT")
+        self._connections.raise_if_gone()  # what went into a file that had lost its name is no more
 
 
 def _now() -> float:
@@ -402,7 +311,8 @@ def _now() -> float:
     return round(time.time(), 6)
 
 
-def _identify(db: sqlite3.Connection, embedder: str, probe: Vectors) -> None:
+def identify(db: sqlite3.Connection, embedder: str, probe: Vectors) -> None:
+    """Writes down who makes the vectors from now on."""
     values = {
         "embedder": embedder,
         "probe": probe.astype(np.float32).tobytes(),
@@ -412,9 +322,74 @@ def _identify(db: sqlite3.Connection, embedder: str, probe: Vectors) -> None:
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
 
 
-def _end(db: sqlite3.Connection, row: int, now: float, seq: int) -> None:
-    db.execute("UPDATE items SET ended = ?, ended_seq = ? WHERE row = ?", [now, seq, row])
-    db.execute("DELETE FROM vectors WHERE row = ?", [row])
+def _write(
+    db: sqlite3.Connection,
+    items: Sequence[Item],
+    vectors: Mapping[str, Vectors],
+    now: float,
+    seq: int,
+    done: Written,
+) -> None:
+    """A few statements for all items, whose ids differ. `done` is told of each."""
+    query = (
+        f"SELECT row, version, ended IS NULL, {_FIELDS} FROM items i WHERE id IN ({_marks(items)}) "
+        "AND version = (SELECT max(version) FROM items m WHERE m.id = i.id)"
+    )
+    last = {
+        r[3]: (r[0], r[1], _item(r[3:]) if r[2] else None) for r in db.execute(query, [i.id for i in items])
+    }
+    none: tuple[int, int, Item | None] = (0, 0, None)
+    new: list[
+        tuple[Item, int, int]
+    ] = []  # with the number of its version, and the row whose vector it keeps, or 0
+    ended: list[int] = []
+    for item in items:
+        row, version, old = last.get(item.id, none)
+        if old == item:
+            done.unchanged.append(item.id)
+            continue
+        keeps = old is not None and old.text == item.text and item.text not in vectors
+        new.append((item, version + 1, row if keeps else 0))
+        if old is not None:
+            ended.append(row)
+        (done.replaced if old is not None else done.added).append(item.id)
+    if not new:
+        return
+    kept: dict[int, bytes] = {}
+    if rows := [row for _, _, row in new if row]:
+        kept = dict(
+            db.execute(f"SELECT row, vector FROM vectors WHERE row IN ({_marks(rows)})", rows).fetchall()
+        )
+    _end(db, ended, now, seq)
+    (first,) = db.execute(
+        "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'items'"
+    ).fetchone()
+    values: list[object] = []
+    blobs: list[object] = []
+    for row, (item, version, keeps_row) in enumerate(new, first):
+        values += [row, *_values(item), version, now]
+        blob = (
+            kept[keeps_row] if keeps_row else np.ascontiguousarray(vectors[item.text], np.float32).tobytes()
+        )
+        blobs += [row, blob]
+    marks = ",".join([f"({_marks(range(14))})"] * len(new))
+    db.execute(f"INSERT INTO items (row, {_FIELDS}, version, began) VALUES {marks}", values)
+    db.execute(f"INSERT INTO vectors VALUES {','.join(['(?,?)'] * len(new))}", blobs)
+
+
+def _end(db: sqlite3.Connection, rows: Sequence[int], now: float, seq: int) -> None:
+    marks = _marks(rows)
+    db.execute(f"UPDATE items SET ended = ?, ended_seq = ? WHERE row IN ({marks})", [now, seq, *rows])
+    db.execute(f"DELETE FROM vectors WHERE row IN ({marks})", list(rows))
+
+
+def _pieces(values: Sequence[T], size: int = 1000) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _matrix(records: Sequence[tuple[int, bytes]]) -> tuple[np.ndarray, Vectors]:

@@ -7,19 +7,35 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from queue import Empty, SimpleQueue
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heedful.retrieval.encoder import BUNDLED, Encoder
-from heedful.retrieval.errors import EmbedderMissing
+from heedful.retrieval.errors import EmbedderMissing, StoreError
+from heedful.retrieval.waiting import Job, Piece, Queue
 
 Vectors = NDArray[np.float32]
 Encode = Callable[[list[str]], Vectors]
 # Two models are the same where they agree on these; a name or a path says little.
 SAME_MODEL = 0.9995  # cosine
 _PROBES = ["Tell the truth.", "¿Cuánto cuesta un billete a Zúrich?", "def add(a, b): return a + b"]
+_REMEMBERED = 4096  # characters of a text whose vector is remembered
+
+
+@runtime_checkable
+class Tokenizing(Protocol):
+    """An encoder that knows the tokens of its model."""
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens of a text it reads; None: all of them."""
+        ...
+
+    def count(self, texts: list[str]) -> list[int]:
+        """How many tokens texts have, those that the model adds included, whether or not it reads them all."""
+        ...
 
 
 def unit(vectors: Vectors) -> Vectors:
@@ -32,18 +48,19 @@ class Embedder:
     """Unit vectors (float32) of texts, so that an inner product is a cosine.
 
     `load` returns the function that encodes a list of texts, shape (n, d); it is called once, in the embedder's
-    own thread, at first use. That thread takes whatever is waiting, up to `batch` texts, and encodes it at once.
-    `cache` is how many recent texts are remembered.
+    own thread, at first use. That thread takes whatever is waiting, up to `batch` texts, and encodes it at once; many
+    texts go in pieces between those of others (`Queue`). `cache` is how many recent texts are remembered.
     """
 
     def __init__(self, name: str, load: Callable[[], Encode], *, batch: int = 64, cache: int = 2048) -> None:
         self.name = name
-        self._load, self._batch, self._keep = load, batch, cache
-        self._waiting: SimpleQueue[tuple[list[str], Future[Vectors]] | None] = SimpleQueue()
+        self._load, self._keep = load, cache
+        self._queue = Queue(batch)
         self._recent: OrderedDict[str, Vectors] = OrderedDict()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._probe: Vectors | None = None
+        self._longest: int | None = None
 
     @property
     def probe(self) -> Vectors:
@@ -57,6 +74,11 @@ class Embedder:
         """Length of a vector. Loads the model at first use, and blocks meanwhile."""
         return int(self.probe.shape[1])
 
+    @property
+    def longest(self) -> int | None:
+        """How many tokens of a text the model reads, once it is loaded; None: all of them."""
+        return self._longest
+
     async def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of `texts`, shape (n, d). Raises EmbedderMissing where the model can't be loaded."""
         return await asyncio.wrap_future(self._submit(texts))
@@ -65,14 +87,36 @@ class Embedder:
         """The same for a caller that may block."""
         return self._submit(texts).result()
 
+    async def tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has. Raises StoreError where the model does not tell."""
+        return await asyncio.wrap_future(self._count(texts))
+
+    async def truncated(self, texts: Sequence[str]) -> set[str]:
+        """Those of texts it has embedded that are longer than the model reads."""
+        long = self._perhaps_long(texts)
+        return self._longer(long, await self.tokens(long)) if long else set()
+
+    def truncated_now(self, texts: Sequence[str]) -> set[str]:
+        """The same for a caller that may block."""
+        long = self._perhaps_long(texts)
+        return self._longer(long, self._count(long).result()) if long else set()
+
     def close(self) -> None:
         """Ends the thread, and the model's process, once what is waiting is done. Blocks."""
         with self._lock:
             thread = self._thread
             if thread is not None:
-                self._waiting.put(None)
+                self._queue.end()
         if thread is not None:
             thread.join()
+
+    def _perhaps_long(self, texts: Sequence[str]) -> list[str]:
+        """A token has at least a character; two are put around a text."""
+        longest = self._longest
+        return [] if longest is None else [text for text in texts if len(text) + 2 > longest]
+
+    def _longer(self, texts: list[str], counts: list[int]) -> set[str]:
+        return {text for text, n in zip(texts, counts, strict=True) if n > (self._longest or n)}
 
     def _submit(self, texts: Sequence[str]) -> Future[Vectors]:
         result: Future[Vectors] = Future()
@@ -86,77 +130,71 @@ class Embedder:
                     self._recent.move_to_end(text)
                 result.set_result(np.stack([v for v in known if v is not None]))
                 return result
+        return self._put(Job(list(texts), result))
+
+    def _count(self, texts: Sequence[str]) -> Future[list[int]]:
+        return self._put(Job(list(texts), Future(), counts=True))
+
+    def _put(self, job: Job) -> Future[Any]:
+        with self._lock:
+            self._queue.put(job)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="embedder", daemon=True)
                 self._thread.start()
-            # Large inputs go in pieces, so that a query never waits for a whole import.
-            if len(texts) <= self._batch:
-                self._waiting.put((list(texts), result))
-                return result
-            parts: list[Future[Vectors]] = [Future() for _ in range(0, len(texts), self._batch)]
-            for i, part in enumerate(parts):
-                self._waiting.put((list(texts[i * self._batch : (i + 1) * self._batch]), part))
-        _joined(parts, result)
-        return result
+        return job.future
 
     def _work(self) -> None:
+        """Until the end is asked for. A model that can't be loaded is tried again at the next request."""
+        encode: Encode | None = None
+        failed: BaseException = StoreError(f"the embedding model {self.name!r} was closed")
         try:
             encode = self._load()
+            self._longest = encode.longest if isinstance(encode, Tokenizing) else None
+            while pieces := self._queue.take():
+                with self._queue.timed():
+                    self._do(encode, pieces)
         except Exception as error:
-            self._fail(error)
-            return
-        try:
-            self._serve(encode)
+            failed = error
+            if encode is None:
+                failed = EmbedderMissing(f"the embedding model {self.name!r} can't be loaded: {error}")
         finally:
+            with self._lock:
+                self._thread = None
+                self._queue.fail(failed)
             if isinstance(encode, Encoder):
                 encode.close()
 
-    def _serve(self, encode: Encode) -> None:
-        while (first := self._waiting.get()) is not None:
-            jobs, size, end = [first], len(first[0]), False
-            while size < self._batch:
-                try:
-                    job = self._waiting.get_nowait()
-                except Empty:
-                    break
-                if job is None:
-                    end = True
-                    break
-                jobs.append(job)
-                size += len(job[0])
-            self._encode(encode, [job for job in jobs if job[1].set_running_or_notify_cancel()])
-            if end:
-                return
-
-    def _encode(self, encode: Encode, jobs: list[tuple[list[str], Future[Vectors]]]) -> None:
-        texts = list(dict.fromkeys(text for job, _ in jobs for text in job))
+    def _do(self, encode: Encode, pieces: list[Piece]) -> None:
+        """All at once; each by itself where that fails, so that nobody has the failure of another's text."""
         try:
-            found = np.asarray(encode(texts), np.float32) if texts else np.zeros((0, 0), np.float32)
-            found = unit(found)
+            found = self._encoded(encode, pieces)
         except Exception as error:
-            for _, future in jobs:
-                future.set_exception(error)
+            if len(pieces) == 1:
+                pieces[0].job.fail(error)
+            else:
+                for piece in pieces:
+                    self._do(encode, [piece])
             return
-        vectors = dict(zip(texts, found, strict=True))
+        for piece, part in zip(pieces, found, strict=True):
+            try:
+                piece.job.take(part)
+            except Exception as error:  # no memory for all of its vectors
+                piece.job.fail(error)
+
+    def _encoded(self, encode: Encode, pieces: list[Piece]) -> list[Any]:
+        if pieces[0].job.counts:
+            if not isinstance(encode, Tokenizing):
+                raise StoreError(f"the embedding model {self.name!r} does not tell its tokens")
+            return [encode.count(piece.texts) for piece in pieces]
+        texts = list(dict.fromkeys(text for piece in pieces for text in piece.texts))
+        vectors = dict(zip(texts, unit(np.asarray(encode(texts), np.float32)), strict=True))
         with self._lock:
-            self._recent.update(vectors)
+            for piece in pieces:
+                if piece.soon:  # what is imported would drive out what is asked
+                    self._recent.update({t: vectors[t] for t in piece.texts if len(t) <= _REMEMBERED})
             while len(self._recent) > self._keep:
                 self._recent.popitem(last=False)
-        for job, future in jobs:
-            future.set_result(np.stack([vectors[t] for t in job]))
-
-    def _fail(self, error: Exception) -> None:
-        """A model that can't be loaded stays so until the next request, which tries again."""
-        told = EmbedderMissing(f"the embedding model {self.name!r} can't be loaded: {error}")
-        with self._lock:
-            self._thread = None
-            while True:
-                try:
-                    job = self._waiting.get_nowait()
-                except Empty:
-                    return
-                if job is not None and job[1].set_running_or_notify_cancel():
-                    job[1].set_exception(told)
+        return [np.stack([vectors[t] for t in piece.texts]) for piece in pieces]
 
 
 def load(model: str = BUNDLED, *, device: str | None = None, threads: int | None = None) -> Embedder:
@@ -165,25 +203,3 @@ def load(model: str = BUNDLED, *, device: str | None = None, threads: int | None
     `device` and `threads` as for `Encoder`, the process that it runs in.
     """
     return Embedder(model, lambda: Encoder(model, device, threads))
-
-
-def _joined(parts: list[Future[Vectors]], result: Future[Vectors]) -> None:
-    """Completes `result` with all parts in order, or with the first failure."""
-    left, lock = len(parts), threading.Lock()
-
-    def done(part: Future[Vectors]) -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            last = left == 0
-        if not last:
-            return
-        if not result.set_running_or_notify_cancel():
-            return
-        try:
-            result.set_result(np.concatenate([p.result() for p in parts]))
-        except BaseException as error:
-            result.set_exception(error)
-
-    for part in parts:
-        part.add_done_callback(done)

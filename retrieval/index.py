@@ -19,6 +19,7 @@ import numpy as np
 
 from heedful.retrieval.catalogue import Passing, Rows
 from heedful.retrieval.embedder import Vectors
+from heedful.retrieval.files import saved
 
 # Where exact search still takes 6 ms, and from where on there are enough lists (benchmarks/index_choice.py).
 FLAT_ROWS = 65_536
@@ -163,11 +164,6 @@ class Index:
                 if index.d == dimension:
                     return cls(index, int(built_rows)), int(known)
         return None
-
-
-def saved(base: Path) -> list[Path]:
-    """Index files of a store."""
-    return list(base.parent.glob(f"{base.stem}.*.*.*.faiss"))
 
 
 def _lists(count: int) -> int:

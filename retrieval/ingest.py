@@ -6,16 +6,19 @@ each durable when it is done: an import that was cut off is run again and finds 
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from itertools import chain
 from typing import Any
 
 import msgspec
 
+from heedful.retrieval.database import Written
 from heedful.retrieval.errors import InvalidItem
 from heedful.retrieval.items import ALIASES, ITEM_FIELDS, Item, item_of
 from heedful.retrieval.store import Progress, Store
@@ -23,6 +26,9 @@ from heedful.retrieval.store import Progress, Store
 FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 STARTERS = ("norms", "demos")
 _CHUNK = 256
+_DECLARED = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
+_FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_NO_FILES = frozenset({"idna", "punycode", "raw_unicode_escape", "unicode_escape", "undefined"})
 _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
 
 
@@ -41,6 +47,37 @@ class Imported:
     added: int = 0
     replaced: int = 0
     unchanged: int = 0
+    truncated: int = 0
+    """Those whose text is longer than the embedding model reads: they are found by their beginning."""
+
+    def count(self, written: Written) -> None:
+        self.added += len(written.added)
+        self.replaced += len(written.replaced)
+        self.unchanged += len(written.unchanged)
+        self.truncated += len(written.truncated)
+
+
+def decoded(data: bytes, encoding: str | None = None) -> str:
+    """A file's text: UTF-8, or UTF-16 that says so in its first two bytes, or what `encoding` names.
+
+    Raises InvalidItem with the line of what is neither.
+    """
+    if encoding is None:
+        encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8"
+    try:
+        if codecs.lookup(encoding).name in _NO_FILES:
+            raise LookupError
+        return data.decode(encoding).removeprefix("\ufeff")
+    except LookupError as error:
+        raise InvalidItem(f"encoding: {encoding!r} is not known as one of text", "encoding") from error
+    except UnicodeError as error:
+        if not isinstance(error, UnicodeDecodeError):
+            raise InvalidItem(f"the file is not {encoding.upper()}: {error}", "encoding") from error
+        line = data.count(b"\n", 0, error.start) + 1
+        told = f"line {line} is not {encoding.upper()} (byte {error.start + 1} is 0x{data[error.start]:02x})"
+        raise InvalidItem(
+            f"{told}; name the encoding of the file, such as latin-1 or cp1252", "encoding"
+        ) from error
 
 
 def parse(
@@ -83,14 +120,18 @@ def parse(
 
 def import_items(store: Store, items: list[Item], progress: Progress = lambda step, share: None) -> Imported:
     """Adds items chunk by chunk; what is in the store already stays as it is."""
-    total = Imported()
-    for start in range(0, len(items), _CHUNK):
-        written = store.add(items[start : start + _CHUNK])
-        total.added += len(written.added)
-        total.replaced += len(written.replaced)
-        total.unchanged += len(written.unchanged)
-        progress("importing", min(1.0, (start + _CHUNK) / len(items)))
+    total, done = Imported(), 0
+    for piece in pieces(items):
+        total.count(store.add(piece))
+        done += len(piece)
+        progress("importing", done / len(items))
     return total
+
+
+def pieces(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """As many at a time as an import writes at once."""
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
 
 
 def export_lines(items: Iterable[Item]) -> Iterator[bytes]:
@@ -119,7 +160,7 @@ def _prepared(value: Any, rename: Mapping[str, str], defaults: Mapping[str, Any]
 
 
 def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(_lines(text), 1):
         if line.strip():
             try:
                 yield number, msgspec.json.decode(line)
@@ -128,34 +169,57 @@ def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
 
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    """Rows under their header's names, each with the line that it begins on."""
+    source = io.StringIO(text, newline="")
+    first = source.readline()
+    delimiter = _delimiter(first)
+    if declared := _DECLARED.fullmatch(first):  # as spreadsheets write it
+        delimiter, skipped = declared[1], 1
+    else:
+        skipped = source.seek(0)
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    names: list[str] | None = None
     while True:
-        start = reader.line_num + 1
+        start = skipped + reader.line_num + 1
         try:
-            row: dict[Any, Any] | None = next(reader, None)
+            row = next(reader, None)
         except csv.Error as error:
-            yield max(start, 2), ValueError(f"is no CSV: {error}")
+            yield start, ValueError(f"is no CSV: {error}")
             return
         if row is None:
             return
-        if None in row or None in row.values():
+        if not row:
+            continue
+        if names is None:
+            names = [name.strip() for name in row]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                yield start, ValueError(f"the header has {twice[0]!r} twice")
+                return
+        elif len(row) != len(names):
             yield (
                 start,
-                ValueError(f"has another number of columns than the header ({len(reader.fieldnames or [])})"),
+                ValueError(f"has {len(row)} columns, the header {len(names)} (divided by {delimiter!r})"),
             )
-            continue
-        if row.get("mandatory", "").lower() in ("true", "false", "1", "0", "yes", "no"):
-            row["mandatory"] = row["mandatory"].lower() in ("true", "1", "yes")
-        yield start, row
+        else:
+            value: dict[str, Any] = dict(zip(names, row, strict=True))
+            if value.get("mandatory", "").lower() in _FLAGS:
+                value["mandatory"] = _FLAGS[value["mandatory"].lower()]
+            yield start, value
+
+
+def _delimiter(header: str) -> str:
+    """What divides most columns of a header."""
+    return max(",;\t|", key=lambda sign: len(next(csv.reader([header], delimiter=sign), [])))
 
 
 def _sections(text: str) -> Iterator[tuple[int, Any]]:
     """A heading and what stands under it is one rule; a heading over nothing but deeper ones is none."""
     heading, level, start, body = "", 0, 1, list[str]()
-    fenced = False
-    for number, line in enumerate([*text.split("\n"), "# "], 1):
+    fenced, lines = False, text.count("\n") + 1
+    for number, line in enumerate(chain(_lines(text), ["# "]), 1):
         fenced ^= line.lstrip().startswith("```")
-        last = number == text.count("\n") + 2
+        last = number > lines
         found = _HEADING.fullmatch(line) if not fenced or last else None
         if found is None and not last:
             body.append(line)
@@ -170,9 +234,21 @@ def _sections(text: str) -> Iterator[tuple[int, Any]]:
             heading, level, start, body = found[2], len(found[1]), number, []
 
 
+def _lines(text: str) -> Iterator[str]:
+    """One after the other: splitting megabytes at once would keep all other threads waiting."""
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end]
+        start = end + 1
+    yield text[start:]
+
+
 def _paragraphs(text: str) -> Iterator[tuple[int, Any]]:
-    number = 1
-    for part in re.split(r"(\n[ \t\r]*\n\s*)", text):
-        if says := " ".join(part.split()):
-            yield number + len(part[: len(part) - len(part.lstrip())].split("\n")) - 1, {"text": says}
-        number += part.count("\n")
+    words, start = list[str](), 0
+    for number, line in enumerate(chain(_lines(text), [""]), 1):
+        if found := line.split():
+            start = start if words else number
+            words += found
+        elif words:
+            yield start, {"text": " ".join(words)}
+            words = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -13,7 +15,10 @@ import msgspec
 from heedful.retrieval.errors import InvalidItem
 
 KINDS = ("norm", "demo")
-_MAX_TEXT = 1 << 20  # characters
+_MAX_TEXT, _MAX_NAME = 1 << 20, 512  # characters
+# Of Unicode's categories: control characters, halves of surrogate pairs, ends of lines and paragraphs.
+_NO_NAME = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_NO_TEXT = re.compile(r"[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Item:
         out: dict[str, Any] = {"id": self.id, "kind": self.kind, "text": self.text}
         for name in ("answer", "source", "scope", "tags", "mandatory", "valid_from", "valid_until", "meta"):
             if (value := getattr(self, name)) not in ("", (), False, None, {}):
-                out[name] = iso(value) if name.startswith("valid_") else value
+                out[name] = _time_out(value) if name.startswith("valid_") else value
         return out
 
 
@@ -114,8 +119,9 @@ def item_of(value: Any, *, kind: str | None = None) -> Item:
     for name in ("text", "answer", "source", "scope", "id", "kind"):
         if name in given and (not isinstance(given[name], str) or len(given[name]) > _MAX_TEXT):
             raise InvalidItem(f"{name}: must be a string of at most {_MAX_TEXT} characters", name)
-        if name in given and any(0xD800 <= ord(c) <= 0xDFFF for c in given[name]):
-            raise InvalidItem(f"{name}: holds half a surrogate pair, which is no text", name)
+        if name in given:
+            check_text(given[name], name)
+    check_id(given.get("id", ""))
     if not given.get("text", "").strip():
         raise InvalidItem("text: give the text of the norm, or the prompt of the demonstration", "text")
     given.setdefault("kind", kind or ("demo" if given.get("answer") else "norm"))
@@ -128,6 +134,9 @@ def item_of(value: Any, *, kind: str | None = None) -> Item:
     if not isinstance(tags, list | tuple) or not all(isinstance(t, str) for t in tags):
         raise InvalidItem("tags: must be a list of strings", "tags")
     given["tags"] = tuple(sorted({t.strip() for t in tags if t.strip()}))
+    for tag in given["tags"]:
+        check_name(tag, "tags")
+    check_name(given.get("scope", ""), "scope")
     if not isinstance(given.get("mandatory", False), bool):
         raise InvalidItem("mandatory: must be true or false", "mandatory")
     for name in ("valid_from", "valid_until"):
@@ -137,13 +146,52 @@ def item_of(value: Any, *, kind: str | None = None) -> Item:
         raise InvalidItem("valid_until: must be later than valid_from", "valid_until")
     if not isinstance(given.get("meta", {}), Mapping):
         raise InvalidItem("meta: must be an object", "meta")
+    if given.get("meta"):
+        _check_meta(given["meta"])
     return Item(**given)
+
+
+def check_id(id: str) -> None:
+    """The rule for ids, whichever way they come: what can be a part of an address. Raises InvalidItem."""
+    check_name(id, "id")
+    if not {".", ".."}.isdisjoint(id.split("/")):
+        raise InvalidItem("id: between slashes it may not be . or .., which addresses lose", "id")
+
+
+def check_name(name: str, field: str) -> None:
+    """The rule for ids, scopes and tags: one line of at most 512 characters. Raises InvalidItem."""
+    if len(name) > _MAX_NAME:
+        raise InvalidItem(f"{field}: must have at most {_MAX_NAME} characters, not {len(name)}", field)
+    if not name.isprintable():
+        for i, sign in enumerate(name):
+            if unicodedata.category(sign) in _NO_NAME:
+                raise InvalidItem(
+                    f"{field}: holds {_sign(sign)} as character {i + 1}; give one line of text", field
+                )
+
+
+def check_text(text: str, field: str) -> None:
+    """Raises InvalidItem for control characters other than tabs and ends of lines, and halves of surrogate pairs."""
+    if found := _NO_TEXT.search(text):
+        why = "half a surrogate pair" if found[0] >= "\ud800" else "a control character"
+        raise InvalidItem(f"{field}: holds {_sign(found[0])}, {why}, as character {found.start() + 1}", field)
+
+
+def _sign(sign: str) -> str:
+    return f"U+{ord(sign):04X}"
+
+
+def _check_meta(meta: Mapping[str, Any]) -> None:
+    try:
+        encoded(meta)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidItem(f"meta: can't be kept as JSON: {error}", "meta") from error
 
 
 def time_of(value: Any, name: str) -> float:
     """Seconds since 1970, from those or from ISO 8601 (without an offset: UTC)."""
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e11:
-        return float(value)
+        return round(float(value), 6)  # as fine as ISO 8601 is written
     if isinstance(value, str):
         try:
             when = datetime.fromisoformat(value.strip())
@@ -152,6 +200,12 @@ def time_of(value: Any, name: str) -> float:
         else:
             return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
     raise InvalidItem(f"{name}: give a time in ISO 8601 (2026-01-31 or 2026-01-31T12:00:00Z)", name)
+
+
+def _time_out(seconds: float) -> str | float:
+    """As `time_of` reads it again: the years that ISO 8601 does not have stay seconds."""
+    text = iso(seconds)
+    return text if "T" in text else seconds
 
 
 def iso(seconds: float) -> str:

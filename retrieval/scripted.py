@@ -12,9 +12,17 @@ from heedful.retrieval.embedder import Embedder, Encode, Vectors, unit
 
 
 def word_embedder(
-    name: str = "words", *, dimension: int = 64, salt: str = "", seen: list[str] | None = None
+    name: str = "words",
+    *,
+    dimension: int = 64,
+    salt: str = "",
+    seen: list[str] | None = None,
+    longest: int | None = None,
 ) -> Embedder:
-    """Adds up a fixed random vector for each word. `seen` collects the texts that were encoded."""
+    """Adds up a fixed random vector for each word; only of the first `longest` words.
+
+    `seen` collects the texts that were encoded.
+    """
 
     def encode(texts: list[str]) -> Vectors:
         if seen is not None:
@@ -23,15 +31,25 @@ def word_embedder(
 
     def _words(text: str) -> Vectors:
         total = np.full(dimension, 1e-3, np.float32)
-        for word in re.findall(r"\w+", text.lower()):
+        for word in re.findall(r"\w+", text.lower())[:longest]:
             seed = int.from_bytes(blake2b((salt + word).encode(), digest_size=8).digest())
             total += np.random.default_rng(seed).standard_normal(dimension, np.float32)
         return total
 
-    def load() -> Encode:
-        return encode
+    return Embedder(name, lambda: _Words(encode, longest))
 
-    return Embedder(name, load)
+
+class _Words:
+    """Tokens are words."""
+
+    def __init__(self, encode: Encode, longest: int | None) -> None:
+        self._encode, self.longest = encode, longest
+
+    def __call__(self, texts: list[str]) -> Vectors:
+        return self._encode(texts)
+
+    def count(self, texts: list[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
 
 
 class ScriptedEmbedder(Embedder):

@@ -4,22 +4,51 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from heedful.retrieval import narrow
 from heedful.retrieval.catalogue import Catalogue, Rows
-from heedful.retrieval.database import Database, Identity, Written
+from heedful.retrieval.database import Database, Identity, Snapshot, Written
 from heedful.retrieval.embedder import Embedder, Vectors
 from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
 from heedful.retrieval.index import FLAT_ROWS, Index
-from heedful.retrieval.items import Filter, Hit, Item, Version
+from heedful.retrieval.items import Filter, Hit, Item, Version, check_id
 from heedful.retrieval.narrow import Narrow
+from heedful.retrieval.reembedding import reembed
+from heedful.retrieval.sharing import Sharing
 
 Progress = Callable[[str, float], None]
+P = ParamSpec("P")
+T = TypeVar("T")
 _CHUNK = 20_000
 _FEW_ROWS = 1000  # are read while searches wait
 _UNSAVED_ROWS = 20_000  # taken in again at the next start in a second or two
+_SOON = 2000  # rows written elsewhere that a hurried thread takes in by itself, in a few milliseconds
+_SOON_SECONDS = 0.05  # for which it waits for another that takes them in
+
+
+class Behind(Exception):
+    """Much has been written elsewhere that a store takes in first (`Store.catch_up`)."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(f"{store.path.name} has much to take in")
+        self.store = store
+
+
+class _Hurry(threading.local):
+    on = False
+
+
+_hurry = _Hurry()
+
+
+def in_a_hurry() -> None:
+    """From now on this thread is never kept by a store that takes in what was written elsewhere: it raises Behind."""
+    _hurry.on = True
 
 
 class Store:
@@ -37,21 +66,22 @@ class Store:
         self.path, self.embedder = path, embedder
         self._database = Database(path)
         if not self._database.identity().made_by(embedder.probe):
-            self._database.reembed(embedder.name, embedder.probe, embedder.embed_now, progress)
+            reembed(self._database, embedder.name, embedder.probe, embedder.embed_now, progress)
         self._identity: Identity = self._database.identity()
         self._catalogue, self._narrow = Catalogue(), Narrow()
         self._index = Index.flat(embedder.dimension)
         self._indexed = self._saved = self._seen_row = self._seen_seq = 0
-        self._sharing = _Sharing()
+        self._sharing = Sharing()
         self._refreshing = threading.Lock()
         self._building: threading.Thread | None = None
-        self._watch, self._seen_version = self._database.watch(), -1
+        self._seen_version = -1
         self._closing = False
+        self._writer = ThreadPoolExecutor(1, f"write-{path.stem}")
         last_row = self._database.last_row()
         if loaded := Index.load(path, self._identity.generation, embedder.dimension, last_row):
             self._index, self._indexed = loaded
             self._saved = self._indexed
-        self._refresh()
+        self.catch_up()
 
     @classmethod
     def create(cls, path: Path, embedder: Embedder) -> Store:
@@ -100,15 +130,24 @@ class Store:
         return self._database.history(id)
 
     def page(
-        self, after: int = 0, limit: int = 100, *, as_of: float | None = None
+        self,
+        after: int = 0,
+        limit: int = 100,
+        *,
+        as_of: float | None = None,
+        within: Snapshot | None = None,
     ) -> list[tuple[int, Version]]:
-        """Up to `limit` standing versions past row `after` with their rows, or those that stood at a time."""
-        return self._database.page(after, limit, as_of=as_of)
+        """Up to `limit` versions past row `after` with their rows: those that stand, stood at a time, or `within`."""
+        return self._database.page(after, limit, as_of=as_of, within=within)
+
+    def snapshot(self) -> Snapshot:
+        """What stands now, for `page`: whatever is written meanwhile, its pages together are this state."""
+        return self._database.snapshot()
 
     def __iter__(self) -> Iterator[Item]:
-        """All standing items, in the order written."""
-        after = 0
-        while page := self.page(after, 1000):
+        """All items that stand now, in the order written."""
+        after, now = 0, self.snapshot()
+        while page := self.page(after, 1000, within=now):
             yield from (version.item for _, version in page)
             after = page[-1][0]
 
@@ -134,26 +173,28 @@ class Store:
         `vectors`: those of texts that this store's embedder has embedded already, shape (d,). Raises InvalidItem
         for two different items of one id, EmbedderChanged where the store was embedded anew.
         """
-        by_id: dict[str, Item] = {}
-        for item in items:
-            if by_id.setdefault(item.id, item) != item:
-                raise InvalidItem(f"two different items have the id {item.id!r}", "id")
+        by_id = _by_id(items)
         for text, vector in (vectors or {}).items():
             if vector.shape != (self.embedder.dimension,):
                 raise InvalidItem(f"a vector of {text[:40]!r} has shape {vector.shape}", "vectors")
         while True:
             known = dict(vectors or {})
-            texts = {item.text for item in by_id.values() if item.text not in known}
-            if texts:
-                texts -= {i.text for i in map(self._database.item, by_id) if i and by_id[i.id].text == i.text}
-                new = sorted(texts)
+            if new := self.unembedded(items, known):
                 known |= zip(new, self.embedder.embed_now(new), strict=True)
             try:
                 written = self._database.write(list(by_id.values()), known, self._identity.generation)
             except KeyError:  # another writer has changed an item in between, so that its text is new again
                 continue
             self._refresh()
-            return written
+            cut = self.embedder.truncated_now(new)
+            return replace(written, truncated=[item.id for item in by_id.values() if item.text in cut])
+
+    def unembedded(self, items: Sequence[Item], known: Mapping[str, Vectors]) -> list[str]:
+        """The texts that `add` would have to embed. Raises InvalidItem for items that it would refuse."""
+        by_id = _by_id(items)
+        changed = [item for item in by_id.values() if item.text not in known]
+        there = self._database.texts([item.id for item in changed])
+        return sorted({item.text for item in changed if there.get(item.id) != item.text})
 
     def delete(self, ids: Sequence[str]) -> list[str]:
         """Ends items; returns the ids that stood. On the disk when it returns; their history stays."""
@@ -161,44 +202,81 @@ class Store:
         self._refresh()
         return gone
 
+    def in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Runs a function that writes in this store's own thread for that, after those given to it before.
+
+        So no writer waits long for a lock that others take again and again, nor keeps a thread from other stores.
+        """
+        self._database.raise_if_closed()
+        return self._writer.submit(function, *args, **kwargs)
+
     def settle(self) -> None:
         """Waits until no index is being built."""
         if (building := self._building) is not None:
             building.join()
 
-    def close(self) -> None:
-        """Keeps a large index for the next start and lets go of the file.
+    @property
+    def stands(self) -> bool:
+        """Whether it is open, and its file still the one of its name."""
+        return self._database.stands
 
-        A build that is under way is given up at its next piece, and lets go of the file then: SQLite crashes where a
-        connection is closed while another thread reads from it.
+    def close(self, *, deleted: bool = False) -> None:
+        """Keeps a large index for the next start and lets go of the file; `deleted`: keeps nothing.
+
+        Waits for nobody who reads or writes: they finish what they do, and raise StoreError (UnknownStore where it is
+        deleted) at their next step. A build that is under way is given up.
         """
         self._closing = True
+        if deleted:
+            self._database.close(deleted=True)
+        self._writer.shutdown(wait=False)
+        if deleted:
+            return
         with self._refreshing:
-            if self._building is not None:
-                return
-            if self._index.kind != "flat" and self._indexed - self._saved > _UNSAVED_ROWS:
+            unsaved = self._indexed - self._saved > _UNSAVED_ROWS
+            if self._index.kind != "flat" and unsaved and self._building is None:
                 self._index.save(self.path, self._identity.generation, self._indexed)
             self._database.close()
 
     # -- what is derived
 
+    def catch_up(self) -> None:
+        """Takes in what has been written since the last time, however long it takes."""
+        hurried, _hurry.on = _hurry.on, False
+        try:
+            self._refresh()
+        finally:
+            _hurry.on = hurried
+
     def _refresh(self) -> None:
-        """Takes in what has been written since the last time."""
-        with self._refreshing:
-            version = self._watch()
+        with self._one_refreshing():
+            version = self._database.version()
             if version == self._seen_version:
                 return
             if self._database.identity().generation != self._identity.generation:
                 raise EmbedderChanged(f"{self.path.name}: the store has been embedded anew; open it again")
+            if _hurry.on and self._database.last_row() - self._seen_row > _SOON:
+                raise Behind(self)
             self._take_in()
             self._seen_version = version
             if self._building is None and self._index.outgrown(self._catalogue.count):
                 self._building = threading.Thread(target=self._build, name="index", daemon=True)
                 self._building.start()
 
+    @contextmanager
+    def _one_refreshing(self) -> Iterator[None]:
+        if not self._refreshing.acquire(timeout=_SOON_SECONDS if _hurry.on else -1):
+            raise Behind(self)
+        try:
+            yield
+        finally:
+            self._refreshing.release()
+
     def _take_in(self) -> None:
         """In pieces, so that searches run in between; vectors first: no filter passes them before their facts."""
         while True:
+            if self._closing:
+                raise StoreError(f"{self.path.name}: closed")
             news = self._database.news(self._seen_row, self._seen_seq, _CHUNK)
             for rows, vectors in self._database.vectors(self._indexed, news.last_row, _CHUNK):
                 with self._sharing.writing():
@@ -247,14 +325,12 @@ class Store:
         finally:
             with self._refreshing:
                 self._building = None
-                if self._closing:
-                    self._database.close()
 
     def _rebuild(self) -> None:
         """Builds an index beside the old one, catches up with what was written meanwhile, and swaps it in."""
         upto, count = self._seen_row, self._catalogue.count
         index = Index.build(self.embedder.dimension, count, lambda: self._vectors(upto))
-        if count > FLAT_ROWS:
+        if count > FLAT_ROWS and not self._closing:
             index.save(self.path, self._identity.generation, upto)
             self._saved = upto
         while self._indexed - upto > _CHUNK:  # most of it while others go on
@@ -277,36 +353,10 @@ class Store:
         return upto
 
 
-class _Sharing:
-    """Many readers or one writer; a waiting writer goes before new readers."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._readers = self._writers = 0
-        self._busy = False
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        with self._condition:
-            self._condition.wait_for(lambda: not self._busy and not self._writers)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._readers -= 1
-                self._condition.notify_all()
-
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        with self._condition:
-            self._writers += 1
-            self._condition.wait_for(lambda: not self._busy and not self._readers)
-            self._writers -= 1
-            self._busy = True
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._busy = False
-                self._condition.notify_all()
+def _by_id(items: Sequence[Item]) -> dict[str, Item]:
+    by_id: dict[str, Item] = {}
+    for item in items:
+        check_id(item.id)
+        if by_id.setdefault(item.id, item) != item:
+            raise InvalidItem(f"two different items have the id {item.id!r}", "id")
+    return by_id

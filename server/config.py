@@ -53,6 +53,12 @@ class Config(BaseModel):
     """The sentence-transformers model that embeds for the stores: the bundled one, a folder or a Hugging Face id."""
     request_timeout: Annotated[float, Field(gt=0)] = 600.0
     """Seconds a request may take, hidden calls included."""
+    head_timeout: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds that a request's line and headers may take to come; then 408."""
+    body_timeout: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds that a request's body may take, and one more for every KiB of it that has come; then 408."""
+    write_timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds in which a client has to take some of its answer (1 KiB for each); else it is cut off."""
     shutdown_grace: Annotated[int, Field(ge=0)] = 30
     """Seconds that running streams get to finish after SIGTERM."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024

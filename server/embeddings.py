@@ -19,6 +19,7 @@ from heedful.server.service import Service
 from heedful.strategies import RequestError, RetrievalError, Run
 
 _MOST = 2048  # texts in one request, as OpenAI has it
+_LONGEST = 1 << 20  # characters of a text, as of an item's
 
 
 async def embeddings(request: Request) -> Response:
@@ -40,20 +41,17 @@ async def _forwarded(body: Body, target: Target, run: Run) -> Response:
 
 
 async def _local(embedder: Embedder, fields: dict[str, Any]) -> dict[str, Any]:
-    """The embedder's unit vectors. Its tokens are not counted."""
-    given = fields.get("input")
-    texts = [given] if isinstance(given, str) else listed(given, "input")
-    if not 0 < len(texts) <= _MOST:
-        raise RequestError(f"input: give one text, or a list of 1 to {_MOST}", param="input")
+    """The embedder's unit vectors, and how many tokens they are of."""
+    texts = _texts(embedder, fields.get("input"))
     form = fields.get("encoding_format") or "float"
     if form not in ("float", "base64"):
         raise RequestError("encoding_format: must be float or base64", param="encoding_format")
     try:
+        tokens = await embedder.tokens(texts)
+        _check_size(embedder, fields, tokens)
         vectors = await embedder.embed(texts)
     except StoreError as error:
         raise RetrievalError(str(error)) from error
-    if fields.get("dimensions") not in (None, vectors.shape[1]):
-        raise RequestError(f"dimensions: {embedder.name} has {vectors.shape[1]}", param="dimensions")
     data = [
         {
             "object": "embedding",
@@ -62,9 +60,52 @@ async def _local(embedder: Embedder, fields: dict[str, Any]) -> dict[str, Any]:
         }
         for i, v in enumerate(vectors)
     ]
-    return {
-        "object": "list",
-        "data": data,
-        "model": embedder.name,
-        "usage": {"prompt_tokens": 0, "total_tokens": 0},
-    }
+    read = sum(min(n, embedder.longest or n) for n in tokens)
+    usage = {"prompt_tokens": read, "total_tokens": read}
+    return {"object": "list", "data": data, "model": embedder.name, "usage": usage}
+
+
+def _texts(embedder: Embedder, given: Any) -> list[str]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not 0 < len(texts) <= _MOST:
+        raise RequestError(f"input: give one text, or a list of 1 to {_MOST}", param="input")
+    if any(isinstance(text, int | list) for text in texts):
+        raise RequestError(
+            f"input: {embedder.name} takes texts, no token ids: another tokenizer's would say something else "
+            "(LangChain's OpenAIEmbeddings sends texts with check_embedding_ctx_length=False)",
+            param="input",
+        )
+    for i, text in enumerate(listed(texts, "input")):
+        where = "input" if isinstance(given, str) else f"input.{i}"
+        if not text:
+            raise RequestError(f"{where}: can't be an empty string", param=where)
+        if len(text) > _LONGEST:
+            raise RequestError(f"{where}: has {len(text)} characters, {_LONGEST} at most", param=where)
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise RequestError(f"{where}: holds half a surrogate pair, which is no text", param=where)
+    return texts
+
+
+def _check_size(embedder: Embedder, fields: dict[str, Any], tokens: list[int]) -> None:
+    """In OpenAI's words, which clients look for. `truncate_prompt_tokens: -1` asks for a beginning, as with vLLM."""
+    dimensions = fields.get("dimensions")
+    if dimensions is not None and (isinstance(dimensions, bool) or dimensions != embedder.dimension):
+        raise RequestError(
+            f"dimensions: {embedder.name} has {embedder.dimension} and can't be shortened", param="dimensions"
+        )
+    truncate = fields.get("truncate_prompt_tokens")
+    if truncate is not None and (isinstance(truncate, bool) or truncate not in (-1, embedder.longest)):
+        raise RequestError(
+            f"truncate_prompt_tokens: must be -1, for the {embedder.longest} tokens that the model reads",
+            param="truncate_prompt_tokens",
+        )
+    limit = embedder.longest
+    for i, n in enumerate(tokens):
+        if limit is not None and n > limit and truncate is None:
+            where = "input" if isinstance(fields["input"], str) else f"input.{i}"
+            raise RequestError(
+                f"{where}: This model's maximum context length is {limit} tokens. However, your text has {n} tokens. "
+                "Please shorten it, or send truncate_prompt_tokens: -1 to have its beginning embedded.",
+                param=where,
+                code="context_length_exceeded",
+            )

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server import requests
-from heedful.server.http import EventStream, WhileConnected, body_of, json_object, json_response, told
+from heedful.server.http import EventStream, WhileConnected, body_of, json_object, json_response
 from heedful.server.service import Service
 from heedful.strategies import (
     Answer,
@@ -100,32 +100,20 @@ async def respond(exchange: Exchange, *, stream: bool) -> Response:
     if not stream:
         return json_response(exchange.wire.whole(await collect(exchange.events), exchange.alignment))
     # The status line waits for the first event, so that what fails before it is a plain error response.
-    return EventStream(_stream(await _first(exchange.events), exchange))
+    pieces = _pieces(exchange)
+    first = await anext(pieces)
+    return EventStream(first, pieces, broken=exchange.wire.error, deadline=exchange.run.deadline)
 
 
-async def _first(events: AsyncGenerator[Event, None]) -> Event:
-    try:
-        return await anext(events)
-    except StopAsyncIteration:
-        raise StrategyError("the stream ended without an event") from None
-    except BaseException:
-        await events.aclose()
-        raise
-
-
-async def _stream(first: Event, exchange: Exchange) -> AsyncGenerator[bytes, None]:
+async def _pieces(exchange: Exchange) -> AsyncGenerator[bytes, None]:
     wire = exchange.wire
     async with aclosing(exchange.events) as events:
-        try:
-            async with asyncio.timeout_at(exchange.run.deadline):
-                event: Event | None = first
-                while not isinstance(event, Finish):
-                    if isinstance(event, Chunk):
-                        yield wire.chunk(event)
-                    elif isinstance(event, KeepAlive):
-                        yield b": " + (event.note.encode() or b"keep-alive") + b"\n\n"
-                    event = await anext(events)
+        async for event in events:
+            if isinstance(event, Chunk):
+                yield wire.chunk(event)
+            elif isinstance(event, KeepAlive):
+                yield b": " + (event.note.encode() or b"keep-alive") + b"\n\n"
+            else:
                 yield wire.end(event, exchange.alignment)
-        except Exception as error:
-            # Too late for a status: one error event, and no [DONE] that would call the answer whole.
-            yield wire.error(told(error))
+                return
+    raise StrategyError("the stream ended without a Finish event")

@@ -101,7 +101,8 @@ class WhileConnected:
     ) -> None:
         self._watch.remove_done_callback(self._interrupt)
         self._watch.cancel()
-        if self._gone and kind is asyncio.CancelledError and self._task.uncancel() <= self._cancelling:
+        # Ours is taken back even where the body turned it into another error: time-outs further out count them.
+        if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientDisconnect from error
 
 
@@ -111,23 +112,47 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """A stream of server-sent events that closes its source as soon as the client leaves."""
+    """A stream of server-sent events that closes its source as soon as the client leaves or the time is up.
+
+    `pieces` has begun, `first` being what it yielded: closing a generator that has not begun would close nothing of
+    what it draws from. `broken` writes the last event of a stream that fails, which nothing takes for an end.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(
+        self,
+        first: bytes,
+        pieces: AsyncGenerator[bytes, None],
+        *,
+        broken: Callable[[HeedfulError], bytes],
+        deadline: float | None,
+    ) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
-        self._events = events
+        self._first, self._pieces, self._broken, self._deadline = first, pieces, broken, deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(ClientDisconnect):
-            async with WhileConnected(receive):
+            async with aclosing(self._pieces), WhileConnected(receive):
                 await self._send(send)
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with aclosing(self._events) as events:
-            async for piece in events:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        last = b""
+        try:
+            # The time is up for a client that does not read, too. Never over a `yield` of the generator: there the
+            # time-out would cancel whoever happens to be waiting, which is the send.
+            async with asyncio.timeout_at(self._deadline):
+                start = {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+                await send(start)
+                await send({"type": "http.response.body", "body": self._first, "more_body": True})
+                async for piece in self._pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        except Exception as error:
+            await self._pieces.aclose()  # before the last word, for which a slow reader can take its time
+            last = self._broken(told(error))
+        await send({"type": "http.response.body", "body": last, "more_body": False})

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from heedful.server.engines.openai import OpenAIEngine
 from heedful.server.engines.sse import whole_events
-from heedful.server.engines.upstream_errors import faults
+from heedful.server.engines.upstream_errors import faults, passed_on
 from heedful.server.http import WhileConnected, told
 from heedful.server.wire.chat import sse
 from heedful.strategies import EngineError
@@ -39,8 +39,8 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
     Raises HeedfulError where the upstream refuses, fails, or answers with something that is no JSON.
     """
     response = await engine.forward(path, payload)
-    headers = [(n, v) for name, v in response.raw_headers if (n := name.lower()) not in _DROPPED]
     try:
+        headers = passed_on(engine.upstream.host, response.raw_headers, _DROPPED)
         with faults(engine.upstream.host):
             if response.content_type == "text/event-stream":
                 if not (first := await response.content.readany()):
@@ -85,6 +85,7 @@ class _Large(Response):
         self.raw_headers = headers
         self.background = None
         self._engine, self._response, self._first, self._deadline = engine, response, first, deadline
+        self._whole = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -99,15 +100,19 @@ class _Large(Response):
                     )
                     await self._pump(send)
         finally:
-            self._response.close()
+            self._engine.upstream.finish(self._response, whole=self._whole)
 
     async def _pump(self, send: Send) -> None:
-        async with asyncio.timeout_at(self._deadline):
-            with faults(self._engine.upstream.host):
-                piece = self._first
-                while piece:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    piece = await self._response.content.readany()
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                with faults(self._engine.upstream.host):
+                    piece = self._first
+                    while piece:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                        piece = await self._response.content.readany()
+        except Exception as error:
+            told(error)  # into the log: the client is told by an answer without its end
+            return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -120,12 +125,14 @@ class _Stream(_Large):
                 with faults(self._engine.upstream.host):
                     last = await self._events(send)
         except Exception as error:
+            self._response.close()  # before the last word, for which a slow reader can take its time
             # Too late for a status: one error event, and no [DONE] that would call the answer whole.
             last = b"\n\n" + sse(msgspec.json.encode(told(error).body()))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _events(self, send: Send) -> bytes:
-        """Sends whole events; returns what is left to say after the last."""
+        """Sends whole events up to [DONE], whether or not the upstream then ends its answer; returns what is left
+        to say after the last."""
         content, piece, rest, tail = self._response.content, self._first, b"", b""
         while piece:
             text = rest + piece if rest else piece
@@ -137,9 +144,10 @@ class _Stream(_Large):
             if text:
                 tail = (tail + text)[-16:]
                 await send({"type": "http.response.body", "body": text, "more_body": True})
+                if tail.rstrip().endswith(_END):
+                    self._whole = True
+                    return b""
             piece = await content.readany()
-        if tail.rstrip().endswith(_END):
-            return b""
         if rest.rstrip().endswith(_END):
             return rest.rstrip() + b"\n\n"
         raise _broken(self._engine)

@@ -21,6 +21,7 @@ from heedful.server import bundled, upstreams
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
+from heedful.server.listening import uvicorn_config
 from heedful.server.progress import bar
 from heedful.server.service import Service
 from heedful.server.store_files import open_stores
@@ -100,18 +101,7 @@ class Server(uvicorn.Server):
     """uvicorn with our settings, which says when it is listening."""
 
     def __init__(self, app: Any, config: Config, announce: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                access_log=False,
-                http="httptools",
-                timeout_graceful_shutdown=config.shutdown_grace,
-                timeout_keep_alive=65,
-                server_header=False,
-                proxy_headers=False,
-            )
-        )
+        super().__init__(uvicorn_config(app, config))
         self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -217,6 +207,8 @@ def _announce(service: Service, listener: socket.socket) -> None:
         can = ", ".join(engine.capabilities.names)
         line = Text.assemble("  model ", plain(name, "bold"), f" ({can}", plain(note), ")")
         console.print(line, soft_wrap=True)
+        if tools := getattr(engine, "tools", ""):
+            console.print(plain(f"  tools of {name}: {tools}"), soft_wrap=True)
     console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
 
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
+from uuid import uuid4
 
 import typer
 from rich.table import Table
@@ -16,7 +17,7 @@ from rich.text import Text
 from heedful.retrieval import Filter, InvalidItem, StoreError, UnknownItem
 from heedful.retrieval.embedder import load
 from heedful.retrieval.encoder import BUNDLED
-from heedful.retrieval.ingest import FORMATS, export_lines, import_items, parse
+from heedful.retrieval.ingest import FORMATS, decoded, export_lines, import_items, parse
 from heedful.retrieval.items import iso, item_of, time_of
 from heedful.retrieval.store import Store
 from heedful.retrieval.stores import Stores
@@ -83,7 +84,8 @@ def add(
     with _opened(name, folder, embedder, create=True) as store:
         written = store.add([item])
     what = "added" if written.added else "replaced" if written.replaced else "unchanged"
-    console.print(f"{what} {item.id}", highlight=False)
+    console.print(f"{what} {item.id}", highlight=False, markup=False)
+    _tell_truncated(len(written.truncated), store)
 
 
 @stores.command("list")
@@ -162,6 +164,10 @@ def import_(
     scope: Annotated[str, typer.Option(help="Scope of items that name none")] = "",
     tag: Tags = None,
     skip_bad: Annotated[bool, typer.Option(help="Import the good lines though there are bad ones")] = False,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Such as latin-1 or cp1252 [UTF-8, or UTF-16 that begins with its mark]"),
+    ] = None,
     folder: Folder = None,
     embedder: Model = None,
 ) -> None:
@@ -178,7 +184,9 @@ def import_(
         kind = format or FORMATS.get(file.suffix.lower())
         if kind is None:
             raise InvalidItem(f"{file}: say --format; known endings: {', '.join(FORMATS)}")
-        parsed = parse(_read(file), kind, defaults=defaults, rename=rename, extra_to_meta=extra_to_meta)
+        parsed = parse(
+            _read(file, encoding), kind, defaults=defaults, rename=rename, extra_to_meta=extra_to_meta
+        )
         if len(parsed.problems) > _SHOWN:
             errors.print(f"{file}: {len(parsed.problems)} bad lines, the first {_SHOWN}:", highlight=False)
         for line, problem in parsed.problems[:_SHOWN]:
@@ -194,6 +202,7 @@ def import_(
     console.print(
         f"{done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, {bad} bad lines"
     )
+    _tell_truncated(done.truncated, store)
 
 
 @stores.command()
@@ -208,7 +217,7 @@ def export(
         if file is None:
             sys.stdout.buffer.writelines(export_lines(store))
         else:
-            with file.open("wb") as out:
+            with _whole(file) as out:
                 out.writelines(export_lines(store))
 
 
@@ -236,11 +245,33 @@ def starter(folder: Folder = None, embedder: Model = None) -> None:
     console.print(f"made {', '.join(made)}" if made else "nothing to do: the stores are there")
 
 
-def _read(file: Path) -> str:
+def _tell_truncated(texts: int, store: Store) -> None:
+    if texts:
+        limit = f"the {store.embedder.longest} tokens that the embedding model reads"
+        errors.print(f"{texts} longer than {limit}: found by the beginning only", highlight=False)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[IO[bytes]]:
+    """A file that gets all of its content or stays as it was."""
+    special = file.exists() and not file.is_file()  # /dev/stdout
+    scratch = file if special else file.with_name(f".{file.name}.{uuid4().hex}")
     try:
-        return file.read_bytes().decode("utf-8")
+        with scratch.open("wb") as out:
+            yield out
+        if not special:
+            scratch.replace(file)
     except OSError as error:
         raise StoreError(f"{file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise InvalidItem(f"{file}:{line}: is not UTF-8") from error
+    finally:
+        if not special:
+            scratch.unlink(missing_ok=True)
+
+
+def _read(file: Path, encoding: str | None) -> str:
+    try:
+        return decoded(file.read_bytes(), encoding)
+    except OSError as error:
+        raise StoreError(f"{file}: {error.strerror}") from error
+    except InvalidItem as error:
+        raise InvalidItem(f"{file}: {error}") from error

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from email.message import Message
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from heedful.retrieval import Filter, InvalidItem, Item, UnknownItem
-from heedful.retrieval.ingest import export_lines, import_items, parse
+from heedful.retrieval import Filter, InvalidItem, Item, StoreError, UnknownItem, UnknownStore
+from heedful.retrieval.ingest import Parsed, decoded, export_lines, parse
 from heedful.retrieval.items import item_of, time_of
 from heedful.retrieval.store import Store
 from heedful.retrieval.stores import Stores
-from heedful.server.http import Handler, body_of, json_object, json_response
+from heedful.server.http import Handler, WhileConnected, body_of, json_object, json_response, logger
 from heedful.server.service import Service
 from heedful.strategies import RequestError
 from heedful.strategies.retrieve import telling
 
-_PAGE, _MOST = 100, 1000
+_PAGE, _MOST, _EXPORTED = 100, 1000, 500
+_SMALL = 64 << 10  # bytes of a body that are read in a few milliseconds
 _LAST_ROW = 2**63 - 1  # SQLite's
 
 
@@ -55,7 +61,10 @@ async def _named(request: Request) -> tuple[Stores, Store]:
 async def list_stores(request: Request) -> Response:
     """GET /v1/alignment/stores"""
     stores = _stores(request)
-    data = [await stores.call((await stores.open(name)).describe) for name in stores.names()]
+    data = []
+    for name in stores.names():
+        with suppress(UnknownStore):  # deleted in this moment
+            data.append(await stores.call((await stores.open(name)).describe))
     return json_response({"object": "list", "data": data})
 
 
@@ -68,7 +77,7 @@ async def show_store(request: Request) -> Response:
 async def create_store(request: Request) -> Response:
     """PUT /v1/alignment/stores/STORE: 201 where it is new, 200 where it was there."""
     stores = _stores(request)
-    store, new = await stores.call(stores.create, request.path_params["store"])
+    store, new = await stores.make(request.path_params["store"])
     return json_response(await stores.call(store.describe), 201 if new else 200)
 
 
@@ -76,14 +85,24 @@ async def drop_store(request: Request) -> Response:
     """DELETE /v1/alignment/stores/STORE: with its whole history."""
     stores = _stores(request)
     name = request.path_params["store"]
-    await stores.call(stores.drop, name)
+    await stores.delete_store(name)
     return json_response({"name": name, "deleted": True})
 
 
 async def add_items(request: Request) -> Response:
     """POST /v1/alignment/stores/STORE/items: one item, or {"items": […]}: all of them or none."""
     stores, store = await _named(request)
-    body = json_object(await body_of(request, limit=_limit(request)))
+    body = await body_of(request, limit=_limit(request))
+    # Reading and checking megabytes takes seconds, in which nobody else would have an answer.
+    items = _items(body) if len(body) <= _SMALL else await stores.long(_items, body)
+    written = await stores.add(store, items)
+    ids = [item.id for item in items]
+    done = {"added": written.added, "replaced": written.replaced, "unchanged": written.unchanged}
+    return json_response({"ids": ids, **done, "truncated": written.truncated}, 201 if written.added else 200)
+
+
+def _items(raw: bytes) -> list[Item]:
+    body = json_object(raw)
     values = body["items"] if set(body) == {"items"} else [body]
     if not isinstance(values, list):
         raise RequestError("items: must be a list of items", param="items")
@@ -95,10 +114,7 @@ async def add_items(request: Request) -> Response:
             where = f"items.{i}" if set(body) == {"items"} else ""
             field = ".".join(part for part in (where, error.field) if part)
             raise InvalidItem(f"{where}: {error}" if where else str(error), field or None) from error
-    written = await stores.call(store.add, items)
-    ids = [item.id for item in items]
-    done = {"added": written.added, "replaced": written.replaced, "unchanged": written.unchanged}
-    return json_response({"ids": ids, **done}, 201 if written.added else 200)
+    return items
 
 
 async def list_items(request: Request) -> Response:
@@ -107,10 +123,14 @@ async def list_items(request: Request) -> Response:
     query = request.query_params
     after, limit = _number(query, "after", 0, 0, _LAST_ROW), _number(query, "limit", _PAGE, 1, _MOST)
     as_of = time_of(query["as_of"], "as_of") if "as_of" in query else None
-    page = await stores.call(store.page, after, limit, as_of=as_of)
-    data = [version.as_json() for _, version in page]
-    following = page[-1][0] if len(page) == limit else None
-    return json_response({"object": "list", "data": data, "next_after": following})
+
+    def page() -> Response:
+        found = store.page(after, limit, as_of=as_of)
+        data = [version.as_json() for _, version in found]
+        following = found[-1][0] if len(found) == limit else None
+        return json_response({"object": "list", "data": data, "next_after": following})
+
+    return await stores.long(page)
 
 
 async def show_item(request: Request) -> Response:
@@ -126,7 +146,7 @@ async def delete_item(request: Request) -> Response:
     """DELETE /v1/alignment/stores/STORE/items/ID: it ends now, and stays in the history."""
     stores, store = await _named(request)
     id = request.path_params["id"]
-    if not await stores.call(store.delete, [id]):
+    if not await stores.delete(store, [id]):
         raise UnknownItem(f"no item {id!r} stands in {request.path_params['store']!r}")
     return json_response({"id": id, "deleted": True})
 
@@ -160,18 +180,19 @@ async def search(request: Request) -> Response:
 async def import_file(request: Request) -> Response:
     """POST /v1/alignment/stores/STORE/import?format=jsonl|csv|markdown|text: the body is the file.
 
-    With bad lines nothing is imported (400 lists them), unless `skip_bad=true`.
+    It is UTF-8, or in the `charset` of its content type. With bad lines nothing is imported (400 lists them), unless
+    `skip_bad=true`.
     """
     stores, store = await _named(request)
     query = request.query_params
     defaults = {k: v for k, v in query.items() if k in ("source", "scope", "tags", "kind")}
     body = await body_of(request, limit=_limit(request))
-    try:
-        text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = body[: error.start].count(b"\n") + 1
-        raise RequestError(f"line {line} is not UTF-8", code="invalid_encoding") from error
-    parsed = await stores.call(parse, text, query.get("format", "jsonl"), defaults=defaults)
+
+    def read() -> Parsed:
+        text = decoded(body, _charset(request))
+        return parse(text, query.get("format", "jsonl"), defaults=defaults)
+
+    parsed = await stores.long(read)
     bad = [{"line": line, "problem": problem} for line, problem in parsed.problems]
     if bad and query.get("skip_bad") != "true":
         first = "; ".join(f"line {b['line']}: {b['problem']}" for b in bad[:20])
@@ -179,23 +200,56 @@ async def import_file(request: Request) -> Response:
             f"{len(bad)} bad lines, so nothing was imported (skip_bad=true passes over them): {first}",
             code="bad_lines",
         )
-    done = await stores.call(import_items, store, parsed.items)
-    counts = {"added": done.added, "replaced": done.replaced, "unchanged": done.unchanged}
-    return json_response({**counts, "bad": bad})
+    done = await stores.add_all(store, parsed.items)
+    return json_response({**asdict(done), "bad": bad})
+
+
+def _charset(request: Request) -> str | None:
+    kind = Message()
+    kind["content-type"] = request.headers.get("content-type", "")
+    return kind.get_content_charset()
 
 
 async def export_file(request: Request) -> Response:
-    """GET /v1/alignment/stores/STORE/export: JSON lines that import reads again."""
+    """GET /v1/alignment/stores/STORE/export: what stands now, as JSON lines that import reads again."""
     stores, store = await _named(request)
+    now = await stores.call(store.snapshot)
 
-    async def lines() -> AsyncIterator[bytes]:
-        after = 0
-        while page := await stores.call(store.page, after, _MOST):
-            items: list[Item] = [version.item for _, version in page]
-            yield b"".join(export_lines(items))
-            after = page[-1][0]
+    def piece(after: int) -> tuple[int, bytes]:
+        page = store.page(after, _EXPORTED, within=now)
+        return page[-1][0] if page else 0, b"".join(export_lines(version.item for _, version in page))
 
-    return StreamingResponse(lines(), media_type="application/jsonl")
+    return _Export(stores, piece, await stores.long(piece, 0))
+
+
+class _Export(Response):
+    """Line upon line. Where the store is deleted meanwhile, the connection breaks off: nothing calls it whole."""
+
+    media_type = "application/jsonl"
+
+    def __init__(
+        self, stores: Stores, piece: Callable[[int], tuple[int, bytes]], first: tuple[int, bytes]
+    ) -> None:
+        super().__init__()
+        del self.headers["content-length"]
+        self._stores, self._piece, self._first = stores, piece, first
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(ClientDisconnect):
+            async with WhileConnected(receive):
+                await self._send(send)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        after, lines = self._first
+        while lines:
+            await send({"type": "http.response.body", "body": lines, "more_body": True})
+            try:
+                after, lines = await self._stores.long(self._piece, after)
+            except StoreError as error:
+                logger.warning("an export was broken off: %s", error)
+                return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _filter(body: Mapping[str, Any]) -> Filter:
@@ -206,6 +260,8 @@ def _filter(body: Mapping[str, Any]) -> Filter:
         value = body.get(name)
         if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
             raise RequestError(f"{name}: must be a list of strings", param=name)
+        if value is not None and len(value) > _MOST:
+            raise RequestError(f"{name}: at most {_MOST}", param=name)
     scopes = body.get("scopes")
     return Filter(
         kind=kind,
@@ -225,6 +281,20 @@ def _number(query: Mapping[str, str], name: str, default: int, least: int, most:
     return number
 
 
+class _AnyId(Convertor[str]):
+    """Ids written before there was a rule for them may hold ends of lines, and can be read and deleted too."""
+
+    regex = r"(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("item_id", _AnyId())
+
 _BASE = "/v1/alignment/stores"
 _STORE = f"{_BASE}/{{store}}"
 ROUTES: tuple[tuple[str, str, Handler], ...] = tuple(
@@ -236,9 +306,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = tuple(
         (_STORE, "DELETE", drop_store),
         (f"{_STORE}/items", "GET", list_items),
         (f"{_STORE}/items", "POST", add_items),
-        (f"{_STORE}/items/{{id:path}}", "GET", show_item),
-        (f"{_STORE}/items/{{id:path}}", "DELETE", delete_item),
-        (f"{_STORE}/history/{{id:path}}", "GET", item_history),
+        (f"{_STORE}/items/{{id:item_id}}", "GET", show_item),
+        (f"{_STORE}/items/{{id:item_id}}", "DELETE", delete_item),
+        (f"{_STORE}/history/{{id:item_id}}", "GET", item_history),
         (f"{_STORE}/search", "POST", search),
         (f"{_STORE}/import", "POST", import_file),
         (f"{_STORE}/export", "GET", export_file),

@@ -13,6 +13,7 @@ from heedful.server.engines.settings import CapabilityName, UpstreamConfig, Upst
 from heedful.server.engines.tokens import RemoteTokens
 from heedful.server.engines.upstream import Upstream, connect
 from heedful.strategies import Capability, HeedfulError
+from heedful.strategies.tasks import together
 
 # Asked for nothing but a sign of life; two tokens, so that models that open with a special one still speak.
 _TURN = {"role": "user", "content": "Say yes."}
@@ -49,7 +50,7 @@ async def _engines(upstream: Upstream) -> list[OpenAIEngine]:
     models = upstream.config.models or {name: UpstreamModel() for name in listed}
     if not models:
         raise ValueError(f"name its models: it does not list them ({trouble or 'the list is empty'})")
-    return list(await asyncio.gather(*(_engine(upstream, n, m, listed) for n, m in models.items())))
+    return await together(_engine(upstream, n, m, listed) for n, m in models.items())
 
 
 async def _listed(upstream: Upstream) -> tuple[dict[str, int | None], str]:

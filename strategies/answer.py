@@ -11,26 +11,36 @@ from typing import Any
 from heedful.strategies.engine import Engine
 from heedful.strategies.errors import StrategyError
 from heedful.strategies.tasks import keep_alive
-from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage
+from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, text_in
+
+# Said once, or again as a whole.
+_NAMES = frozenset({"role", "id", "type"})
 
 
 @dataclass(slots=True)
 class Choice:
-    """One answer of possibly several: OpenAI's message, and what stands beside it in a choice."""
+    """One answer of possibly several: OpenAI's message, and what stands beside it in a choice.
+
+    The message's tool calls carry no `index`, which only pieces of a stream have; `places` are those they came by.
+    """
 
     index: int
     message: dict[str, Any] = field(default_factory=dict)
     finish_reason: str | None = None
     logprobs: dict[str, Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    places: list[int | None] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        return self.message.get("content") or ""
+        return text_in(self.message.get("content"))
 
     def add(self, choice: Mapping[str, Any]) -> None:
         """Takes in one choice of a chunk."""
-        _merge_delta(self.message, choice.get("delta") or {})
+        delta = choice.get("delta") or {}
+        if calls := delta.get("tool_calls"):
+            self._add_calls(calls)
+        _grow(self.message, {k: v for k, v in delta.items() if not (k == "tool_calls" and v)})
         if choice.get("finish_reason") is not None:
             self.finish_reason = choice["finish_reason"]
         if choice.get("logprobs"):
@@ -41,9 +51,26 @@ class Choice:
                 both_lists = isinstance(previous, list) and isinstance(value, list)
                 self.extra[key] = previous + value if both_lists else value
 
+    def _add_calls(self, pieces: list[Mapping[str, Any]]) -> None:
+        """Pieces of streamed calls name their place by `index`; whole calls come without."""
+        calls: list[dict[str, Any]] = list(self.message.get("tool_calls") or [])
+        for piece in pieces:
+            place = piece.get("index")
+            rest = {k: v for k, v in piece.items() if k != "index"}
+            if place is None or place not in self.places:
+                self.places.append(place)
+                calls.append(rest)
+            else:
+                at = self.places.index(place)
+                calls[at] = dict(calls[at])
+                _grow(calls[at], rest)
+        self.message["tool_calls"] = calls
+
     def chunk(self) -> Chunk:
         """The whole choice as one piece of output."""
         delta = {k: v for k, v in self.message.items() if v is not None}
+        if calls := delta.get("tool_calls"):
+            delta["tool_calls"] = [{"index": i, **call} for i, call in enumerate(calls)]
         choice = {"index": self.index, "delta": delta, "finish_reason": self.finish_reason}
         return Chunk([{**choice, "logprobs": self.logprobs, **self.extra}])
 
@@ -94,36 +121,24 @@ async def settled(work: Coroutine[Any, Any, Answer], every: float) -> AsyncGener
     yield Finish(answer.usage, answer.extra)
 
 
-def _merge_delta(message: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    for key, value in delta.items():
-        previous = message.get(key)
-        if key == "tool_calls" and value:
-            message[key] = _merge_tool_calls(previous or [], value)
-        elif key != "role" and isinstance(previous, str) and isinstance(value, str):
-            message[key] = previous + value
-        elif value is not None or key not in message:
-            message[key] = value
-
-
-def _merge_tool_calls(calls: list[dict[str, Any]], deltas: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Streamed tool calls come in pieces that name their place by `index`; whole ones come without."""
-    calls = [dict(c) for c in calls]
-    for delta in deltas:
-        place = next((c for c in calls if "index" in delta and c.get("index") == delta["index"]), None)
-        if place is None:
-            calls.append({**delta, "function": dict(delta["function"])} if "function" in delta else {**delta})
-            continue
-        for key, value in delta.items():
-            if key == "function":
-                function = place.setdefault("function", {})
-                for name, piece in value.items():
-                    old = function.get(name)
-                    function[name] = (
-                        old + piece if isinstance(old, str) and isinstance(piece, str) else piece or old
-                    )
-            elif value is not None:
-                place[key] = value
-    return calls
+def _grow(whole: dict[str, Any], piece: Mapping[str, Any]) -> None:
+    """Adds a piece of an object: texts and lists grow, objects grow inside, all else is what came last."""
+    for key, value in piece.items():
+        previous = whole.get(key)
+        if key == "content" and isinstance(value, list):
+            value = text_in(value)
+        if key in _NAMES or previous is None:
+            if value is not None or key not in whole:
+                whole[key] = value
+        elif isinstance(previous, str) and isinstance(value, str):
+            whole[key] = previous + value
+        elif isinstance(previous, list) and isinstance(value, list):
+            whole[key] = [*previous, *value]
+        elif isinstance(previous, dict) and isinstance(value, Mapping):
+            whole[key] = dict(previous)
+            _grow(whole[key], value)
+        elif value is not None:
+            whole[key] = value
 
 
 def _merge_logprobs(old: dict[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,12 @@ class _Search:
 
     async def _read(self, call: Call) -> None:
         """Takes the samples in, and has each judged once it is finished."""
-        judging: list[asyncio.Future[None]] = []
+        judging: dict[int, asyncio.Future[None]] = {}
+
+        def judge(choice: Choice) -> None:
+            if choice.index not in judging:  # its end may be told twice
+                judging[choice.index] = asyncio.ensure_future(self._judge(choice))
+
         try:
             async with aclosing(self._run.engine.chat(call)) as events:
                 async for event in events:
@@ -112,12 +117,14 @@ class _Search:
                         choice = self._samples.setdefault(index := piece.get("index", 0), Choice(index))
                         choice.add(piece)
                         if piece.get("finish_reason") is not None:
-                            judging.append(asyncio.ensure_future(self._judge(choice)))
-            await asyncio.gather(*judging)
+                            judge(choice)
+            for choice in self._samples.values():  # whose end was not told
+                judge(choice)
+            await asyncio.gather(*judging.values())
         finally:
-            for task in judging:
+            for task in judging.values():
                 task.cancel()
-            await asyncio.gather(*judging, return_exceptions=True)
+            await asyncio.gather(*judging.values(), return_exceptions=True)
 
     async def _single(self, index: int) -> None:
         params = dict(self._context.params) | {"n": 1} | self._scoring()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from heedful.strategies.engine import Capability, Engine
+from heedful.strategies.tasks import SOME, together
 from heedful.strategies.types import Context, text_of
 
 # Where the engine has no tokenizer: more tokens than English text has, so that an estimate errs on the safe side.
@@ -25,6 +27,11 @@ async def count(engine: Engine, text: str) -> int:
     return -(-len(text.encode()) // _BYTES_PER_TOKEN)
 
 
+async def counts(engine: Engine, texts: Sequence[str]) -> list[int]:
+    """Tokens of each text, counted together."""
+    return await together((count(engine, text) for text in texts), SOME)
+
+
 async def room(context: Context, engine: Engine, *, answer: int, prompt: str | None = None) -> int | None:
     """Tokens that may still be added to a conversation (or to a raw `prompt`); None: the engine has no known limit.
 
@@ -40,7 +47,7 @@ async def room(context: Context, engine: Engine, *, answer: int, prompt: str | N
         used = len(await engine.render(context.messages))
     else:
         texts = [text_of(message) for message in context.messages]
-        used = sum([_MESSAGE_OVERHEAD + await count(engine, text) for text in texts])
+        used = _MESSAGE_OVERHEAD * len(texts) + sum(await counts(engine, texts))
     tools: Any = context.params.get("tools")
     if tools:
         used += await count(engine, msgspec.json.encode(tools).decode())

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from heedful.prompts import Prompt, Use
 from heedful.retrieval import Filter, Hit, Item
-from heedful.strategies.budget import count, counts_exactly, room
+from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.raw import FORM_NEEDS, TURNS, Form, chosen_form, raw_context, transcript
@@ -130,8 +130,8 @@ class Demos:
         chosen: list[tuple[Hit, int]] = []
         dropped: list[dict[str, Any]] = []
         total, full = 0, False
-        for hit in hits:
-            tokens = await count(run.engine, prompt.render("example", demo=hit.item) + "\n\n")
+        examples = [prompt.render("example", demo=hit.item) + "\n\n" for hit in hits]
+        for hit, tokens in zip(hits, await counts(run.engine, examples), strict=True):
             if tokens > self.max_example_tokens:
                 dropped.append(
                     {"id": hit.item.id, "tokens": tokens, "reason": "longer than max_example_tokens"}

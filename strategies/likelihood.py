@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from heedful.strategies.engine import Engine, Extension
 from heedful.strategies.errors import RequestError
+from heedful.strategies.tasks import SOME, together
 from heedful.strategies.types import Context
 
 _AT_ONCE = 20  # tokens that vLLM reports of one step, unless told otherwise
@@ -22,7 +23,14 @@ async def log_likelihoods(context: Context, answers: Sequence[str], engine: Engi
     else:
         open_turn = bool(context.params.get("continue_final_message"))
         prompt = await engine.render(context.messages, continue_final=open_turn)
-    tokens = [await _answer_tokens(prompt, answer, engine) for answer in answers]
+    last = await engine.detokenize(prompt[-1:])
+    before, *joined = await together(
+        (engine.tokenize(text) for text in (last, *(last + a for a in answers))), SOME
+    )
+    tokens = await together(
+        (_answer_tokens(before, both, answer, engine) for both, answer in zip(joined, answers, strict=True)),
+        SOME,
+    )
     for i, each in enumerate(tokens):
         if not each:
             raise RequestError(f"answers.{i}: has no token", param=f"answers.{i}")
@@ -39,14 +47,12 @@ async def _next_token(prompt: Sequence[int], tokens: Sequence[int], engine: Engi
     return [scored.logprobs[0][token] for token in tokens]
 
 
-async def _answer_tokens(prompt: Sequence[int], answer: str, engine: Engine) -> list[int]:
-    """The answer's tokens after this prompt.
+async def _answer_tokens(before: Sequence[int], both: list[int], answer: str, engine: Engine) -> list[int]:
+    """The answer's tokens after a prompt. `before`: those of the prompt's last text, `both`: of that and the answer.
 
     The prompt's tokens stay as they are, as they do when the model generates. The answer is tokenised together with
     the text of the last of them, since tokenisers treat the start of a text in ways of their own (a space put in
     front, say). Where the two grow into one token across the boundary, the answer is tokenised alone: that is what
     the model would have to write there.
     """
-    last = await engine.detokenize(prompt[-1:])
-    before, both = await engine.tokenize(last), await engine.tokenize(last + answer)
     return both[len(before) :] if both[: len(before)] == before else await engine.tokenize(answer)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from heedful.prompts import Prompt, Use
 from heedful.retrieval import Filter, Item
-from heedful.strategies.budget import count, counts_exactly, room
+from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.retrieve import require, telling
@@ -107,8 +107,8 @@ class Norms:
         used: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
         total = 0
-        for item, score in found:
-            tokens = await count(run.engine, f"{item.source}: {item.text}\n")
+        lengths = await counts(run.engine, [f"{item.source}: {item.text}\n" for item, _ in found])
+        for (item, score), tokens in zip(found, lengths, strict=True):
             entry: dict[str, Any] = {
                 "id": item.id,
                 "text": item.text,

@@ -11,15 +11,31 @@ from heedful.strategies.types import KeepAlive
 T = TypeVar("T")
 
 
-async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results in order. The first failure cancels the others, and is raised once they have ended."""
-    tasks = [asyncio.ensure_future(w) for w in work]
+SOME = 16
+"""How much small work is done at once: enough that a remote engine's round trips overlap, and no flood."""
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]], at_once: int | None = None) -> list[T]:
+    """All results in order, at most `at_once` under way (None: all).
+
+    The first failure cancels the others, and is raised once they have ended.
+    """
+    given = list(work)
+    room = asyncio.Semaphore(at_once or max(1, len(given)))
+
+    async def one(coroutine: Coroutine[Any, Any, T]) -> T:
+        async with room:
+            return await coroutine
+
+    tasks = [asyncio.ensure_future(w if at_once is None else one(w)) for w in given]
     try:
         return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for coroutine in given:
+            coroutine.close()  # what never began
 
 
 async def keep_alive(task: asyncio.Task[Any], every: float) -> AsyncGenerator[KeepAlive, None]:

@@ -124,14 +124,23 @@ def choices_wanted(params: Mapping[str, Any]) -> int:
     return n
 
 
-def text_of(message: Message) -> str:
+def text_of(message: Message, *, between: str = "\n") -> str:
     """The plain text of a message, its text parts joined by newlines; other parts are left out."""
     content = message.get("content")
     if isinstance(content, str):
         return content
     if isinstance(content, list):
         parts = [p.get("text") for p in content if isinstance(p, dict) and p.get("type") == "text"]
-        return "\n".join(p for p in parts if isinstance(p, str))
+        return between.join(p for p in parts if isinstance(p, str))
+    return ""
+
+
+def text_in(content: Any) -> str:
+    """The text of an answer's content: a string, or text parts one after the other."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return text_of({"content": content}, between="")
     return ""
 
 
@@ -191,7 +200,9 @@ class Chunk:
 
     def text(self, index: int = 0) -> str:
         """The text that this chunk adds to one choice."""
-        return "".join(c["delta"].get("content") or "" for c in self.choices if c.get("index", 0) == index)
+        return "".join(
+            text_in((c.get("delta") or {}).get("content")) for c in self.choices if c.get("index", 0) == index
+        )
 
     def __repr__(self) -> str:
         return f"Chunk({list(self.choices)!r})"

@@ -63,13 +63,14 @@ class Gate:
 class Reply:
     """An HTTP answer. `pieces` go out one by one, each chunk a write of its own; a Gate among them holds up the
     rest. With `cut` the connection is reset after the last, with `length` a Content-Length takes the place of
-    chunks."""
+    chunks. `verbatim` is written as it is in place of all that, and the connection closed."""
 
     pieces: list[bytes | Gate] = field(default_factory=list)
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
     length: bool = False
+    verbatim: bytes = b""
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
@@ -109,7 +110,8 @@ def streamed(*texts: str) -> list[bytes]:
 
 
 class ScriptedUpstream:
-    """Listens on a port of its own. `asked` are the POSTs so far, `hung_up` counts clients that left early.
+    """Listens on a port of its own. `asked` are the POSTs so far, `hung_up` counts clients that left early,
+    `connections` those that were opened, `ended` the answers that were written to their end.
 
     The next `hang_up_next` requests get no answer at all (with `resets`, a reset). `models`: what GET /models lists.
     """
@@ -122,6 +124,8 @@ class ScriptedUpstream:
         self.script: Script = lambda asked: Reply.json(completion())
         self.asked: list[Asked] = []
         self.hung_up = threading.Semaphore(0)
+        self.connections = 0
+        self.ended = threading.Semaphore(0)
         self.hang_up_next = 0
         self.resets = False
         self.models: list[dict[str, Any]] = []
@@ -135,6 +139,7 @@ class ScriptedUpstream:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         early = b""
+        self.connections += 1
         try:
             while (asked := await _read(reader, early)) is not None:
                 if asked.method == "GET":  # the list of models, at start
@@ -171,6 +176,10 @@ class ScriptedUpstream:
         return await self._reply(result if isinstance(result, Reply) else await result, writer)
 
     async def _reply(self, reply: Reply, writer: asyncio.StreamWriter) -> bool:
+        if reply.verbatim:
+            writer.write(reply.verbatim)
+            await writer.drain()
+            return False
         headers = dict(reply.headers)
         if reply.length:
             headers["content-length"] = str(sum(len(p) for p in reply.pieces if isinstance(p, bytes)))
@@ -193,6 +202,7 @@ class ScriptedUpstream:
         if not reply.length:
             writer.write(b"0\r\n\r\n")
         await writer.drain()
+        self.ended.release()
         return True
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from heedful.server.engines import canonical
 from heedful.server.engines.completion_shape import chat_choice, completion_params
 from heedful.server.engines.sse import SseParser
 from heedful.server.engines.tokens import RemoteTokens
@@ -93,17 +94,20 @@ class OpenAIEngine:
         if stream:
             body["stream_options"] = {**(params.get("stream_options") or {}), "include_usage": True}
         response = await self.forward(path, msgspec.json.encode(body))
+        whole = False
         try:
             if response.content_type == "text/event-stream":
-                async with aclosing(self._events(response, raw_prompt)) as events:
+                pieces = canonical.streamed(self._events(response, raw_prompt), self.upstream.nonsense)
+                async with aclosing(pieces) as events:
                     async for event in events:
+                        whole = isinstance(event, Finish)
                         yield event
             else:
-                whole = self.upstream.object(await self.upstream.read(response), sent=self._headers)
-                yield self._chunk(whole, raw_prompt)
-                yield _finish(whole, whole.get("usage"))
+                answer = self.upstream.object(await self.upstream.read(response), sent=self._headers)
+                yield canonical.whole(self._chunk(answer, raw_prompt), self.upstream.nonsense)
+                yield _finish(answer, answer.get("usage"))
         finally:
-            response.close()
+            self.upstream.finish(response, whole=whole)
 
     async def _events(
         self, response: aiohttp.ClientResponse, raw_prompt: bool

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from heedful.strategies import Continuation, Extension
+from heedful.strategies.tasks import SOME, together
 
 MOST = 20  # log-probabilities that vLLM reports by default
 
@@ -33,9 +34,12 @@ async def scored(draw: Draw, extension: Extension, most: int = MOST) -> list[Con
     one = replace(
         extension, max_tokens=1, n=1, temperature=0.0, logprobs=1, logprob_token_ids=(), ignore_eos=True
     )
-    for token in extension.logprob_token_ids:
-        if token not in found:
-            (alone,) = await draw(one, token)
-            found[token] = alone.logprobs[0][token]
+    rest = [token for token in dict.fromkeys(extension.logprob_token_ids) if token not in found]
+    for token, (alone,) in zip(rest, await together((_draw(draw, one, t) for t in rest), SOME), strict=True):
+        found[token] = alone.logprobs[0][token]
     first: Mapping[int, float] = found
     return [replace(d, logprobs=(first, *d.logprobs[1:])) for d in drawn]
+
+
+async def _draw(draw: Draw, extension: Extension, allowed: int) -> list[Continuation]:
+    return await draw(extension, allowed)

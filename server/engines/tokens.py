@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Any, Literal, Self
 
 from heedful.server.engines.scores import scored
+from heedful.server.engines.token_cache import TokenCache
 from heedful.server.engines.upstream import Upstream
 from heedful.strategies import Continuation, Extension, Message
+from heedful.strategies.tasks import SOME, together
 
 _PREFIX = "token_id:"
 _MOST_STOPS = 4  # that a request may bring, as with OpenAI; the order is the strategy's, the likeliest first
@@ -21,6 +23,7 @@ class RemoteTokens:
     def __init__(self, upstream: Upstream, model: str, end_tokens: frozenset[int]) -> None:
         self._upstream, self._model = upstream, model
         self._headers: Mapping[str, str] | None = None
+        self._known = TokenCache()
         self.end_tokens = end_tokens
 
     def bound(self, headers: Mapping[str, str] | None) -> Self:
@@ -34,7 +37,10 @@ class RemoteTokens:
         )
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        return await self._tokenize(prompt=text, add_special_tokens=special)
+        if (known := self._known.get(text, special)) is None:
+            known = await self._tokenize(prompt=text, add_special_tokens=special)
+            self._known.put(text, special, known)
+        return list(known)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """vLLM writes special tokens out; the ends, the only ones in a sampled answer, are left out before."""
@@ -75,7 +81,7 @@ class RemoteTokens:
             raise self._upstream.nonsense(f"it gave {len(choices)} continuations for {e.n}")
         found = [self._continuation(c) for c in choices]
         if rest := e.stop[_MOST_STOPS:]:
-            return [await self._ended_by(continuation, rest) for continuation in found]
+            return await together((self._ended_by(continuation, rest) for continuation in found), SOME)
         return found
 
     async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:

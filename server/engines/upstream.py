@@ -27,6 +27,7 @@ _RETRIED = frozenset({429, 502, 503})
 _BACKOFF = 0.25  # seconds before the first retry without a Retry-After; doubles
 _LARGE = 1 << 20
 _ERROR_BYTES = 64 * 1024
+_LINGER = 1.0  # seconds that a stream may take from its last event to its end; then its connection is closed
 
 
 @asynccontextmanager
@@ -49,7 +50,11 @@ async def connect(config: UpstreamConfig, *, client_keys: bool) -> AsyncIterator
         cookie_jar=aiohttp.DummyCookieJar(),  # one client's cookies are not another's
         read_bufsize=256 * 1024,
     ) as session:
-        yield Upstream(config, session, key, headers, forwards)
+        upstream = Upstream(config, session, key, headers, forwards)
+        try:
+            yield upstream
+        finally:
+            await upstream.close()
 
 
 class Upstream:
@@ -78,6 +83,13 @@ class Upstream:
         }
         self.secrets = tuple(s for s in (key, *headers.values()) if s and len(s) >= 8)
         self._urls: dict[str, URL] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Ends what still waits for connections to come back."""
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def headers_for(self, client: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         """The headers of a request upstream, from those of the client's (lower-case names, as in ASGI)."""
@@ -110,7 +122,7 @@ class Upstream:
                         headers=sent,
                         allow_redirects=False,
                     )
-                if response.status < 300:
+                if 200 <= response.status < 300:
                     return response
                 error: HeedfulError = await self._refusal(response, sent)
             except Unreached as unreached:
@@ -130,7 +142,7 @@ class Upstream:
         """One GET without retries."""
         with faults(self.host):
             response = await self._session.get(self._url(path), headers=self._headers, allow_redirects=False)
-        if response.status >= 300:
+        if not 200 <= response.status < 300:
             raise await self._refusal(response, self._headers)
         return self.object(await self.read(response))
 
@@ -151,6 +163,16 @@ class Upstream:
             response.close()
         return b"".join(pieces)
 
+    def finish(self, response: aiohttp.ClientResponse, *, whole: bool) -> None:
+        """Ends a streamed response. Where its last event has come (`whole`) the connection is kept for the next
+        request; it comes back with the end of the body, which is awaited for a moment in the background."""
+        if not whole or response.closed:
+            response.close()
+            return
+        task = asyncio.create_task(_ended(response))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
     def object(self, body: bytes, *, sent: Mapping[str, str] | None = None) -> dict[str, Any]:
         """A body as a JSON object; an `error` inside is raised."""
         try:
@@ -165,7 +187,7 @@ class Upstream:
 
     def nonsense(self, what: str) -> EngineError:
         """The error for an answer that is not what the API promises."""
-        return EngineError(f"upstream {self.host}: {what}", status=502, code="upstream_invalid")
+        return upstream_errors.invalid(self.host, what)
 
     def _url(self, path: str) -> URL:
         if path not in self._urls:
@@ -205,6 +227,16 @@ class Upstream:
         backoff = min(_BACKOFF * 2.0**attempt, self.config.max_retry_wait)
         # Jitter, so that clients who failed together do not come back together.
         return max(asked or 0.0, backoff * random.uniform(0.5, 1.0))
+
+
+async def _ended(response: aiohttp.ClientResponse) -> None:
+    try:
+        async with asyncio.timeout(_LINGER):
+            await response.content.wait_eof()
+    except (TimeoutError, aiohttp.ClientError, OSError):
+        pass  # the answer was whole: a connection that breaks or lingers after it is closed, and nobody's concern
+    finally:
+        response.close()
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -16,14 +16,19 @@ from heedful.strategies import EngineError, EngineUnavailable, HeedfulError, Not
 _TELLING = ("retry-after", "retry-after-ms", "x-should-retry", "x-request-id")
 _TAG = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
 _SNIPPET = 300
+# No server may send these in a header's value, though some upstreams do.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def from_response(
     host: str, status: int, headers: Mapping[str, str], body: bytes, secrets: Iterable[str]
 ) -> HeedfulError:
     """The error for a response that is no success."""
+    if not 300 <= status < 600:
+        return invalid(host, f"HTTP status {status} is no answer")
     kept = {name: value for name in _TELLING if (value := headers.get(name))}
     kept |= {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-ratelimit")}
+    kept = {name: told for name, value in kept.items() if (told := _sendable(value)) is not None}
     text = _without(body.decode(errors="replace"), secrets)
     if 300 <= status < 400:
         return EngineError(f"upstream {host} redirects (HTTP {status}); configure its final URL", status=502)
@@ -36,6 +41,33 @@ def from_response(
         plain = " ".join(_TAG.sub(" ", text).split())[:_SNIPPET]
         error = {"message": f"upstream {host} answered HTTP {status}" + (f": {plain}" if plain else "")}
     return _of(error, status, kept)
+
+
+def invalid(host: str, what: str) -> EngineError:
+    """The error for an answer that is not what the API promises."""
+    return EngineError(f"upstream {host}: {what}", status=502, code="upstream_invalid")
+
+
+def passed_on(
+    host: str, headers: Iterable[tuple[bytes, bytes]], dropped: frozenset[bytes]
+) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer that go on to the client, names in lower case; `dropped` do not.
+
+    Raises EngineError where one has a character in it that no header can carry.
+    """
+    kept = []
+    for raw_name, value in headers:
+        if (name := raw_name.lower()) not in dropped:
+            if _CONTROL.search(value):
+                raise invalid(host, f"a control character in its header {name.decode('latin-1')}")
+            kept.append((name, value))
+    return kept
+
+
+def _sendable(value: str) -> str | None:
+    """A header's value as the server's library takes it, its bytes the same; None where it can't be sent."""
+    raw = value.encode("utf-8", "surrogateescape")
+    return None if _CONTROL.search(raw) else raw.decode("latin-1")
 
 
 def from_event(host: str, event: dict[str, Any], secrets: Iterable[str]) -> HeedfulError:
@@ -109,6 +141,8 @@ def faults(host: str) -> Iterator[None]:
         raise EngineError(
             f"upstream {host} broke off its answer", status=502, code="upstream_broken"
         ) from error
+    except aiohttp.ClientResponseError as error:
+        raise invalid(host, "its answer is not HTTP as it should be") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise EngineError(
             f"upstream {host}: {type(error).__name__}", status=502, code="upstream_error"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from argparse import Namespace
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,9 @@ import msgspec
 from pydantic import ValidationError
 from starlette.datastructures import State
 
+from heedful.server.engines import tool_parsers, tool_prompt
 from heedful.server.engines.scores import MOST, scored
+from heedful.server.engines.tool_calls import FORMS, Forced, Form
 from heedful.strategies import (
     Call,
     Capability,
@@ -36,6 +38,7 @@ from heedful.strategies import (
     RequestError,
     Usage,
 )
+from heedful.strategies.tasks import together
 
 # A raw prompt goes through the chat API under a template that is nothing but the prompt, so that log-probabilities,
 # `n`, structured output and streaming behave the same with and without a chat template.
@@ -69,6 +72,7 @@ def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Na
         # without a compiler gets past it.
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     parser = make_arg_parser(FlexibleArgumentParser(prog="heedful serve MODEL"))
+    parser.set_defaults(enable_auto_tool_choice=None)  # ours to choose, unless it is told
     args: Namespace = parser.parse_args(["--model", model, "--served-model-name", served_name, *given])
     validate_parsed_serve_args(args)
     return args
@@ -88,8 +92,17 @@ async def start(args: Namespace) -> AsyncIterator[VllmEngine]:
             raise EngineError(f"{args.model} does not generate text (it supports: {', '.join(tasks)})")
         # Our raw prompts travel as templates; those of clients are still refused below.
         args.trust_request_chat_template = True
+        template = _chat_template(args, client.get_tokenizer())
+        tools = tool_parsers.choose(args, template, client.model_config.hf_config.model_type)
+        args.tool_call_parser, args.enable_auto_tool_choice = tools.parser, tools.automatic
+        hides_tools, args.exclude_tools_when_tool_choice_none = (
+            args.exclude_tools_when_tool_choice_none,
+            False,
+        )
         await init_app_state(client, state, args, tasks)
-        engine = VllmEngine(client, state, args, trusts_templates=trusts_templates)
+        engine = VllmEngine(
+            client, state, args, tools, trusts_templates=trusts_templates, hides_tools=hides_tools
+        )
         try:
             yield engine
         finally:
@@ -99,21 +112,39 @@ async def start(args: Namespace) -> AsyncIterator[VllmEngine]:
 class VllmEngine:
     """One model in this process. See `heedful.strategies.Engine` for the methods."""
 
-    def __init__(self, client: Any, state: Any, args: Namespace, *, trusts_templates: bool) -> None:
+    def __init__(
+        self,
+        client: Any,
+        state: Any,
+        args: Namespace,
+        tools: tool_parsers.Tools,
+        *,
+        trusts_templates: bool,
+        hides_tools: bool,
+    ) -> None:
         self._client = client
         self._serving_chat = state.openai_serving_chat
         self._serving_completion = state.openai_serving_completion
         self._tokenizer = client.get_tokenizer()
         self._trusts_templates = trusts_templates
+        self._hides_tools = hides_tools
+        self._tools = tools
+        self._form = FORMS.get(tools.parser or "", Form())
+        self._grammars: str = client.vllm_config.structured_outputs_config.backend
         self.model: str = args.served_model_name[0]
         self.context_length: int | None = client.model_config.max_model_len
         self.habits = Habits()
         self.capabilities = Capability.COMPLETION | Capability.LOGPROBS | Capability.TOKENS
-        if args.chat_template or getattr(self._tokenizer, "chat_template", None):
+        if _chat_template(args, self._tokenizer):
             self.capabilities |= Capability.CHAT | Capability.PREFILL
         self.end_tokens = self._find_end_tokens()
 
     # -- the model's state
+
+    @property
+    def tools(self) -> str:
+        """What becomes of tools, in a few words."""
+        return self._tools.note
 
     @property
     def dead(self) -> bool:
@@ -136,7 +167,7 @@ class VllmEngine:
             await self.extend(Extension([5] * length, max_tokens=2, temperature=0.0))
         width = min(16, self._client.vllm_config.scheduler_config.max_num_seqs)
         prompts = ([6 + i] * 24 for i in range(width))
-        await asyncio.gather(*(self.extend(Extension(p, max_tokens=4, logprobs=1)) for p in prompts))
+        await together(self.extend(Extension(p, max_tokens=4, logprobs=1)) for p in prompts)
         await self._client.reset_prefix_cache()
 
     def release(self) -> None:
@@ -157,14 +188,45 @@ class VllmEngine:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
         body = self._chat_body(call)
+        forced: Forced | None = None
         try:
             request = ChatCompletionRequest.model_validate(body)
-            result = await self._serving_chat.create_chat_completion(request)
+            if forced := Forced.of(body):
+                self._force(request, forced)
+            result = await _cancellable(self._serving_chat.create_chat_completion(request))
         except Exception as error:
             raise await self._told_with_length(error, body) from error
-        async with aclosing(self._events(result, "message")) as events:
+        answer = self._events(result, "message")
+        if forced and not self._native_calls:
+            answer = forced.read(answer, stream=call.stream)
+        async with aclosing(answer) as events:
             async for event in events:
                 yield event
+
+    @property
+    def _native_calls(self) -> bool:
+        """Whether calls are no text: gpt-oss writes them in a channel of their own, which vLLM constrains."""
+        return self._tools.parser == "openai"
+
+    def _force(self, request: Any, forced: Forced) -> None:
+        """Puts the grammar of the calls in place of the tool choice, and of whatever else would end or shape them."""
+        from vllm.sampling_params import StructuredOutputsParams
+        from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
+
+        if self._native_calls:
+            for tool in request.tools:
+                tool.function.strict = True
+            return
+        tags = self._grammars in ("auto", "xgrammar") and not any(
+            map(has_xgrammar_unsupported_json_features, forced.tools.values())
+        )
+        grammar = (
+            {"structural_tag": forced.structural_tag(self._form)} if tags else {"json": forced.json_schema()}
+        )
+        request.structured_outputs = StructuredOutputsParams(**grammar)
+        request.response_format = None
+        request.tool_choice = "none"  # the prompt keeps the tools; vLLM's parser keeps out
+        request.stop, request.stop_token_ids, request.ignore_eos, request.min_tokens = [], [], False, 0
 
     async def complete(self, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Event, None]:
         """OpenAI's legacy completions: `params` is the request body. Choices hold `text` in place of `delta`."""
@@ -175,7 +237,7 @@ class VllmEngine:
             body["stream_options"] = {**(params.get("stream_options") or {}), "include_usage": True}
         try:
             request = CompletionRequest.model_validate(body)
-            result = await self._serving_completion.create_completion(request)
+            result = await _cancellable(self._serving_completion.create_completion(request))
         except Exception as error:
             raise _told(error) from error
         async with aclosing(self._events(result, None)) as events:
@@ -209,7 +271,14 @@ class VllmEngine:
                 "raw prompt (such as 'urial'), give the server a --chat-template, or use /v1/completions",
                 param="model",
             )
-        return body | {"messages": [dict(m) for m in call.messages]}
+        tools, messages = body.get("tools"), list(call.messages)
+        if body.get("tool_choice") == "none" and self._hides_tools:
+            body.pop("tools", None)
+        if self._tools.told:
+            # What is no list of tools is refused when the request is read.
+            shown = tools if isinstance(tools, list) and body.get("tool_choice") != "none" else []
+            messages = tool_prompt.written_out(messages, shown, has_system=self._tools.has_system)
+        return body | {"messages": [dict(m) for m in messages]}
 
     async def _events(self, result: Any, whole: str | None) -> AsyncGenerator[Event, None]:
         """vLLM's answer as events; `whole` is the field of a full choice that becomes our `delta`."""
@@ -276,7 +345,8 @@ class VllmEngine:
         params = {"continue_final_message": continue_final, "add_generation_prompt": not continue_final}
         body = self._chat_body(Call(tuple(messages), params))
         try:
-            result = await self._serving_chat.render_chat_request(ChatCompletionRequest.model_validate(body))
+            request = ChatCompletionRequest.model_validate(body)
+            result = await _cancellable(self._serving_chat.render_chat_request(request))
         except Exception as error:
             raise _told(error) from error
         if isinstance(result, ErrorResponse):
@@ -325,7 +395,7 @@ class VllmEngine:
         return [_continuation(output) for output in final.outputs]
 
     async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
-        return list(await asyncio.gather(*(self._score_one(prompt, c) for c in continuations)))
+        return await together(self._score_one(prompt, c) for c in continuations)
 
     async def _score_one(self, prompt: Sequence[int], continuation: Sequence[int]) -> list[float]:
         """vLLM reports log-probabilities of prompt tokens, but only of those it computes.
@@ -370,11 +440,39 @@ class VllmEngine:
         return final
 
 
+def _chat_template(args: Namespace, tokenizer: Any) -> str | None:
+    """The text of the template that conversations are written by."""
+    from vllm.renderers.chat_utils import load_chat_template
+
+    if args.chat_template:
+        given: str = load_chat_template(args.chat_template)
+        return given
+    own = getattr(tokenizer, "chat_template", None)
+    if isinstance(own, dict):  # several by name, of which vLLM takes this one where there are tools
+        own = own.get("tool_use") or own.get("default")
+    return own or None
+
+
 def reason(error: Exception) -> str:
     """Why the engine did not start, in a line or two. Its processes have written the details to stderr."""
     if isinstance(error, ValidationError):
         return "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in error.errors())
     return str(error)
+
+
+async def _cancellable(work: Awaitable[Any]) -> Any:
+    """Awaits one of vLLM's serving classes; a cancellation goes on its way.
+
+    They end a cancelled call with an error object ("Client disconnected") as if the request had been wrong. Who
+    cancels (a deadline, a verifier's time-out, a client that leaves) waits for the cancellation to come back.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    result = await work
+    if task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 def _told(error: Exception) -> HeedfulError:

@@ -2,88 +2,131 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
-from heedful.strategies import Answer, Chunk
+from heedful.server.wire.json_end import JsonEnd
+from heedful.strategies import Answer, Chunk, EngineError
+from heedful.strategies.types import text_in
 
 Kind = Literal["reasoning", "text", "tool"]
-Step = Literal["open", "delta", "close"]
+Logprobs = Sequence[Mapping[str, Any]]
 
 
 @dataclass(slots=True)
 class Block:
-    """One block. `text` is what it holds so far: words, or a tool call's arguments."""
+    """One block. `text` is what it holds so far: words, or a tool call's arguments; `said` how much has gone out."""
 
     index: int
     kind: Kind
     text: str = ""
     id: str = ""
     name: str = ""
-    place: int = 0
-    """Of a tool call: which one, as the chunks count them."""
+    logprobs: list[Mapping[str, Any]] = field(default_factory=list)
+    said: int = 0
+    said_logprobs: int = 0
+    end: JsonEnd = field(default_factory=JsonEnd)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing can follow, once another block has begun."""
+        return self.kind != "tool" or self.end.reached(self.text)
+
+
+class Step(NamedTuple):
+    """What goes out next: a block opens (empty), grows by `text`, or closes."""
+
+    what: Literal["open", "delta", "close"]
+    block: Block
+    text: str = ""
+    logprobs: Logprobs = ()
 
 
 class Blocks:
-    """Sorts the first choice's chunks into blocks; one is open at a time."""
+    """Sorts the first choice's chunks into blocks. One is open at a time, and what has closed stays closed.
+
+    Tool calls may come interleaved: those after the open one are held back until its arguments are whole.
+    """
 
     def __init__(self) -> None:
         self.all: list[Block] = []
         self.finish_reason: str | None = None
         self.stop: str | None = None
         """The stop string that ended the answer, where the engine says so."""
-        self._open: Block | None = None
+        self._at = 0  # the block whose turn it is
+        self._open = False
+        self._calls: dict[Any, Block] = {}
 
-    def add(self, chunk: Chunk) -> Iterator[tuple[Step, Block, str]]:
-        """What the chunk does: opens a block, adds text to one, closes one."""
+    def add(self, chunk: Chunk) -> Iterator[Step]:
+        """What can go out with this chunk. Raises EngineError where it writes on in a call that has closed."""
         for choice in chunk.choices:
             if choice.get("index", 0) == 0:
-                yield from self._delta(choice.get("delta") or {})
-                self.finish_reason = choice.get("finish_reason") or self.finish_reason
-                if isinstance(reason := choice.get("stop_reason"), str):
-                    self.stop = reason
+                self._take(choice)
+                yield from self._steps()
 
-    def end(self) -> Iterator[tuple[Step, Block, str]]:
-        """Closes what is open."""
-        if self._open is not None:
-            yield "close", self._open, ""
-            self._open = None
+    def end(self) -> Iterator[Step]:
+        """All that is left."""
+        yield from self._steps(last=True)
 
-    def _delta(self, delta: Mapping[str, Any]) -> Iterator[tuple[Step, Block, str]]:
+    def _take(self, choice: Mapping[str, Any]) -> None:
+        delta = choice.get("delta") or {}
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         if thought and isinstance(thought, str):
-            yield from self._text("reasoning", thought)
-        text = delta.get("content") or delta.get("refusal")
-        if text and isinstance(text, str):
-            yield from self._text("text", text)
-        for i, call in enumerate(delta.get("tool_calls") or []):
-            yield from self._tool(call.get("index", i), call)
+            self._running("reasoning").text += thought
+        if text := text_in(delta.get("content")) or delta.get("refusal"):
+            self._running("text").text += str(text)
+        calls = delta.get("tool_calls") or []
+        given = (choice.get("logprobs") or {}).get("content")
+        if given and (text or not calls) and self._at < len(self.all) and self.all[-1].kind == "text":
+            self.all[-1].logprobs += given
+        for i, call in enumerate(calls):
+            self._call(call.get("index", i), call)
+        self.finish_reason = choice.get("finish_reason") or self.finish_reason
+        if isinstance(reason := choice.get("stop_reason"), str):
+            self.stop = reason
 
-    def _text(self, kind: Kind, text: str) -> Iterator[tuple[Step, Block, str]]:
-        block = self._open
-        if block is None or block.kind != kind:
-            block = Block(len(self.all), kind)
-            yield from self._switch(block)
-        block.text += text
-        yield "delta", block, text
+    def _running(self, kind: Kind) -> Block:
+        """The last block where it is of this kind; else a new one."""
+        if self._at < len(self.all) and self.all[-1].kind == kind:
+            return self.all[-1]
+        return self._new(Block(len(self.all), kind))
 
-    def _tool(self, place: int, call: Mapping[str, Any]) -> Iterator[tuple[Step, Block, str]]:
-        function = call.get("function") or {}
-        block = next((b for b in self.all if b.kind == "tool" and b.place == place), None)
-        if block is None:
-            name = function.get("name") or ""
-            block = Block(len(self.all), "tool", "", call.get("id") or f"call_{place}", name, place)
-            yield from self._switch(block)
-        if piece := function.get("arguments"):
-            block.text += piece
-            yield "delta", block, piece
-
-    def _switch(self, block: Block) -> Iterator[tuple[Step, Block, str]]:
-        yield from self.end()
+    def _new(self, block: Block) -> Block:
         self.all.append(block)
-        self._open = block
-        yield "open", block, ""
+        return block
+
+    def _call(self, place: Any, call: Mapping[str, Any]) -> None:
+        function = call.get("function") or {}
+        if (block := self._calls.get(place)) is None:
+            block = self._new(Block(len(self.all), "tool", id=call.get("id") or f"call_{place}"))
+            self._calls[place] = block
+        block.name = block.name or function.get("name") or ""
+        piece = function.get("arguments") or ""
+        if block.index >= self._at:
+            block.text += piece
+        elif piece.strip():
+            raise EngineError(
+                f"the arguments of the tool call {block.name!r} went on after their end", status=502
+            )
+
+    def _steps(self, *, last: bool = False) -> Iterator[Step]:
+        while self._at < len(self.all):
+            block = self.all[self._at]
+            if not self._open:
+                if not (last or block.name or block.kind != "tool"):
+                    return  # its name is still to come
+                self._open = True
+                yield Step("open", block)
+            if block.said < len(block.text) or block.said_logprobs < len(block.logprobs):
+                text, logprobs = block.text[block.said :], block.logprobs[block.said_logprobs :]
+                block.said, block.said_logprobs = len(block.text), len(block.logprobs)
+                yield Step("delta", block, text, logprobs)
+            if not (last or (self._at + 1 < len(self.all) and block.whole)):
+                return
+            self._open = False
+            self._at += 1
+            yield Step("close", block)
 
 
 def blocks_of(answer: Answer) -> Blocks:
@@ -91,6 +134,7 @@ def blocks_of(answer: Answer) -> Blocks:
     blocks = Blocks()
     for choice in answer.choices[:1]:
         reason = {"finish_reason": choice.finish_reason, "stop_reason": choice.extra.get("stop_reason")}
-        for _ in blocks.add(Chunk([{"index": 0, "delta": choice.message, **reason}])):
+        chunk = Chunk([{"index": 0, "delta": choice.message, "logprobs": choice.logprobs, **reason}])
+        for _ in (*blocks.add(chunk), *blocks.end()):
             pass
     return blocks

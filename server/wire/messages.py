@@ -64,14 +64,14 @@ class MessagesWire:
         self._begun = False
 
     def chunk(self, chunk: Chunk) -> bytes:
-        return self._begin() + b"".join(self._step(*step) for step in self._blocks.add(chunk))
+        return self._begin() + b"".join(map(_step, self._blocks.add(chunk)))
 
     def end(self, finish: Finish, alignment: Mapping[str, Any] | None) -> bytes:
         more = {} if alignment is None else {"alignment": alignment}
         # The prompt's tokens are known only now; clients take these figures over those of the start.
         return (
             self._begin()
-            + b"".join(self._step(*step) for step in self._blocks.end())
+            + b"".join(map(_step, self._blocks.end()))
             + _event("message_delta", delta=_stopped(self._blocks), usage=_usage(finish.usage))
             + _event("message_stop", **more)
         )
@@ -97,17 +97,22 @@ class MessagesWire:
         }
         return _event("message_start", message={**self._head, **nothing})
 
-    def _step(self, step: Step, block: Block, text: str) -> bytes:
-        if step == "open":
-            return _event("content_block_start", index=block.index, content_block=_content(block))
-        if step == "close":
-            return _event("content_block_stop", index=block.index)
-        delta = {
-            "text": {"type": "text_delta", "text": text},
-            "reasoning": {"type": "thinking_delta", "thinking": text},
-            "tool": {"type": "input_json_delta", "partial_json": text},
-        }[block.kind]
-        return _event("content_block_delta", index=block.index, delta=delta)
+
+def _step(step: Step) -> bytes:
+    block = step.block
+    if step.what == "open":
+        empty = Block(block.index, block.kind, id=block.id, name=block.name)
+        return _event("content_block_start", index=block.index, content_block=_content(empty))
+    if step.what == "close":
+        return _event("content_block_stop", index=block.index)
+    if not step.text:
+        return b""
+    delta = {
+        "text": {"type": "text_delta", "text": step.text},
+        "reasoning": {"type": "thinking_delta", "thinking": step.text},
+        "tool": {"type": "input_json_delta", "partial_json": step.text},
+    }[block.kind]
+    return _event("content_block_delta", index=block.index, delta=delta)
 
 
 def _stopped(blocks: Blocks) -> dict[str, Any]:

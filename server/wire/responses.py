@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,22 +12,38 @@ from heedful.strategies import Answer, Chunk, Finish, HeedfulError, Usage
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _PREFIX = {"text": "msg", "reasoning": "rs", "tool": "fc"}
+_EVENTS = {"text": "output_text", "reasoning": "reasoning_text", "tool": "function_call_arguments"}
+CUSTOM_INPUT = "input"
+"""A custom tool takes a text and not an object; the model sees it as a function with this one argument."""
 
 
 class ResponsesWire:
-    """One response in the making. `echo` are the request's fields that a response repeats."""
+    """One response in the making.
 
-    def __init__(self, *, id: str, created: int, model: str, echo: Mapping[str, Any]) -> None:
-        self._id = id
+    `echo` are the request's fields that a response repeats, `custom` the names of tools whose input is a text;
+    `logprobs` says whether the client asked for them.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: str,
+        created: int,
+        model: str,
+        echo: Mapping[str, Any],
+        custom: frozenset[str] = frozenset(),
+        logprobs: bool = False,
+    ) -> None:
+        self._id, self._custom, self._logprobs = id, custom, logprobs
         self._head = {"id": id, "object": "response", "created_at": created, "model": model, **echo}
         self._blocks = Blocks()
         self._sequence = 0
 
     def chunk(self, chunk: Chunk) -> bytes:
-        return self._begin() + b"".join(self._step(*step) for step in self._blocks.add(chunk))
+        return self._begin() + b"".join(map(self._step, self._blocks.add(chunk)))
 
     def end(self, finish: Finish, alignment: Mapping[str, Any] | None) -> bytes:
-        last = self._begin() + b"".join(self._step(*step) for step in self._blocks.end())
+        last = self._begin() + b"".join(map(self._step, self._blocks.end()))
         body = self._response(self._blocks, finish.usage, alignment)
         return last + self._event(f"response.{body['status']}", response=body)
 
@@ -47,7 +63,7 @@ class ResponsesWire:
             "status": "incomplete" if why else "completed",
             "error": None,
             "incomplete_details": {"reason": why} if why else None,
-            "output": [self._item(b, "incomplete" if why else "completed") for b in blocks.all],
+            "output": [self._item(b, self._status(b, blocks)) for b in blocks.all],
             "usage": _usage(usage),
         }
         return body if alignment is None else body | {"alignment": alignment}
@@ -71,47 +87,102 @@ class ResponsesWire:
             "response.in_progress", response=body
         )
 
-    def _step(self, step: Step, block: Block, text: str) -> bytes:
-        id, at = self._item_id(block), {"output_index": block.index}
-        where = {"item_id": id, **at}
+    def _step(self, step: Step) -> bytes:
+        block = step.block
+        where: dict[str, Any] = {"item_id": self._item_id(block), "output_index": block.index}
         if block.kind != "tool":
             where["content_index"] = 0
-        name = {"text": "output_text", "reasoning": "reasoning_text", "tool": "function_call_arguments"}[
-            block.kind
-        ]
-        extra: dict[str, Any] = {"logprobs": []} if block.kind == "text" else {}
-        if step == "delta":
-            return self._event(f"response.{name}.delta", **where, delta=text, **extra)
-        if step == "open":
-            item = self._item(block, "in_progress") | ({} if block.kind == "tool" else {"content": []})
-            opened = self._event("response.output_item.added", **at, item=item)
-            if block.kind == "tool":
-                return opened
-            return opened + self._event("response.content_part.added", **where, part=_part(block))
-        key = "arguments" if block.kind == "tool" else "text"
-        named = {"name": block.name} if block.kind == "tool" else {}
-        closed = self._event(f"response.{name}.done", **where, **{key: block.text}, **named, **extra)
-        if block.kind != "tool":
-            closed += self._event("response.content_part.done", **where, part=_part(block))
-        return closed + self._event("response.output_item.done", **at, item=self._item(block, "completed"))
+        if step.what == "open":
+            return self._opened(block, where)
+        if step.what == "close":
+            return self._closed(block, where)
+        if block.name in self._custom:
+            return b""  # the input is inside the arguments, and goes out when it is whole
+        extra = {"logprobs": self._shown(step.logprobs)} if block.kind == "text" else {}
+        return self._event(f"response.{_EVENTS[block.kind]}.delta", **where, delta=step.text, **extra)
+
+    def _opened(self, block: Block, where: Mapping[str, Any]) -> bytes:
+        empty = Block(block.index, block.kind, id=block.id, name=block.name)
+        item = self._item(empty, "in_progress") | ({} if block.kind == "tool" else {"content": []})
+        opened = self._event("response.output_item.added", output_index=block.index, item=item)
+        if block.kind == "tool":
+            return opened
+        return opened + self._event("response.content_part.added", **where, part=self._part(empty))
+
+    def _closed(self, block: Block, where: Mapping[str, Any]) -> bytes:
+        item = self._item(block, self._status(block, self._blocks))
+        if item["type"] == "custom_tool_call":
+            name = "response.custom_tool_call_input"
+            closed = self._event(f"{name}.delta", **where, delta=item["input"])
+            closed += self._event(f"{name}.done", **where, input=item["input"])
+        elif block.kind == "tool":
+            facts = {"arguments": item["arguments"], "name": block.name}
+            closed = self._event("response.function_call_arguments.done", **where, **facts)
+        else:
+            extra = {"logprobs": self._shown(block.logprobs)} if block.kind == "text" else {}
+            closed = self._event(f"response.{_EVENTS[block.kind]}.done", **where, text=block.text, **extra)
+            closed += self._event("response.content_part.done", **where, part=self._part(block))
+        return closed + self._event("response.output_item.done", output_index=block.index, item=item)
 
     def _item_id(self, block: Block) -> str:
-        return f"{_PREFIX[block.kind]}_{self._id.removeprefix('resp_')}_{block.index}"
+        prefix = "ctc" if block.name in self._custom else _PREFIX[block.kind]
+        return f"{prefix}_{self._id.removeprefix('resp_')}_{block.index}"
+
+    @staticmethod
+    def _status(block: Block, blocks: Blocks) -> str:
+        """An answer that was cut short was cut short in its last item."""
+        cut = blocks.finish_reason in _INCOMPLETE and block is blocks.all[-1]
+        return "incomplete" if cut else "completed"
 
     def _item(self, block: Block, status: str) -> dict[str, Any]:
-        id = self._item_id(block)
+        item: dict[str, Any] = {"id": self._item_id(block), "status": status}
+        if block.name in self._custom:
+            call = {"call_id": block.id, "name": block.name, "input": _custom_input(block.text)}
+            return {"type": "custom_tool_call", **item, **call}
         if block.kind == "tool":
-            call = {"call_id": block.id, "name": block.name, "arguments": block.text}
-            return {"type": "function_call", "id": id, "status": status, **call}
+            # No arguments at all are an empty object, to whoever reads them as JSON.
+            arguments = block.text or ("{}" if status == "completed" else "")
+            call = {"call_id": block.id, "name": block.name, "arguments": arguments}
+            return {"type": "function_call", **item, **call}
         if block.kind == "reasoning":
-            return {"type": "reasoning", "id": id, "summary": [], "content": [_part(block)], "status": status}
-        return {"type": "message", "id": id, "status": status, "role": "assistant", "content": [_part(block)]}
+            return {"type": "reasoning", **item, "summary": [], "content": [self._part(block)]}
+        return {"type": "message", **item, "role": "assistant", "content": [self._part(block)]}
+
+    def _part(self, block: Block) -> dict[str, Any]:
+        if block.kind == "reasoning":
+            return {"type": "reasoning_text", "text": block.text}
+        logprobs = self._shown(block.logprobs)
+        return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": logprobs}
+
+    def _shown(self, logprobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [_logprob(step) for step in logprobs] if self._logprobs else []
 
 
-def _part(block: Block) -> dict[str, Any]:
-    if block.kind == "reasoning":
-        return {"type": "reasoning_text", "text": block.text}
-    return {"type": "output_text", "text": block.text, "annotations": [], "logprobs": []}
+def _logprob(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A token as this API has it: always with its bytes."""
+    shown = _token(step)
+    shown["top_logprobs"] = [_token(top) for top in step.get("top_logprobs") or []]
+    return shown
+
+
+def _token(step: Mapping[str, Any]) -> dict[str, Any]:
+    token = str(step.get("token", ""))
+    given = step.get("bytes")
+    return {
+        "token": token,
+        "logprob": step.get("logprob"),
+        "bytes": list(token.encode()) if given is None else given,
+    }
+
+
+def _custom_input(arguments: str) -> str:
+    """The text for a custom tool, out of the function call that the model wrote."""
+    try:
+        value = msgspec.json.decode(arguments or "{}")
+    except msgspec.DecodeError:
+        return arguments
+    text = value.get(CUSTOM_INPUT, "") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else arguments
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from heedful.prompts import Prompt
+from heedful.strategies import tasks
 from heedful.strategies.engine import Engine, Extension
 from heedful.strategies.errors import EngineError, RequestError
 from heedful.strategies.rain.drafts import Counts, together
@@ -114,8 +115,8 @@ async def prepare(
     orders = ((pair.good, pair.bad), (pair.bad, pair.good))
     tails = ["\n" + prompt.render("tail", a=a, b=b) for a, b in orders]
     texts = [(head, True), (tails[0], False), (tails[1], False)]
-    first, *rest = [await engine.tokenize(text, special=special) for text, special in texts]
-    letters = [await _letter(engine, letter) for letter in "AB"]
+    first, *rest = await tasks.together([engine.tokenize(text, special=special) for text, special in texts])
+    letters = await tasks.together([_letter(engine, letter) for letter in "AB"])
     return Judge(
         engine,
         tuple(first),

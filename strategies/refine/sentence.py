@@ -27,6 +27,7 @@ from heedful.strategies.types import (
     Message,
     Usage,
     choices_wanted,
+    text_in,
 )
 from heedful.strategies.verifiers.panel import Judgement
 
@@ -192,7 +193,7 @@ class _Writer:
                 self.tools = True
                 self.run.trace.note("refine", choice=self.index, passed_through="tool call")
             self.emit(Chunk([{"index": self.index, "delta": other}]))
-        return delta.get("content") or ""
+        return text_in(delta.get("content"))
 
     def _spend(self, usage: Usage) -> None:
         self.usage = usage if self.usage is None else self.usage + usage

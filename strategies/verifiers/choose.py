@@ -9,6 +9,7 @@ from typing import Any
 from heedful.strategies.answer import Choice, ask
 from heedful.strategies.engine import Capability, Engine, Extension
 from heedful.strategies.errors import NoVerdict
+from heedful.strategies.tasks import SOME, together
 from heedful.strategies.thinking import opens, say, thoughts_of
 from heedful.strategies.types import Context, Message
 
@@ -36,8 +37,8 @@ async def choose(
 
 
 async def _next_token(engine: Engine, messages: Sequence[Message], options: Sequence[str]) -> list[float]:
-    prompt = await engine.render(messages)
-    tokens = [(await engine.tokenize(option))[0] for option in options]
+    prompt, *begun = await together([engine.render(messages), *(engine.tokenize(o) for o in options)], SOME)
+    tokens = [ids[0] for ids in begun]
     (scored,) = await engine.extend(
         Extension(prompt, max_tokens=1, temperature=0.0, logprob_token_ids=tokens)
     )

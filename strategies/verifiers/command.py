@@ -16,6 +16,7 @@ from pydantic import Field
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError, VerifierError
 from heedful.strategies.run import Resources, Run
+from heedful.strategies.tasks import together
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 from heedful.strategies.verifiers.report import question, verdict
@@ -73,7 +74,7 @@ class Command:
         try:
             process = await asyncio.shield(starting)
             assert process.stdin and process.stdout
-            _, output = await asyncio.gather(_write(process.stdin, data), self._read(process.stdout))
+            _, output = await together([_write(process.stdin, data), self._read(process.stdout)])
             if status := await process.wait():
                 raise VerifierError(f"its program ended with status {status}")
             return output
@@ -95,9 +96,10 @@ class Command:
         return bytes(output)
 
 
-async def _write(stream: asyncio.StreamWriter, data: bytes) -> None:
+async def _write(stream: asyncio.StreamWriter, data: bytes) -> bytes:
     # A program that does not read all of it may still have a verdict.
     with suppress(BrokenPipeError, ConnectionResetError):
         stream.write(data)
         await stream.drain()
     stream.close()
+    return b""

@@ -1,0 +1,160 @@
+"""Connections to one store's file, each with one owner at a time.
+
+SQLite crashes where a connection is closed while another thread reads from it. So nobody closes what another uses: a
+connection is lent, and whoever gives it back to a store that has been closed closes it. Files are told apart by
+inode: one that was deleted, and perhaps made anew under its name, is not the one that was opened.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from heedful.retrieval.errors import DamagedStore, StoreError, UnknownStore
+
+APPLICATION, SCHEMA = 0x48454544, 1
+_BUSY = 30.0  # seconds to wait for another process that writes
+_IDLE = 8  # connections kept open while nobody uses them
+# Checking every page of a larger file would make opening it slow.
+_CHECKED_BYTES = 64 << 20
+
+
+class Connections:
+    """Opens a store's file. Raises UnknownStore or DamagedStore."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UnknownStore(f"there is no store at {path}")
+        self.path = path
+        self._lock, self._watching = threading.Lock(), threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._closed: StoreError | None = None
+        with telling(path):
+            _check(path)
+            self._inode = self._inode_now()
+            self._watcher = self._connect()
+
+    @contextmanager
+    def lent(self) -> Iterator[sqlite3.Connection]:
+        """A connection of one's own. Raises UnknownStore where the store is deleted, StoreError where closed."""
+        with telling(self.path):
+            with self._lock:
+                self.raise_if_closed()
+                connection = self._idle.pop() if self._idle else None
+            connection = connection or self._connect()
+            try:
+                yield connection
+            finally:
+                broken = not _rolled_back(connection)
+                with self._lock:
+                    keep = not broken and self._closed is None and len(self._idle) < _IDLE
+                    if keep:
+                        self._idle.append(connection)
+                if not keep:
+                    connection.close()
+
+    def version(self) -> int:
+        """Another one whenever anybody has written."""
+        with self._watching, telling(self.path):
+            self.raise_if_closed()
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+
+    def stands(self) -> bool:
+        """Whether the file that was opened is still the one of its name."""
+        return self._closed is None and self._inode_now() == self._inode
+
+    def raise_if_gone(self) -> None:
+        """Raises UnknownStore where it stands no more."""
+        if not self.stands():
+            raise self._gone()
+
+    def close(self, *, deleted: bool = False) -> None:
+        """At once, whoever reads: those finish what they do, and let go of their connections then."""
+        with self._lock:
+            if self._closed is not None:
+                return
+            self._closed = self._gone() if deleted else StoreError(f"{self.path.name}: the store is closed")
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+        with self._watching:
+            self._watcher.close()
+
+    def raise_if_closed(self) -> None:
+        """Raises UnknownStore where the store has been deleted, StoreError where it is closed."""
+        if self._closed is not None:
+            raise type(self._closed)(*self._closed.args)
+
+    def _gone(self) -> UnknownStore:
+        return UnknownStore(f"the store {self.path.stem!r} has been deleted")
+
+    def _inode_now(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _connect(self) -> sqlite3.Connection:
+        # Never makes a file: one that is gone stays so.
+        uri = f"{self.path.absolute().as_uri()}?mode=rw"
+        try:
+            connection = sqlite3.connect(
+                uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.OperationalError:
+            if self.path.is_file():
+                raise
+            raise self._gone() from None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        if self._inode_now() != self._inode:  # perhaps it is another store's
+            connection.close()
+            raise self._gone()
+        return connection
+
+
+def _rolled_back(connection: sqlite3.Connection) -> bool:
+    """Whether nothing is left open of what its last user began."""
+    try:
+        connection.rollback()
+    except sqlite3.Error:
+        return False
+    return True
+
+
+def _check(path: Path) -> None:
+    if path.stat().st_size == 0:
+        raise DamagedStore(f"{path} is empty and no heedful store")
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY)
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        schema = connection.execute("PRAGMA user_version").fetchone()[0]
+        if application != APPLICATION:
+            raise DamagedStore(f"{path} is a database of something else, no heedful store")
+        if schema != SCHEMA:
+            raise DamagedStore(
+                f"{path} has layout {schema}; this heedful reads {SCHEMA}: use the version that made it"
+            )
+        if path.stat().st_size <= _CHECKED_BYTES:
+            problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise DamagedStore(f"{path} is damaged ({problem}); restore it from a copy or an export")
+    finally:
+        connection.close()
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours, with the file's name."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "malformed" in str(error):
+            raise DamagedStore(f"{path} is damaged ({error})") from error
+        raise StoreError(f"{path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise DamagedStore(f"{path} is damaged or no heedful store ({error})") from error

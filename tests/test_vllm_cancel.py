@@ -1,0 +1,201 @@
+"""A cancel and a deadline on the real engine, in every kind of call: they come back as what they are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from heedful.prompts import Prompts
+from heedful.server import bundled
+from heedful.server.alignments import Alignments
+from heedful.server.app import create_app
+from heedful.server.config import Config
+from heedful.server.engines import vllm
+from heedful.server.service import Service
+from heedful.strategies import Call, ChatRequest, Event, Extension, Plan, Resources, Run, VerifierError
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
+
+MODEL = "smollm2-135m-instruct"
+HI: Any = [{"role": "user", "content": "Tell me a story."}]
+LIMIT = 60.0  # seconds in which a cancelled call must be gone; it takes milliseconds
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def engine() -> AsyncIterator[vllm.VllmEngine]:
+    """The engine in this process, on the loop that this module's tests share."""
+    # Other tests of this process may have started threads, after which it must not be forked.
+    os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    folder = str(bundled.prepare(bundled.MODELS[MODEL]))
+    async with vllm.start(vllm.engine_arguments(folder, MODEL, ["--max-model-len", "1024"])) as engine:
+        yield engine
+
+
+class Watched:
+    """The engine, with all calls short but the one that a test waits for, which does not end by itself."""
+
+    def __init__(self, engine: vllm.VllmEngine, *, endless: int = 0) -> None:
+        self._engine, self._endless = engine, endless
+        self._chats = 0
+        self.begun = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    async def chat(self, call: Call) -> AsyncGenerator[Event, None]:
+        mine, self._chats = self._chats, self._chats + 1
+        size = {"max_tokens": 900, "ignore_eos": True} if mine == self._endless else {"max_tokens": 4}
+        call = replace(call, params={**call.params, **size})
+        if mine == self._endless:
+            self.begun.set()
+        async with aclosing(self._engine.chat(call)) as events:
+            async for event in events:
+                yield event
+
+
+async def _drained(events: AsyncGenerator[Event, None]) -> list[Event]:
+    async with aclosing(events):
+        return [event async for event in events]
+
+
+def _chat(stream: bool) -> Callable[[Any], Awaitable[Any]]:
+    return lambda engine: _drained(Watched(engine).chat(Call(tuple(HI), {}, stream=stream)))
+
+
+def _complete(stream: bool) -> Callable[[Any], Awaitable[Any]]:
+    params = {"prompt": "One, two,", "max_tokens": 900, "ignore_eos": True}
+    return lambda engine: _drained(engine.complete(params, stream=stream))
+
+
+ENDLESS = Extension([5] * 16, max_tokens=900, ignore_eos=True)
+PROMPT = [5] * 600
+# Several at once, so that some are waiting while others run.
+KINDS: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "chat whole": _chat(False),
+    "chat streamed": _chat(True),
+    "complete whole": _complete(False),
+    "complete streamed": _complete(True),
+    "render": lambda engine: engine.render([{"role": "user", "content": "word " * 700}]),
+    "extend": lambda engine: engine.extend(ENDLESS),
+    "extend several": lambda engine: engine.extend(replace(ENDLESS, n=3)),
+    "extend with scores": lambda engine: engine.extend(replace(ENDLESS, logprob_token_ids=[9, 11])),
+    "score": lambda engine: engine.score(PROMPT, [[7 + i] * 300 for i in range(16)]),
+}
+
+
+async def _idle(engine: vllm.VllmEngine) -> None:
+    async with asyncio.timeout(LIMIT):
+        while engine.running:  # noqa: ASYNC110 - vLLM tells nobody when it is idle
+            await asyncio.sleep(0)
+
+
+async def _under_way(engine: vllm.VllmEngine, task: asyncio.Task[Any], kind: str) -> None:
+    """Waits until the engine works on the call. (A conversation is rendered without it.)"""
+    async with asyncio.timeout(LIMIT):
+        await asyncio.sleep(0)
+        while kind != "render" and not engine.running:
+            assert not task.done(), task
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_cancelled_call_is_cancelled(engine: vllm.VllmEngine, kind: str) -> None:
+    task = asyncio.ensure_future(KINDS[kind](engine))
+    await _under_way(engine, task, kind)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    await _idle(engine)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_deadline_is_a_time_out(engine: vllm.VllmEngine, kind: str) -> None:
+    async def call() -> None:
+        async with asyncio.timeout(None) as limit:
+            due.append(limit)
+            await KINDS[kind](engine)
+
+    due: list[asyncio.Timeout] = []
+    task = asyncio.ensure_future(call())
+    await _under_way(engine, task, kind)
+    due[0].reschedule(asyncio.get_running_loop().time())
+    with pytest.raises(TimeoutError):
+        await task
+    await _idle(engine)
+
+
+def _plan(steps: Any, prompts: Prompts) -> Plan:
+    return Plan.of("tested", steps, Resources(prompts=prompts))
+
+
+CRITIC = ("refine", {"verifiers": [{"self": {"threshold": 1.0}}], "verifier_timeout": 600})
+WORDY = ("refine", {"verifiers": [{"policy": {"require": ["xyzzy"]}}]})
+HIDDEN: dict[str, tuple[Any, int]] = {
+    # The steps of a plan, and which of its chat calls, counted from 0, is broken off.
+    "reasoning first": ([("principles", {"mode": "cot"})], 0),
+    "the answer after it": ([("principles", {"mode": "cot"})], 1),
+    "a draft": ([WORDY], 0),
+    "a correction": ([WORDY], 1),
+    "a correction in a stream": ([("refine", {**WORDY[1], "mode": "sentence"})], 1),
+    "a verifier's question": ([CRITIC], 1),
+    "samples": ([("best_of_n", {"n": 3, "verifiers": [{"policy": {"words": ["xyzzy"]}}]})], 0),
+}
+
+
+@pytest.mark.parametrize("what", HIDDEN)
+@pytest.mark.parametrize("how", ["cancel", "deadline"])
+async def test_hidden_calls_too(engine: vllm.VllmEngine, prompts: Prompts, what: str, how: str) -> None:
+    """Not taken for a request that is wrong: a correction would count as too long, a judge as failed."""
+    steps, endless = HIDDEN[what]
+    watched = Watched(engine, endless=endless)
+    due: list[asyncio.Timeout] = []
+
+    async def call() -> None:
+        async with asyncio.timeout(None) as limit:
+            due.append(limit)
+            request = ChatRequest(MODEL, tuple(HI), {}, False)
+            await _drained(_plan(steps, prompts).stream(request, Run(watched, Resources(prompts=prompts))))
+
+    task = asyncio.ensure_future(call())
+    async with asyncio.timeout(LIMIT):
+        await watched.begun.wait()
+    await _under_way(engine, task, what)
+    if how == "cancel":
+        task.cancel()
+    else:
+        due[0].reschedule(asyncio.get_running_loop().time())
+    with pytest.raises(asyncio.CancelledError if how == "cancel" else TimeoutError):
+        await task
+    await _idle(engine)
+
+
+async def test_a_verifiers_time_out_is_its_own_error(engine: vllm.VllmEngine, prompts: Prompts) -> None:
+    plan = _plan([("refine", CRITIC[1] | {"verifier_timeout": 0.01})], prompts)
+    run = Run(Watched(engine, endless=1), Resources(prompts=prompts))
+    with pytest.raises(VerifierError, match=r"verifier 'self' failed: no verdict within 0.01 s") as failed:
+        await _drained(plan.stream(ChatRequest(MODEL, tuple(HI), {}, False), run))
+    assert failed.value.status == 503
+    await _idle(engine)
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions", "messages", "responses"])
+async def test_over_http_a_deadline_is_a_504(engine: vllm.VllmEngine, path: str) -> None:
+    config = Config.model_validate({"request_timeout": 0.2})
+    app = create_app(Service(config, {MODEL: engine}, Alignments(config, Resources(prompts=Prompts()))))
+    body: dict[str, Any] = {"model": MODEL, "max_tokens": 900, "ignore_eos": True}
+    body |= {"completions": {"prompt": "a"}, "responses": {"input": "a"}}.get(path, {"messages": HI})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        refused = await http.post(f"/v1/{path}", json=body)
+    assert refused.status_code == 504, refused.text
+    assert "longer than this server allows" in refused.text
+    await _idle(engine)
