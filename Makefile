@@ -1,12 +1,13 @@
 # make demo: install, start a server on the bundled model, ask it something under several alignments.
-# make test: the tests, from the same fresh state.    make check: lint, types and tests, as CI runs them.
+# make test: the tests, from the same fresh state (make prove: on a lesser processor, under load, shuffled).    make check: lint, types and tests, as CI runs them.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 MODEL ?= smollm2-135m-instruct
+SEED ?= 1
 
-.PHONY: install demo serve test check lint types report bench-proxy bench-rain clean
+.PHONY: install demo serve test prove check lint types report bench-proxy bench-rain clean
 
 install: $(VENV)/.installed
 
@@ -20,8 +21,16 @@ demo: install
 serve: install
 	$(BIN)/heedful serve $(MODEL)
 
+# Two workers: one for all that uses an engine, one for the rest.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+
+# That the tests' truth hangs on no processor, load or order: they pass as on a processor with less, under load, and
+# shuffled. Half an hour on two quiet cores.
+prove: install
+	$(BIN)/python tests/lesser.py $(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python tests/busy.py $(BIN)/python -m pytest -n 2 --dist loadgroup
+	PYTHONHASHSEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadgroup --random-order --random-order-seed=$(SEED)
 
 lint: install
 	$(BIN)/ruff format --check .

@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 venv=$1
 python=${2:-python3}
 
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-  echo "heedful needs Python 3.11 or newer; this is $("$python" --version). Set PYTHON=/path/to/python3.11" >&2
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || {
+  echo "heedful needs Python 3.11, 3.12 or 3.13; this is $("$python" --version). Set PYTHON=/path/to/python3.11" >&2
   exit 1
 }
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"

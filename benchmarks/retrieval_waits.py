@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ STORE, ITEMS = "read", 3000
 READERS, POSTED, IMPORTS, IMPORTED = 16, 300, 4, 1000
 BASE = "/v1/alignment/stores"
 LONGEST_WAIT = 300  # seconds until a request counts as failed
-Send = Callable[..., Awaitable[Any]]
+Job = Callable[[], Awaitable[None]]
 
 
 def serve(folder: Path, port: int) -> None:
@@ -119,11 +120,11 @@ class Client:
 
 
 @asynccontextmanager
-async def repeated(*jobs: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def repeated(*jobs: Job) -> AsyncIterator[None]:
     """Each job again and again, without pause, until the block is left; its last turn is waited for."""
     stop = False
 
-    async def again(job: Callable[[], Awaitable[None]]) -> None:
+    async def again(job: Job) -> None:
         while not stop:
             await job()
 
@@ -150,30 +151,26 @@ async def readers(session: aiohttp.ClientSession, dice: random.Random, posts: in
         await client.send("fill", "POST", f"{path}/items", json={"items": there[start : start + 500]})
     assert not waits.failed, waits.failed
     waits.taken.clear()
-    jobs = [
-        lambda: client.send("search", "POST", f"{path}/search", json={"query": question(dice), "k": 10}),
-        lambda: client.send("page", "GET", f"{path}/items?limit=1000"),
-        lambda: client.send("export", "GET", f"{path}/export"),
-        lambda: client.send("history", "GET", f"{path}/history/{dice.choice(there)['id']}"),
-    ]
-    async with repeated(*(jobs * (READERS // len(jobs)))):
+
+    def reading(client: Client) -> list[Job]:
+        jobs: list[Job] = [
+            lambda: client.send("search", "POST", f"{path}/search", json={"query": question(dice), "k": 10}),
+            lambda: client.send("page", "GET", f"{path}/items?limit=1000"),
+            lambda: client.send("export", "GET", f"{path}/export"),
+            lambda: client.send("history", "GET", f"{path}/history/{dice.choice(there)['id']}"),
+        ]
+        return jobs * (READERS // len(jobs))
+
+    async with repeated(*reading(client)):
         for _ in range(posts):
             await client.send("post_300", "POST", f"{path}/items", json={"items": norms(POSTED, dice)})
     assert not waits.failed, waits.failed
     stopped = Waits()  # once the store is gone, its readers are told so
-
-    reading = Client(session, stopped)
-    jobs = [
-        lambda: reading.send("search", "POST", f"{path}/search", json={"query": question(dice), "k": 10}),
-        lambda: reading.send("page", "GET", f"{path}/items?limit=1000"),
-        lambda: reading.send("export", "GET", f"{path}/export"),
-        lambda: reading.send("history", "GET", f"{path}/history/{dice.choice(there)['id']}"),
-    ]
-    async with repeated(*(jobs * (READERS // len(jobs)))):
+    async with repeated(*reading(Client(session, stopped))):
         await asyncio.sleep(2)
         await client.send("delete_store", "DELETE", path)
     odd = [f for f in stopped.failed if " 404: " not in f and "payload" not in f]
-    return waits.as_json() | {"told_otherwise_than_that_it_is_deleted": odd[:3]}
+    return waits.as_json() | {"told_otherwise_than_that_it_is_deleted": len(odd), "such_as": odd[:1]}
 
 
 async def imports(session: aiohttp.ClientSession, dice: random.Random, seconds: float) -> dict[str, Any]:
@@ -186,7 +183,7 @@ async def imports(session: aiohttp.ClientSession, dice: random.Random, seconds: 
         await client.send("make", "PUT", name)
     waits.taken.clear()
 
-    def job(name: str) -> Callable[[], Awaitable[None]]:
+    def job(name: str) -> Job:
         def lines() -> bytes:
             return b"".join(json.dumps(item).encode() + b"\n" for item in norms(IMPORTED, dice))
 
@@ -227,17 +224,20 @@ async def loop(session: aiohttp.ClientSession, dice: random.Random) -> dict[str,
         await asyncio.sleep(0.05)
 
     await gap()
-    for name, work in {
-        "quiet": pausing,
-        "models": listing,
-        "post_10_mb": lambda: client.send("post_10_mb", "POST", f"{path}/items", data=body),
-        "import_10_mb": lambda: client.send("import_10_mb", "POST", f"{path}/import", data=lines),
-    }.items():
+    posting = partial(client.send, "post_10_mb", "POST", f"{path}/items", data=body)
+    importing = partial(client.send, "import_10_mb", "POST", f"{path}/import", data=lines)
+    for name, work, beside in (
+        ("quiet", pausing, pausing),
+        ("models", pausing, listing),
+        ("post_10_mb", posting, pausing),
+        ("import_10_mb", importing, pausing),
+        ("import_10_mb_and_models", importing, listing),
+    ):
         waits.taken.pop("search", None)
         waits.taken.pop("models", None)
-        async with repeated(asking, pausing if name == "quiet" else listing):
+        async with repeated(asking, beside):
             await work()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1)
             longest = await gap()
         out[name] = {"longest_gap_ms": round(longest * 1000, 1)} | {
             kind: told for kind, told in waits.as_json().items() if kind in ("search", "models")

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO
 
 from heedful.server import bundled
 from heedful.server.machine import machine as machine
@@ -60,14 +61,20 @@ def running(command: list[str], url: str) -> Iterator[str]:
 
 @contextmanager
 def process(
-    command: list[str], health: str, environment: dict[str, str] | None = None
+    command: list[str],
+    health: str,
+    environment: dict[str, str] | None = None,
+    errors: IO[bytes] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server as a process of its own, once `health` answers; it is told to stop at the end."""
+    """A server as a process of its own, once `health` answers; it is told to stop at the end.
+
+    `errors`: where its messages go.
+    """
     started = subprocess.Popen(
         command,
         env={**os.environ, **ALIKE, **(environment or {})},
-        stdout=subprocess.DEVNULL,
-        stderr=None if environment is None else subprocess.DEVNULL,
+        stdout=errors or subprocess.DEVNULL,
+        stderr=errors or (None if environment is None else subprocess.DEVNULL),
     )
     try:
         until = time.monotonic() + _START_LIMIT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -16,7 +16,8 @@ from heedful.retrieval.items import KINDS, Filter
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
-_KEPT = 64
+_KEPT = 64  # masks
+_NO_TAG = frozenset({""})  # no item has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,12 @@ class Catalogue:
     def scopes(self) -> list[str]:
         """Every scope that has been used, but the one that is everywhere."""
         return [s for s in self._scopes if s]
+
+    def known(self, filter: Filter) -> Filter:
+        """Without scopes and tags that no item has ever had, so that what is remembered by filter is bounded."""
+        scopes = filter.scopes and frozenset(s for s in filter.scopes if s in self._scopes)
+        tags = filter.tags and (frozenset(t for t in filter.tags if t in self._tags) or _NO_TAG)
+        return replace(filter, scopes=scopes, tags=tags)
 
     def passing(self, filter: Filter) -> Passing:
         """Which rows stand and pass."""

@@ -44,16 +44,18 @@ def compiled(model: Any, threads: int | None) -> Encode:
         def forward(self, *inputs: Any) -> Any:
             return self.model(dict(zip(example, inputs, strict=True)))["sentence_embedding"]
 
+    options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what tracing takes for constant is checked below
             converted = openvino.convert_model(Traced(), example_input=tuple(example.values()))
-    except Exception as error:  # whatever an unknown model does when it is traced
+        request = openvino.Core().compile_model(converted, "CPU", options).create_infer_request()
+    except (
+        Exception
+    ) as error:  # whatever an unknown model does when it is traced, or its sums on this processor
         raise NotCompiled(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
-    options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
-    if threads is not None:
-        options["INFERENCE_NUM_THREADS"] = threads
-    request = openvino.Core().compile_model(converted, "CPU", options).create_infer_request()
 
     def encode(texts: list[str]) -> Vectors:
         features = model.preprocess(texts)

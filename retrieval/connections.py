@@ -76,7 +76,7 @@ class Connections:
         with self._lock:
             if self._closed is not None:
                 return
-            self._closed = self._gone() if deleted else StoreError(f"{self.path.name}: the store is closed")
+            self._closed = self._gone() if deleted else StoreError(f"{self.path.name}: closed")
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()

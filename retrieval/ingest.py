@@ -20,7 +20,7 @@ import msgspec
 
 from heedful.retrieval.database import Written
 from heedful.retrieval.errors import InvalidItem
-from heedful.retrieval.items import ALIASES, ITEM_FIELDS, Item, item_of
+from heedful.retrieval.items import ALIASES, ITEM_FIELDS, Item, item_of, unhurried
 from heedful.retrieval.store import Progress, Store
 
 FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
@@ -103,7 +103,7 @@ def parse(
         raise InvalidItem(f"format: must be one of {', '.join(readers)}", "format")
     parsed = Parsed()
     seen: dict[str, tuple[int, Item]] = {}
-    for line, value in readers[format](text.removeprefix("\ufeff")):
+    for line, value in unhurried(readers[format](text.removeprefix("\ufeff"))):
         try:
             if isinstance(value, Exception):
                 raise InvalidItem(str(value))

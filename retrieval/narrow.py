@@ -15,7 +15,10 @@ from heedful.retrieval.items import Filter
 
 # Of a million, up to some 80,000 are gone through sooner than the lists are; but they have to be gathered first.
 ROWS = 20_000
-_TOTAL_ROWS = 200_000
+_TOTAL_ROWS, _LEAST_ROWS = (
+    200_000,
+    200,
+)  # an index of fewer counts as so many, so that there are at most 1,000
 _REMEMBERED = 256
 
 
@@ -49,7 +52,7 @@ class Narrow:
     def put(self, filter: Filter, index: Index) -> None:
         with self._lock:
             self._indexes[filter] = index
-            while sum(map(len, self._indexes.values())) > _TOTAL_ROWS:
+            while sum(max(len(i), _LEAST_ROWS) for i in self._indexes.values()) > _TOTAL_ROWS:
                 self._indexes.popitem(last=False)
 
     def drop(self, filter: Filter) -> None:

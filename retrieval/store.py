@@ -95,6 +95,7 @@ class Store:
         """The `k` items nearest to a unit vector, shape (d,), best first."""
         self._refresh()
         with self._sharing.reading():
+            filter = self._catalogue.known(filter)
             passing = self._catalogue.passing(filter)
             own = self._narrow.get(filter.timeless)
             rows, scores = (self._index if own is None else own).search(query, k, passing)
@@ -108,7 +109,7 @@ class Store:
         """The mandatory items that pass, in the order written."""
         self._refresh()
         with self._sharing.reading():
-            rows = self._catalogue.mandatory(filter)
+            rows = self._catalogue.mandatory(self._catalogue.known(filter))
         items = self._database.items(rows)
         return [items[row] for row in rows]
 

@@ -24,6 +24,7 @@ from heedful.retrieval.store import Behind, Progress, Store, in_a_hurry
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SUFFIX = ".db"
 _LONG_JOBS, _OPENINGS = 2, 4  # threads
+_FEW_ITEMS = 1000  # are looked up in milliseconds
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -163,7 +164,8 @@ class Stores:
 
     async def add(self, store: Store, items: Sequence[Item]) -> Written:
         """`Store.add`, embedding before the store's turn to write comes."""
-        new = await self.long(store.unembedded, items, {})
+        look = self.call if len(items) <= _FEW_ITEMS else self.long
+        new = await look(store.unembedded, items, {})
         vectors = dict(zip(new, await self.embedder.embed(new), strict=True))
         written = await asyncio.wrap_future(store.in_turn(store.add, items, vectors))
         cut = await self.embedder.truncated(new)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 _FEW_TEXTS, _FEW_CHARACTERS = 16, 16_384
-_LEAST = 4  # texts in a piece
+_LEAST = 8  # texts in a piece
 # A piece of an import grows while it takes less, and shrinks where it takes more.
-_QUICK, _SLOW = 0.02, 0.05  # seconds
+_QUICK, _SLOW = 0.04, 0.1  # seconds
 
 
 class Job:

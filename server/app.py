@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -16,13 +17,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heedful.server import completions, embeddings, messages, openapi, responses, score, stores
-from heedful.server.http import endpoint, error_response, json_response
+from heedful.server import (
+    completions,
+    count_tokens,
+    embeddings,
+    messages,
+    models,
+    openapi,
+    responses,
+    score,
+    stores,
+)
+from heedful.server.http import endpoint, json_response
 from heedful.server.service import Service
-from heedful.server.wire.messages import error_response as anthropic_error
-from heedful.strategies import HeedfulError, NotFound, RequestError
+from heedful.server.shapes import allowed, by_asker, error_shape
+from heedful.strategies import HeedfulError, RequestError
 from heedful.strategies.registry import describe_options
 from heedful.strategies.verifiers.registry import VERIFIERS, close_all
+
+_TASKS = Gauge(
+    "heedful_asyncio_tasks", "Tasks of the server's event loop: they grow with the requests under way."
+)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -43,8 +58,6 @@ def create_app(service: Service) -> FastAPI:
         ("/v1/completions", "POST", completions.completions),
         ("/v1/responses", "POST", responses.responses),
         ("/v1/embeddings", "POST", embeddings.embeddings),
-        ("/v1/models", "GET", _models),
-        ("/v1/models/{model:path}", "GET", _model),
         ("/v1/alignment", "GET", _alignment),
         ("/v1/alignment/score", "POST", score.score),
         *stores.ROUTES,
@@ -54,7 +67,13 @@ def create_app(service: Service) -> FastAPI:
         ("/openapi.json", "GET", _openapi),
     ):
         app.add_route(path, endpoint(handler), methods=[method])
-    app.add_route("/v1/messages", endpoint(messages.messages, anthropic_error), methods=["POST"])
+    for path, method, handler in (
+        ("/v1/messages", "POST", messages.messages),
+        ("/v1/messages/count_tokens", "POST", count_tokens.count_tokens),
+        ("/v1/models", "GET", models.models),
+        ("/v1/models/{model:path}", "GET", models.model),
+    ):
+        app.add_route(path, by_asker(handler), methods=[method])
     app.add_exception_handler(HTTPException, _http_error)
     if key := config.api_key():
         app.add_middleware(_RequireKey, key=key)
@@ -63,22 +82,6 @@ def create_app(service: Service) -> FastAPI:
             CORSMiddleware, allow_origins=config.cors_origins, allow_methods=["*"], allow_headers=["*"]
         )
     return app
-
-
-async def _models(request: Request) -> Response:
-    """GET /v1/models"""
-    service: Service = request.app.state.service
-    return json_response({"object": "list", "data": service.models()})
-
-
-async def _model(request: Request) -> Response:
-    """GET /v1/models/NAME"""
-    service: Service = request.app.state.service
-    name = request.path_params["model"]
-    known = {entry["id"]: entry for entry in service.models()}
-    if name not in known:
-        raise NotFound.among("model", name, known, param="model", code="model_not_found")
-    return json_response(known[name])
 
 
 async def _alignment(request: Request) -> Response:
@@ -106,6 +109,7 @@ async def _health(request: Request) -> Response:
 
 async def _metrics(request: Request) -> Response:
     """GET /metrics: Prometheus, vLLM's own figures included."""
+    _TASKS.set(len(asyncio.all_tasks()))
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -120,12 +124,14 @@ async def _openapi(request: Request) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """Unknown paths and methods, in OpenAI's shape too."""
+    """Unknown paths and methods, in the shape of the one who asks."""
     assert isinstance(error, HTTPException)
     told: HeedfulError = RequestError(
-        f"{request.method} {request.url.path}: {error.detail}", status=error.status_code
+        f"{request.method} {request.url.path}: {error.detail}",
+        status=error.status_code,
+        headers={"Allow": allowed(request)} if error.status_code == 405 else error.headers,
     )
-    return error_response(told)
+    return error_shape(request.scope)(told)
 
 
 class _RequireKey:
@@ -147,7 +153,6 @@ class _RequireKey:
                     type="authentication_error",
                     code="invalid_api_key",
                 )
-                shaped = anthropic_error if scope["path"] == "/v1/messages" else error_response
-                await shaped(error)(scope, receive, send)
+                await error_shape(scope)(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

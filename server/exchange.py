@@ -81,13 +81,13 @@ async def answer(request: Request, handler: Handler, body: Body | None = None) -
     service: Service = request.app.state.service
     body = body or await read(request)
     target = service.target(body.fields, request.headers.get("x-alignment"))
-    run = service.run(target, request)
+    run = service.run(target, request, body.fields)
     async with WhileConnected(request.receive), asyncio.timeout_at(run.deadline):
         try:
             return await handler(body, target, run)
         except EngineError as error:
             # Nothing has been sent yet. What the request itself has wrong, no other model mends.
-            for other, again in service.fallback(target, error, run, request):
+            for other, again in service.fallback(target, error, run, request, body.fields):
                 with suppress(EngineError):
                     response = await handler(body, other, again)
                     response.headers["x-heedful-model"] = other.engine.model

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from heedful.server.surrogates import half_in
 from heedful.strategies import DeadlineExceeded, HeedfulError, RequestError
 
 logger = logging.getLogger("heedful.server")
@@ -70,7 +71,10 @@ def json_object(body: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(f"the body is not valid JSON: {error}", code="invalid_json") from error
+        why: object = error
+        if half := half_in(body):
+            why = f"{half} is half of a surrogate pair, which is no character"
+        raise RequestError(f"the body is not valid JSON: {why}", code="invalid_json") from error
     if not isinstance(value, dict):
         raise RequestError("the body must be a JSON object", code="invalid_json")
     return value

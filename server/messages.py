@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -11,18 +12,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server import requests
+from heedful.server.anthropic_tools import function_of
 from heedful.server.exchange import Body, Exchange, answer, respond
+from heedful.server.messages_fields import HONOURED, IGNORED, REFUSED
 from heedful.server.wire.messages import MessagesWire
 from heedful.strategies import Capability, ChatRequest, Message, MissingCapability, RequestError, Run
 
-# Read here; every other field (temperature, top_p, top_k, vLLM's own, ...) travels on under its name.
-_READ = frozenset(
-    "model messages system max_tokens stop_sequences stream tools tool_choice metadata thinking alignment "
-    "service_tier container context_management mcp_servers betas output_config cache_control".split()
-)
-# What only Anthropic's own servers do.
-_THEIRS = ("container", "context_management", "mcp_servers")
+# Every other field (temperature, top_p, top_k, vLLM's own, ...) travels on under its name.
+_READ = frozenset({*HONOURED, *IGNORED, *REFUSED, "alignment"})
 _CHOICE: dict[str, Any] = {"auto": "auto", "any": "required", "none": "none"}
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+_LONGEST_USER = 64  # as OpenAI has it
 
 
 async def messages(request: Request) -> Response:
@@ -36,25 +36,27 @@ async def _messages(body: Body, target: requests.Target, run: Run) -> Response:
     return await respond(Exchange(target.plan.stream(chat, run), run, target, wire), stream=chat.stream)
 
 
-def chat_request(fields: Mapping[str, Any], model: str, capabilities: Capability) -> ChatRequest:
-    """Raises RequestError that names the field which can't be translated."""
-    for field in _THEIRS:
+def chat_request(
+    fields: Mapping[str, Any], model: str, capabilities: Capability, *, to_count: bool = False
+) -> ChatRequest:
+    """Raises RequestError that names the field which can't be translated. `to_count`: nothing is to be written."""
+    for field, why in REFUSED.items():
         if fields.get(field):
-            raise RequestError(f"{field}: only Anthropic's own servers have that", param=field)
+            raise RequestError(f"{field}: {why}", param=field)
     params: dict[str, Any] = {k: v for k, v in fields.items() if k not in _READ}
-    limit = fields.get("max_tokens")
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise RequestError("max_tokens: give a positive whole number", param="max_tokens")
-    params["max_tokens"] = limit
+    if not to_count:
+        limit = fields.get("max_tokens")
+        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            raise RequestError("max_tokens: give a positive whole number", param="max_tokens")
+        params["max_tokens"] = limit
     if stops := fields.get("stop_sequences"):
         params["stop"] = requests.listed(stops, "stop_sequences")
     if tools := fields.get("tools"):
-        params["tools"] = [_tool(t, i) for i, t in enumerate(requests.objects(tools, "tools"))]
+        params["tools"] = [function_of(t, i) for i, t in enumerate(requests.objects(tools, "tools"))]
         params |= _tool_choice(fields.get("tool_choice"))
-    user = requests.optional_object(fields, "metadata").get("user_id")
-    if user is not None:
-        params["user"] = user
-    params |= _effort(requests.optional_object(fields, "thinking"))
+    params |= _user(requests.optional_object(fields, "metadata").get("user_id"))
+    params |= _thinking(requests.optional_object(fields, "thinking"))
+    params |= _output(fields)
     turns = requests.objects(fields.get("messages"), "messages")
     if not turns:
         raise RequestError("messages: give a list of at least one message", param="messages")
@@ -91,6 +93,12 @@ def _turn(turn: Mapping[str, Any], i: int) -> Iterator[Message]:
     if isinstance(content, str):
         yield {"role": role, "content": content}
         return
+    if not isinstance(content, list):
+        given = "null" if content is None else f"of type {type(content).__name__}"
+        raise RequestError(
+            f"{where}.content: must be a string or a list of content blocks, and is {given}",
+            param=f"{where}.content",
+        )
     parts: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     thoughts: list[str] = []
@@ -109,7 +117,7 @@ def _turn(turn: Mapping[str, Any], i: int) -> Iterator[Message]:
         elif kind == "thinking":
             thoughts.append(str(block.get("thinking") or ""))
         elif kind != "redacted_thinking":
-            parts.append(_part(block, at))
+            parts += _parts(block, at)
     if not (parts or calls or thoughts):
         return
     message: dict[str, Any] = {"role": role, "content": _plain(parts)}
@@ -127,41 +135,59 @@ def _plain(parts: list[dict[str, Any]]) -> Any:
     return parts
 
 
-def _part(block: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _parts(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    """A block as parts of a chat message."""
     kind = block.get("type")
-    if kind == "text" and isinstance(block.get("text"), str):
-        return {"type": "text", "text": block["text"]}
     source = block.get("source")
-    source = source if isinstance(source, dict) else {}
-    if kind == "image" and source.get("type") == "url":
-        return {"type": "image_url", "image_url": {"url": source.get("url")}}
-    if kind == "image" and source.get("type") == "base64":
-        url = f"data:{source.get('media_type')};base64,{source.get('data')}"
-        return {"type": "image_url", "image_url": {"url": url}}
-    if kind == "document" and source.get("type") == "text" and isinstance(source.get("data"), str):
-        return {"type": "text", "text": source["data"]}
-    raise RequestError(f"{where}: a block of type {kind!r} can't be passed on in this form", param=where)
+    form = source.get("type") if isinstance(source, dict) else None
+    if kind == "text" and isinstance(block.get("text"), str):
+        return [{"type": "text", "text": block["text"]}]
+    if kind == "search_result":
+        return [_text(*(block.get(k) for k in ("title", "source")), *_texts(block.get("content"), where))]
+    if kind == "image" and isinstance(source, dict) and form == "url":
+        return [{"type": "image_url", "image_url": {"url": source.get("url")}}]
+    if kind == "image" and isinstance(source, dict) and form == "base64":
+        return [{"type": "image_url", "image_url": {"url": _data_url(source)}}]
+    if kind == "document" and isinstance(source, dict):
+        about = [block.get("title"), block.get("context")]
+        if form == "text" and isinstance(source.get("data"), str):
+            return [_text(*about, source["data"])]
+        if form == "base64":
+            file = {"filename": block.get("title") or "document.pdf", "file_data": _data_url(source)}
+            return [{"type": "file", "file": file}]
+        if form == "content" and isinstance(source.get("content"), str):
+            return [_text(*about, source["content"])]
+        if form == "content":
+            inner = requests.objects(source.get("content"), f"{where}.source.content")
+            head = [_text(*about)] if any(about) else []
+            return [
+                *head,
+                *(p for k, b in enumerate(inner) for p in _parts(b, f"{where}.source.content.{k}")),
+            ]
+    described = repr(kind) if form is None else f"{kind!r} with a source of type {form!r}"
+    raise RequestError(f"{where}: a block of type {described} can't be passed on", param=where)
+
+
+def _text(*texts: Any) -> dict[str, Any]:
+    return {"type": "text", "text": "\n".join(t for t in texts if isinstance(t, str) and t)}
+
+
+def _texts(blocks: Any, where: str) -> list[str]:
+    return [str(b.get("text") or "") for b in requests.objects(blocks or [], f"{where}.content")]
+
+
+def _data_url(source: Mapping[str, Any]) -> str:
+    return f"data:{source.get('media_type')};base64,{source.get('data')}"
 
 
 def _tool_result(content: Any, where: str) -> tuple[str, list[dict[str, Any]]]:
-    """The text, and what is no text: chat APIs take images only from the user."""
+    """The text, and what is no text: chat APIs take images and files only from the user."""
     if content is None or isinstance(content, str):
         return content or "", []
-    parts = [_part(b, f"{where}.{k}") for k, b in enumerate(requests.objects(content, where))]
+    blocks = requests.objects(content, where)
+    parts = [p for k, b in enumerate(blocks) for p in _parts(b, f"{where}.{k}")]
     texts = [p["text"] for p in parts if p["type"] == "text"]
     return "\n".join(texts), [p for p in parts if p["type"] != "text"]
-
-
-def _tool(tool: Mapping[str, Any], i: int) -> dict[str, Any]:
-    if tool.get("type") not in (None, "custom"):
-        raise RequestError(
-            f"tools.{i}: {tool.get('type')!r} runs on Anthropic's servers only; give a tool of your own",
-            param=f"tools.{i}",
-        )
-    function = {"name": tool.get("name"), "parameters": tool.get("input_schema") or {"type": "object"}}
-    if tool.get("description") is not None:
-        function["description"] = tool["description"]
-    return {"type": "function", "function": function}
 
 
 def _tool_choice(choice: Any) -> dict[str, Any]:
@@ -177,7 +203,16 @@ def _tool_choice(choice: Any) -> dict[str, Any]:
     return params
 
 
-def _effort(thinking: Mapping[str, Any]) -> dict[str, Any]:
+def _user(user: Any) -> dict[str, Any]:
+    """Who asks, as chat APIs take it: an id longer than they allow goes on as its hash, the same each time."""
+    if user is None:
+        return {}
+    if not isinstance(user, str):
+        raise RequestError("metadata.user_id: must be a string", param="metadata.user_id")
+    return {"user": user if len(user) <= _LONGEST_USER else sha256(user.encode()).hexdigest()}
+
+
+def _thinking(thinking: Mapping[str, Any]) -> dict[str, Any]:
     """A thinking budget as the effort that chat APIs know."""
     if thinking.get("type") in (None, "disabled"):
         return {}
@@ -185,3 +220,26 @@ def _effort(thinking: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(budget, int):
         return {"reasoning_effort": "medium"}
     return {"reasoning_effort": "low" if budget <= 2048 else "medium" if budget <= 8192 else "high"}
+
+
+def _output(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What `output_config` asks, and `output_format`, its older form. An effort goes before a thinking budget."""
+    config = requests.optional_object(fields, "output_config")
+    params: dict[str, Any] = {}
+    if (effort := config.get("effort")) is not None:
+        if effort not in _EFFORTS:
+            raise RequestError(
+                f"output_config.effort: must be one of {', '.join(_EFFORTS)}", param="output_config.effort"
+            )
+        params["reasoning_effort"] = effort
+    where, form = "output_config.format", config.get("format")
+    if form is None:
+        where, form = "output_format", fields.get("output_format")
+    if form is None:
+        return params
+    if not (
+        isinstance(form, dict) and form.get("type") == "json_schema" and isinstance(form.get("schema"), dict)
+    ):
+        raise RequestError(f'{where}: must be {{"type": "json_schema", "schema": {{...}}}}', param=where)
+    schema = {"name": "output", "schema": form["schema"], "strict": True}
+    return params | {"response_format": {"type": "json_schema", "json_schema": schema}}

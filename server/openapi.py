@@ -84,10 +84,13 @@ _RESPONSES = _object(
     max_output_tokens=_COUNT,
     tools=_list(_object(("type",), type=_STRING, name=_STRING, parameters=_OBJECT)),
     tool_choice=_any(_STRING, _OBJECT),
+    top_logprobs={"type": "integer", "minimum": 0, "maximum": 20},
+    include=_list(_STRING),
     reasoning=_object(effort=_STRING),
     text=_object(format=_OBJECT, verbosity=_STRING),
     metadata=_OBJECT,
 )
+_TO_COUNT = frozenset("model messages system tools tool_choice thinking output_config alignment".split())
 _MESSAGES = _object(
     ("model", "messages", "max_tokens"),
     **_COMMON,
@@ -100,14 +103,20 @@ _MESSAGES = _object(
     tools=_list(_object(("name", "input_schema"), name=_STRING, description=_STRING, input_schema=_OBJECT)),
     tool_choice=_object(("type",), type={"enum": ["auto", "any", "tool", "none"]}, name=_STRING),
     thinking=_object(type=_STRING, budget_tokens=_COUNT),
+    output_config=_object(format=_OBJECT, effort=_STRING),
     metadata=_object(user_id=_STRING),
+)
+_COUNTED = _object(
+    ("model", "messages"), **{k: v for k, v in _MESSAGES["properties"].items() if k in _TO_COUNT}
 )
 _EMBEDDINGS = _object(
     ("model", "input"),
     model=_STRING,
-    input=_any(_STRING, _list(_STRING), _list({"type": "integer"})),
+    input=_any(_STRING, _list(_STRING), _list({"type": "integer"}), _list(_list({"type": "integer"})))
+    | {"description": "Token ids: of an upstream's model only; the stores' own embedder takes texts."},
     dimensions=_COUNT,
-    encoding_format=_STRING,
+    encoding_format={"enum": ["float", "base64"]},
+    truncate_prompt_tokens={"description": "-1: of a text that is too long, embed the beginning"},
 )
 _SCORE = _object(
     ("model", "messages", "answers"),
@@ -290,6 +299,13 @@ def document(version: str) -> dict[str, Any]:
             "/v1/completions": _post("OpenAI legacy completions", _COMPLETION, _ANSWER),
             "/v1/responses": _post("OpenAI responses", _RESPONSES, response),
             "/v1/messages": _post("Anthropic messages", _MESSAGES, message, _ANTHROPIC_ERROR),
+            "/v1/messages/count_tokens": _post(
+                "What the model will see, counted",
+                _COUNTED,
+                _object(("input_tokens",), input_tokens={"type": "integer"}),
+                _ANTHROPIC_ERROR,
+                streams=False,
+            ),
             "/v1/embeddings": _post("OpenAI embeddings", _EMBEDDINGS, _OBJECT, streams=False),
             "/v1/models": _get("Models, each at every alignment", _object(("data",), data=_list(_MODEL))),
             "/v1/models/{model}": _get("One model", _MODEL, name),

@@ -11,6 +11,8 @@ from heedful.strategies import ChatRequest, Engine, NotFound, Plan, RequestError
 
 _CHAT_FIELDS = frozenset({"model", "messages", "stream", "alignment"})
 _COMPLETION_FIELDS = frozenset({"model", "prompt", "stream", "alignment"})
+# Who can't send a message without content; an assistant's may hold tool calls alone.
+_SPEAKING = frozenset({"user", "system", "developer"})
 # Under an alignment the answer is a chat's, so what only a raw completion has can't be honoured.
 _RAW_ONLY = ("echo", "suffix", "logprobs", "best_of", "use_beam_search")
 
@@ -70,6 +72,11 @@ def chat_request(body: Mapping[str, Any], model: str) -> ChatRequest:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise RequestError(f"messages.{i}: must be an object with a role", param=f"messages.{i}")
         content = message.get("content")
+        if content is None and message["role"] in _SPEAKING:
+            raise RequestError(
+                f"messages.{i}.content: must be a string or a list of parts, and is null or left out",
+                param=f"messages.{i}.content",
+            )
         if content is not None and not isinstance(content, str | list):
             raise RequestError(
                 f"messages.{i}.content: must be a string or a list of parts", param=f"messages.{i}.content"

@@ -7,22 +7,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server import requests
 from heedful.server.exchange import Body, Exchange, answer, respond
-from heedful.server.wire.responses import ResponsesWire
+from heedful.server.responses_fields import HONOURED, IGNORED, REFUSED
+from heedful.server.responses_tools import choice_of, custom_names, function_of
+from heedful.server.wire.responses import CUSTOM_INPUT, ResponsesWire
 from heedful.strategies import ChatRequest, Message, RequestError, Run
 
-# Read here; every other field (temperature, user, metadata, vLLM's own, ...) travels on under its name.
-_READ = frozenset(
-    "model input instructions max_output_tokens stream stream_options tools tool_choice text reasoning "
-    "top_logprobs include store truncation max_tool_calls background previous_response_id conversation prompt "
-    "context_management alignment".split()
-)
-# What needs a server that remembers or works on after its answer.
-_STATEFUL = ("previous_response_id", "conversation", "background", "prompt", "context_management")
+# Every other field (temperature, user, metadata, vLLM's own, ...) travels on under its name.
+_READ = frozenset({*HONOURED, *IGNORED, *REFUSED, "alignment"})
+_LOGPROBS = "message.output_text.logprobs"
 _ECHOED = (
     "temperature",
     "top_p",
@@ -33,6 +31,10 @@ _ECHOED = (
     "reasoning",
     "text",
 )
+
+
+_CALLS = ("function_call", "custom_tool_call")
+_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 
 
 async def responses(request: Request) -> Response:
@@ -51,31 +53,35 @@ async def _responses(body: Body, target: requests.Target, run: Run) -> Response:
         "metadata": fields.get("metadata") or {},
     }
     wire = ResponsesWire(
-        id=f"resp_{uuid4().hex}", created=int(time.time()), model=run.engine.model, echo=echo
+        id=f"resp_{uuid4().hex}",
+        created=int(time.time()),
+        model=run.engine.model,
+        echo=echo,
+        custom=custom_names(fields.get("tools")),
+        logprobs=bool(chat.params.get("logprobs")),
     )
     return await respond(Exchange(target.plan.stream(chat, run), run, target, wire), stream=chat.stream)
 
 
 def chat_request(fields: Mapping[str, Any], model: str) -> ChatRequest:
     """Raises RequestError that names the field which can't be translated."""
-    for field in _STATEFUL:
+    for field, why in REFUSED.items():
         if fields.get(field):
-            raise RequestError(
-                f"{field}: this server keeps no responses; send the whole conversation in `input`",
-                param=field,
-            )
+            raise RequestError(f"{field}: {why}", param=field)
     params: dict[str, Any] = {k: v for k, v in fields.items() if k not in _READ}
     if (limit := fields.get("max_output_tokens")) is not None:
         params["max_completion_tokens"] = limit
     if tools := fields.get("tools"):
-        params["tools"] = [_tool(t, i) for i, t in enumerate(requests.objects(tools, "tools"))]
+        params["tools"] = [function_of(t, i) for i, t in enumerate(requests.objects(tools, "tools"))]
         if (choice := fields.get("tool_choice")) is not None:
-            params["tool_choice"] = _tool_choice(choice)
+            params |= choice_of(choice, params["tools"])
     if effort := requests.optional_object(fields, "reasoning").get("effort"):
         params["reasoning_effort"] = effort
     params |= _text(requests.optional_object(fields, "text"))
     if fields.get("top_logprobs"):
         params |= {"logprobs": True, "top_logprobs": fields["top_logprobs"]}
+    elif _LOGPROBS in requests.listed(fields.get("include") or [], "include"):
+        params["logprobs"] = True
     messages = list(_messages(fields.get("input")))
     if instructions := fields.get("instructions"):
         if not isinstance(instructions, str):
@@ -92,12 +98,14 @@ def _messages(given: Any) -> Iterator[Message]:
         yield {"role": "user", "content": given}
         return
     mine: dict[str, Any] = {}
+    shown: list[dict[str, Any]] = []  # of tools' outputs, what only a user's message can hold
     for i, item in enumerate(requests.objects(given, "input")):
-        where, kind = f"input.{i}", item.get("type", "message")
-        if kind == "function_call":
-            function = {"name": item.get("name"), "arguments": item.get("arguments")}
-            call = {"id": item.get("call_id"), "type": "function", "function": function}
-            mine.setdefault("tool_calls", []).append(call)
+        where, kind = f"input.{i}", item.get("type") or "message"
+        if shown and kind not in _OUTPUTS:
+            yield {"role": "user", "content": shown}
+            shown = []
+        if kind in _CALLS:
+            mine.setdefault("tool_calls", []).append(_call(item, kind))
         elif kind == "reasoning":
             mine["reasoning_content"] = _joined(item.get("content") or item.get("summary"), where)
         elif kind == "message" and item.get("role") == "assistant":
@@ -109,9 +117,33 @@ def _messages(given: Any) -> Iterator[Message]:
             if mine:
                 yield _assistant(mine)
                 mine = {}
-            yield _other(item, kind, where)
+            if kind in _OUTPUTS:
+                text, parts = _output(item.get("output"), f"{where}.output")
+                shown += parts
+                yield {"role": "tool", "tool_call_id": item.get("call_id"), "content": text}
+            else:
+                yield _other(item, kind, where)
     if mine:
         yield _assistant(mine)
+    if shown:
+        yield {"role": "user", "content": shown}
+
+
+def _call(item: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    arguments = item.get("arguments")
+    if kind == "custom_tool_call":
+        arguments = msgspec.json.encode({CUSTOM_INPUT: item.get("input") or ""}).decode()
+    function = {"name": item.get("name"), "arguments": arguments}
+    return {"id": item.get("call_id"), "type": "function", "function": function}
+
+
+def _output(output: Any, where: str) -> tuple[str, list[dict[str, Any]]]:
+    """A tool's output: its text, and the images and files in it, which chat APIs take only from the user."""
+    if isinstance(output, str):
+        return output, []
+    parts = [_part(p, f"{where}.{j}") for j, p in enumerate(requests.objects(output or [], where))]
+    text = "\n".join(p["text"] for p in parts if p["type"] == "text")
+    return text, [p for p in parts if p["type"] != "text"]
 
 
 def _assistant(fields: dict[str, Any]) -> Message:
@@ -126,16 +158,17 @@ def _other(item: Mapping[str, Any], kind: Any, where: str) -> Message:
                 f"{where}.role: must be user, assistant, system or developer", param=f"{where}.role"
             )
         return {"role": role, "content": _content(item.get("content"), where)}
-    if kind == "function_call_output":
-        output = item.get("output")
-        text = output if isinstance(output, str) else _joined(output, where)
-        return {"role": "tool", "tool_call_id": item.get("call_id"), "content": text}
     raise RequestError(f"{where}: an item of type {kind!r} can't be passed on", param=where)
 
 
 def _content(content: Any, where: str) -> Any:
     if isinstance(content, str):
         return content
+    if not isinstance(content, list):
+        given = "null" if content is None else f"of type {type(content).__name__}"
+        raise RequestError(
+            f"{where}.content: must be a string or a list of parts, and is {given}", param=f"{where}.content"
+        )
     parts = [
         _part(p, f"{where}.content.{j}") for j, p in enumerate(requests.objects(content, f"{where}.content"))
     ]
@@ -156,29 +189,16 @@ def _part(part: Mapping[str, Any], where: str) -> dict[str, Any]:
         return {"type": "input_audio", "input_audio": part.get("input_audio")}
     if kind == "input_file" and part.get("file_data"):
         return {"type": "file", "file": {k: part[k] for k in ("file_data", "filename") if k in part}}
+    if kind in ("input_image", "input_file") and part.get("file_id"):
+        raise RequestError(
+            f"{where}.file_id: this server keeps no files; send the data", param=f"{where}.file_id"
+        )
     raise RequestError(f"{where}: a part of type {kind!r} can't be passed on in this form", param=where)
 
 
 def _joined(parts: Any, where: str) -> str:
     """The text of a list of parts."""
     return "\n".join(str(p.get("text") or "") for p in requests.objects(parts or [], where))
-
-
-def _tool(tool: Mapping[str, Any], i: int) -> dict[str, Any]:
-    if tool.get("type") != "function":
-        raise RequestError(
-            f"tools.{i}: {tool.get('type')!r} runs on OpenAI's servers only; give a function",
-            param=f"tools.{i}",
-        )
-    return {"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}}
-
-
-def _tool_choice(choice: Any) -> Any:
-    if choice in ("auto", "none", "required"):
-        return choice
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
-    raise RequestError("tool_choice: must be auto, none, required or a function", param="tool_choice")
 
 
 def _text(text: Mapping[str, Any]) -> dict[str, Any]:

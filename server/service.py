@@ -47,20 +47,28 @@ class Service:
             raise EngineUnavailable(failed)
         return requests.target(body, header, self.engines, self.alignments)
 
-    def run(self, target: requests.Target, request: Request) -> Run:
-        """The request's resources. Its own key and ids go with every call to an upstream."""
+    def run(self, target: requests.Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
+        """The request's resources. Its own key and ids go with every call to an upstream.
+
+        `fields`: the request's body, from which engines tell the client's own parameters from ours.
+        """
         deadline = asyncio.get_running_loop().time() + self.config.request_timeout
 
         def find(model: str) -> Engine:
             if model not in self.engines:
                 raise NotFound.among("model", model, self.engines, param="alignment", code="model_not_found")
-            return _bound(self.engines[model], request)
+            return _bound(self.engines[model], request, fields)
 
-        engine = _bound(target.engine, request)
+        engine = _bound(target.engine, request, fields)
         return Run(engine, self.alignments.resources, deadline=deadline, find=find)
 
     def fallback(
-        self, failed: requests.Target, error: HeedfulError, run: Run, request: Request
+        self,
+        failed: requests.Target,
+        error: HeedfulError,
+        run: Run,
+        request: Request,
+        fields: Mapping[str, Any] | None = None,
     ) -> Iterator[tuple[requests.Target, Run]]:
         """Who answers in place of an engine that is down, full or failing: the configuration's list, in order."""
         for name in self.config.fallbacks.get(failed.engine.model, ()):
@@ -72,7 +80,7 @@ class Service:
                 continue
             run.trace.note("fallback", model=name, instead_of=failed.engine.model, because=error.message)
             logger.warning("%s answers in place of %s: %s", name, failed.engine.model, error.message)
-            yield target, replace(run, engine=_bound(target.engine, request))
+            yield target, replace(run, engine=_bound(target.engine, request, fields))
 
     def models(self) -> list[dict[str, Any]]:
         """Every name a client may put into `model`: each model, and each model at each alignment it can run."""
@@ -96,5 +104,5 @@ class Service:
         return entries
 
 
-def _bound(engine: Engine, request: Request) -> Engine:
-    return engine.bound(request.scope["headers"]) if isinstance(engine, OpenAIEngine) else engine
+def _bound(engine: Engine, request: Request, fields: Mapping[str, Any] | None) -> Engine:
+    return engine.bound(request.scope["headers"], fields) if isinstance(engine, OpenAIEngine) else engine

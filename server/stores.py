@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from heedful.retrieval import Filter, InvalidItem, Item, StoreError, UnknownItem, UnknownStore
 from heedful.retrieval.ingest import Parsed, decoded, export_lines, parse
-from heedful.retrieval.items import item_of, time_of
+from heedful.retrieval.items import item_of, time_of, unhurried
 from heedful.retrieval.store import Store
 from heedful.retrieval.stores import Stores
 from heedful.server.http import Handler, WhileConnected, body_of, json_object, json_response, logger
@@ -107,7 +107,7 @@ def _items(raw: bytes) -> list[Item]:
     if not isinstance(values, list):
         raise RequestError("items: must be a list of items", param="items")
     items = []
-    for i, value in enumerate(values):
+    for i, value in enumerate(unhurried(values)):
         try:
             items.append(item_of(value))
         except InvalidItem as error:
@@ -189,7 +189,10 @@ async def import_file(request: Request) -> Response:
     body = await body_of(request, limit=_limit(request))
 
     def read() -> Parsed:
-        text = decoded(body, _charset(request))
+        try:
+            text = decoded(body, _charset(request))
+        except InvalidItem as error:
+            raise RequestError(str(error), code="invalid_encoding") from error
         return parse(text, query.get("format", "jsonl"), defaults=defaults)
 
     parsed = await stores.long(read)

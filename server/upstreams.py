@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
 from heedful.server.config import ConfigError
+from heedful.server.engines.dialect import Dialect, cut_short, names_the_limit
 from heedful.server.engines.openai import OpenAIEngine
 from heedful.server.engines.settings import CapabilityName, UpstreamConfig, UpstreamModel
 from heedful.server.engines.tokens import RemoteTokens
@@ -18,6 +19,7 @@ from heedful.strategies.tasks import together
 # Asked for nothing but a sign of life; two tokens, so that models that open with a special one still speak.
 _TURN = {"role": "user", "content": "Say yes."}
 _PROBE: dict[str, Any] = {"messages": [_TURN], "max_tokens": 2}
+_ROOM = 64  # tokens for a model that refuses so few
 _PROBE_LIMIT = 60.0  # seconds for all questions to one upstream
 
 
@@ -77,12 +79,13 @@ async def _engine(
     theirs = model.name or name
     declared = model.capabilities if model.capabilities is not None else upstream.config.capabilities
     tokens = RemoteTokens(upstream, theirs, frozenset(model.end_tokens))
+    dialect = Dialect()
     if declared is not None:
         capabilities, note = _declared(declared), "declared"
     else:
         try:
             async with asyncio.timeout(_PROBE_LIMIT):
-                capabilities, note = await _probe(upstream, theirs), "probed"
+                capabilities, note = await _probe(upstream, theirs, dialect), "probed"
         except (HeedfulError, TimeoutError) as error:
             # It may come up later, or wants each client's own key: chat is what every such API has.
             capabilities = Capability.CHAT
@@ -100,6 +103,7 @@ async def _engine(
         context_length=model.context_length or listed.get(theirs),
         end_tokens=tokens.end_tokens,
         note=note,
+        dialect=dialect,
     )
 
 
@@ -110,13 +114,13 @@ def _declared(names: Sequence[CapabilityName]) -> Capability:
     return found
 
 
-async def _probe(upstream: Upstream, model: str) -> Capability:
+async def _probe(upstream: Upstream, model: str, dialect: Dialect) -> Capability:
     """Asks for one token in each way. Raises HeedfulError where the upstream can't be asked at all."""
     found = Capability.NONE
     chat = {"model": model, **_PROBE}
-    answer = await _ask(upstream, "/chat/completions", chat | {"logprobs": True, "top_logprobs": 1})
+    answer = await _chat(upstream, chat | {"logprobs": True, "top_logprobs": 1}, dialect)
     if answer is None:  # some refuse the parameter instead of leaving it out
-        answer = await _ask(upstream, "/chat/completions", chat)
+        answer = await _chat(upstream, chat, dialect)
     if answer is not None:
         found |= Capability.CHAT
         if any((choice.get("logprobs") or {}).get("content") for choice in answer):
@@ -124,9 +128,9 @@ async def _probe(upstream: Upstream, model: str) -> Capability:
         # Who knows both fields refuses the pair, as they exclude each other; who does not know them answers.
         both = {"continue_final_message": True, "add_generation_prompt": True}
         begun = {"messages": [_TURN, {"role": "assistant", "content": "Yes"}]}
-        if await _ask(upstream, "/chat/completions", chat | begun | both) is None:
+        if await _chat(upstream, chat | begun | both, dialect) is None:
             only = {"continue_final_message": True, "add_generation_prompt": False}
-            if await _ask(upstream, "/chat/completions", chat | begun | only) is not None:
+            if await _chat(upstream, chat | begun | only, dialect) is not None:
                 found |= Capability.PREFILL
     raw = {"model": model, "max_tokens": 1}
     if await _ask(upstream, "/completions", raw | {"prompt": "Yes", "logprobs": 1}) is not None:
@@ -146,12 +150,40 @@ async def _has_tokens(upstream: Upstream, model: str) -> bool:
     return bool(answer and answer[0].get("token_ids"))
 
 
+async def _chat(upstream: Upstream, body: dict[str, Any], dialect: Dialect) -> list[dict[str, Any]] | None:
+    """As `_ask`, in the model's own dialect. One that thinks, or has a least length, gets more room."""
+
+    async def send(adapted: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        return _choices(await upstream.json("/chat/completions", adapted))
+
+    with_room = body | {"max_tokens": _ROOM}
+    for given in (body, with_room):
+        try:
+            return await dialect.speak(given, {}, send)
+        except HeedfulError as error:
+            if cut_short(error):
+                return []
+            if not _refused(error):
+                raise
+            if not names_the_limit(error):
+                return None
+    return None
+
+
 async def _ask(upstream: Upstream, path: str, body: dict[str, Any]) -> list[dict[str, Any]] | None:
     """The choices of an answer, or None where the request is refused as such."""
     try:
-        choices = (await upstream.json(path, body)).get("choices")
+        return _choices(await upstream.json(path, body))
     except HeedfulError as error:
-        if error.status in (400, 404, 405, 422, 501):
+        if _refused(error):
             return None
         raise
+
+
+def _refused(error: HeedfulError) -> bool:
+    return error.status in (400, 404, 405, 422, 501)
+
+
+def _choices(answer: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    choices = answer.get("choices")
     return choices if isinstance(choices, list) else None

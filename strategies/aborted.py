@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from heedful.strategies.budget import count
 from heedful.strategies.engine import Capability
 from heedful.strategies.run import Run
-from heedful.strategies.types import Call, Usage, text_of
+from heedful.strategies.types import Call, Usage, prompt_fields, text_of
 
 _CHAT = Capability.CHAT | Capability.TOKENS
 
@@ -21,7 +21,9 @@ async def book(run: Run, call: Call, texts: Iterable[str]) -> Usage:
         prompt = await count(run.engine, call.prompt)
     elif _CHAT in run.engine.capabilities:
         open_end = bool(call.params.get("continue_final_message"))
-        prompt = len(await run.engine.render(call.messages, continue_final=open_end))
+        prompt = len(
+            await run.engine.render(call.messages, continue_final=open_end, shape=prompt_fields(call.params))
+        )
     else:
         prompt = sum([await count(run.engine, text_of(m)) for m in call.messages])
     answers = sum([await count(run.engine, text) for text in texts])

@@ -9,7 +9,7 @@ import msgspec
 
 from heedful.strategies.engine import Capability, Engine
 from heedful.strategies.tasks import SOME, together
-from heedful.strategies.types import Context, text_of
+from heedful.strategies.types import Context, prompt_fields, text_of
 
 # Where the engine has no tokenizer: more tokens than English text has, so that an estimate errs on the safe side.
 _BYTES_PER_TOKEN = 3
@@ -41,14 +41,15 @@ async def room(context: Context, engine: Engine, *, answer: int, prompt: str | N
         return None
     wanted = context.params.get("max_completion_tokens") or context.params.get("max_tokens")
     answer = wanted if isinstance(wanted, int) else answer
+    rendered = prompt is None and Capability.CHAT | Capability.TOKENS in engine.capabilities
     if prompt is not None:
         used = 1 + await count(engine, prompt)  # and the token that begins it
-    elif Capability.CHAT | Capability.TOKENS in engine.capabilities:
-        used = len(await engine.render(context.messages))
+    elif rendered:
+        used = len(await engine.render(context.messages, shape=prompt_fields(context.params)))
     else:
         texts = [text_of(message) for message in context.messages]
         used = _MESSAGE_OVERHEAD * len(texts) + sum(await counts(engine, texts))
     tools: Any = context.params.get("tools")
-    if tools:
+    if tools and not rendered:
         used += await count(engine, msgspec.json.encode(tools).decode())
     return max(0, engine.context_length - used - answer)

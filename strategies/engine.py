@@ -104,10 +104,17 @@ class Engine(Protocol):
         """Answers a conversation, or continues `call.prompt`. With `call.stream` false: one chunk, whole."""
         ...
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Token ids of a conversation under the model's chat template, ready for the assistant's turn.
 
-        `continue_final` leaves the last message open so that the model writes on in it. TOKENS and CHAT.
+        `continue_final` leaves the last message open so that the model writes on in it. `shape`: the request's fields
+        that shape a prompt beside its messages (`prompt_fields`). TOKENS and CHAT.
         """
         ...
 
@@ -142,6 +149,15 @@ class RawCompletion(Protocol):
 
     def complete(self, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Event, None]:
         """`params` is the request body without `model` and `stream`. Choices hold `text` in place of `delta`."""
+        ...
+
+
+@runtime_checkable
+class PromptCounter(Protocol):
+    """An engine that can say how many tokens a call's prompt would have, without running it."""
+
+    async def count_prompt(self, call: Call) -> int:
+        """Conversation, tools and all, as the model would see them. Raises MissingCapability where nobody knows."""
         ...
 
 

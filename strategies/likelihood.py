@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from heedful.strategies.engine import Engine, Extension
 from heedful.strategies.errors import RequestError
 from heedful.strategies.tasks import SOME, together
-from heedful.strategies.types import Context
+from heedful.strategies.types import Context, prompt_fields
 
 _AT_ONCE = 20  # tokens that vLLM reports of one step, unless told otherwise
 
@@ -22,7 +22,9 @@ async def log_likelihoods(context: Context, answers: Sequence[str], engine: Engi
         prompt = await engine.tokenize(context.prompt, special=True)
     else:
         open_turn = bool(context.params.get("continue_final_message"))
-        prompt = await engine.render(context.messages, continue_final=open_turn)
+        prompt = await engine.render(
+            context.messages, continue_final=open_turn, shape=prompt_fields(context.params)
+        )
     last = await engine.detokenize(prompt[-1:])
     before, *joined = await together(
         (engine.tokenize(text) for text in (last, *(last + a for a in answers))), SOME

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from typing import Any
 
 from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Habits, Ledger
 from heedful.strategies.types import Call, Event, Finish, Message
@@ -48,8 +49,14 @@ class MeteredEngine:
                     )
                 yield event
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        return await self._engine.render(messages, continue_final=continue_final)
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        return await self._engine.render(messages, continue_final=continue_final, shape=shape)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return await self._engine.tokenize(text, special=special)

@@ -1,7 +1,8 @@
 """What strategies read of a client's request: each field's shape, checked in one place before any of them runs.
 
-A request without an alignment goes to the engine as it is. Under one, a field of a wrong shape is told by name here,
-and no strategy need look again. What a field of the right shape may hold is the engine's affair; null is "not given".
+A request without an alignment goes to the engine as it is. Under one, a field of a wrong shape is told by name
+here, and no strategy need look again. What a field of the right shape may hold is the engine's affair; `null` is
+"not given".
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -93,9 +94,23 @@ class ScriptedEngine:
             self.running -= 1
             self.aborted += not done
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        text = "".join(f"<{m['role']}>{text_of(m)}\n" for m in messages)
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        told = "".join(f"<{name}={value}>\n" for name, value in (shape or {}).items())
+        text = told + "".join(f"<{m['role']}>{text_of(m)}\n" for m in messages)
         return list((text[:-1] if continue_final else text + "<assistant>").encode())
+
+    async def count_prompt(self, call: Call) -> int:
+        if call.prompt is not None:
+            return len(call.prompt.encode())
+        open_end = bool(call.params.get("continue_final_message"))
+        tools = json.dumps(call.params["tools"]) if call.params.get("tools") else ""
+        return len(await self.render(call.messages, continue_final=open_end)) + len(tools)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return list(text.encode())

@@ -114,6 +114,25 @@ class Context:
         return ""
 
 
+# What shapes the prompt beside the messages. (Whether the last message is left open is said apart.)
+_PROMPT_FIELDS = (
+    "chat_template",
+    "chat_template_kwargs",
+    "tools",
+    "tool_choice",
+    "documents",
+    "reasoning_effort",
+    "add_generation_prompt",
+    "add_special_tokens",
+    "mm_processor_kwargs",
+)
+
+
+def prompt_fields(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a request's parameters by which its messages become another prompt."""
+    return {k: params[k] for k in _PROMPT_FIELDS if params.get(k) is not None}
+
+
 def choices_wanted(params: Mapping[str, Any]) -> int:
     """How many choices a request asks for. Raises RequestError for what is no such number."""
     n = params.get("n")

@@ -8,20 +8,21 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import uvicorn
 from openai import OpenAI
+from running import Started
+from waiting import HANG, until_ready
 
 from heedful.prompts import Prompts
 from heedful.retrieval.scripted import word_embedder
 from heedful.retrieval.stores import Stores
-from heedful.server import bundled
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
@@ -29,9 +30,12 @@ from heedful.server.service import Service
 from heedful.strategies import Engine, Resources
 from heedful.strategies.scripted import ScriptedEngine
 
-CHAT_MODEL = "smollm2-135m-instruct"
-pytest_plugins = ["upstream_fixtures"]
-START_LIMIT = 240  # seconds; a model is loaded in 40 on two quiet cores
+pytest_plugins = ["upstream_fixtures", "engine_fixtures"]
+# A terminal's lines are broken at its width, which a module may have read before a test says otherwise.
+os.environ["COLUMNS"] = "250"
+# httpx gives up after five seconds, which an answer may take on a busy machine.
+for _kind in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _kind, HANG)
 
 
 @pytest.fixture(scope="session")
@@ -60,47 +64,41 @@ def _serving(*engines: Engine, config: Config | None = None, stores: Stores | No
     alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts), stores=stores))
     app = create_app(Service(config, {e.model: e for e in engines}, alignments))
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http="httptools"))
+        started = threading.Event()
+        server = Started(uvicorn.Config(app, log_level="warning", http="httptools"), started.set)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        _wait_until(lambda: _healthy(url), thread.is_alive)
+        assert started.wait(HANG)
         try:
-            yield url
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(HANG)
 
 
 def _client(url: str) -> OpenAI:
-    return OpenAI(base_url=f"{url}/v1", api_key="test", max_retries=0, timeout=120)
+    return OpenAI(base_url=f"{url}/v1", api_key="test", max_retries=0, timeout=HANG)
 
 
 @contextmanager
 def _heedful_serve(*arguments: str, log: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """`heedful serve ARGUMENTS` as a process of its own; yields its address once it is ready."""
-    with _process([sys.executable, "-m", "heedful.server", "serve", *arguments], log) as running:
-        yield running
+    """`heedful serve ARGUMENTS` as a process on a port of its own, ended by SIGTERM; its messages go to `log`.
 
-
-@contextmanager
-def _process(
-    command: list[str], log: Path, **environment: str
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server on a free port of its own, ended by SIGTERM; its messages go to `log`."""
+    Yields its address once it is ready.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    env = {**os.environ, "COLUMNS": "200", **environment}
+    command = [sys.executable, "-m", "heedful.server", "serve", *arguments, "--port", str(port)]
     with log.open("wb") as out:
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=out, stderr=out, env=env)
+        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "COLUMNS": "200"})
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait_until(lambda: _healthy(url), lambda: process.poll() is None, lambda: log.read_text())
+        until_ready(lambda: _healthy(url), psutil.Process(process.pid), log)
         yield url, process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(HANG)
 
 
 def _healthy(url: str) -> bool:
@@ -108,16 +106,6 @@ def _healthy(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=5).status_code == 200
     except httpx.TransportError:
         return False
-
-
-def _wait_until(
-    ready: Callable[[], bool], alive: Callable[[], bool], tell: Callable[[], str] = lambda: ""
-) -> None:
-    until = time.monotonic() + START_LIMIT
-    while not ready():
-        assert alive(), f"the server ended before it was ready:\n{tell()}"
-        assert time.monotonic() < until, f"the server was not ready in time:\n{tell()}"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
@@ -136,44 +124,6 @@ def heedful_serve() -> Callable[..., AbstractContextManager[tuple[str, subproces
 def client() -> Callable[[str], OpenAI]:
     """`client(url)`: the official client against a server."""
     return _client
-
-
-CHAT_OPTIONS = ("--max-model-len", "4096", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-
-
-@pytest.fixture(scope="session")
-def chat_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bundled chat model, with a tool parser, as a user would serve it."""
-    log = tmp_path_factory.mktemp("chat") / "server.log"
-    with _heedful_serve(CHAT_MODEL, *CHAT_OPTIONS, log=log) as (url, _):
-        yield url
-
-
-@pytest.fixture(scope="session")
-def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """vLLM's own OpenAI server on the same model with the same options: what ours is compared with."""
-    folder = str(bundled.prepare(bundled.MODELS[CHAT_MODEL]))
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
-    command += [
-        "--model",
-        folder,
-        "--served-model-name",
-        CHAT_MODEL,
-        "--enforce-eager",
-        *CHAT_OPTIONS,
-    ]
-    # What heedful sets for itself on a CPU.
-    alike = {"VLLM_CPU_KVCACHE_SPACE": "2", "TORCH_COMPILE_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    with _process(command, tmp_path_factory.mktemp("vllm") / "server.log", **alike) as (url, _):
-        yield url
-
-
-@pytest.fixture(scope="session")
-def base_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bundled base model."""
-    log = tmp_path_factory.mktemp("base") / "server.log"
-    with _heedful_serve("gemma-3-270m", "--max-model-len", "4096", log=log) as (url, _):
-        yield url
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
+from waiting import HANG
 
 from heedful.server.bench.arrivals import Closed, Poisson
 from heedful.server.bench.client import Endpoint
@@ -169,7 +170,7 @@ async def test_an_open_loop_sends_on_time_whoever_waits() -> None:
             all_sent.set()
         await all_sent.wait()  # no answer before the last request is out
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG):
         await load.run(20, send, lambda: 0.0)
     assert sent == list(enumerate(load.times(20)))
 

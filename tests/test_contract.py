@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from waiting import HANG
 
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config
@@ -120,7 +121,7 @@ async def test_a_cancel_at_any_step_ends_all_of_it(steps: list[Any], resources: 
             await asyncio.sleep(0)
         finished = task.done()
         task.cancel()
-        ended, _ = await asyncio.wait({task}, timeout=30)
+        ended, _ = await asyncio.wait({task}, timeout=HANG)
         assert ended and task.cancelled() is not finished, f"runs on after a cancel in turn {turns}"
         asked = len(engine.calls)
         assert engine.running == 0, f"the engine is at work after a cancel in turn {turns}"

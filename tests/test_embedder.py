@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import psutil
 import pytest
+from waiting import HANG
 
 from heedful.retrieval import Embedder, EmbedderMissing
 from heedful.retrieval.embedder import Encode, Vectors, load
@@ -24,12 +25,12 @@ async def test_concurrent_requests_share_a_batch() -> None:
     def encode(texts: list[str]) -> Vectors:
         batches.append(texts)
         begun.set()
-        go.wait(10)
+        go.wait(HANG)
         return _lengths(texts)
 
     embedder = Embedder("e", lambda: encode)
     first = asyncio.create_task(embedder.embed(["first"]))
-    assert await asyncio.to_thread(begun.wait, 10)
+    assert await asyncio.to_thread(begun.wait, HANG)
     rest = [asyncio.create_task(embedder.embed([f"text {i}"])) for i in range(30)]
     await asyncio.sleep(0)
     go.set()

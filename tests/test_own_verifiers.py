@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from aiohttp import web
+from waiting import HANG
 
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config, ConfigError
@@ -86,32 +88,19 @@ async def test_a_program_that_fails(
 
 
 async def test_what_a_program_has_started_ends_with_it(resources: Resources, tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
+    pipe = tmp_path / "pid"
+    os.mkfifo(pipe)
     code = (
-        "import subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); "
-        f"open({str(pid)!r}, 'w').write(str(p.pid)); time.sleep(600)"
+        "import subprocess, sys, time; p = subprocess.Popen(['sleep', '6000']); "
+        f"open({str(pipe)!r}, 'w').write(str(p.pid)); time.sleep(6000)"
     )
     task = asyncio.create_task(run_command(resources, **program(code)))
-    await asyncio.to_thread(_wait_until, lambda: pid.exists() and bool(pid.read_text()))
+    pid = int(await asyncio.to_thread(pipe.read_text))
+    child = psutil.Process(pid)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.to_thread(_wait_until, lambda: not _alive(int(pid.read_text())))
-
-
-def _wait_until(done: Callable[[], bool]) -> None:
-    until = time.monotonic() + 20
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    await asyncio.to_thread(child.wait, HANG)
 
 
 @asynccontextmanager

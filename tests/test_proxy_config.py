@@ -15,6 +15,7 @@ import psutil
 import pytest
 from openai import OpenAI
 from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, completion
+from waiting import HANG
 
 from heedful.server.config import Config, ConfigError, load
 
@@ -105,7 +106,6 @@ def _serve(*arguments: str, command: str = "serve") -> subprocess.CompletedProce
         [sys.executable, "-m", "heedful.server", command, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
         env={**os.environ, "COLUMNS": "250", "NO_COLOR": "1"},
     )
 
@@ -150,7 +150,7 @@ def test_serve_without_a_file(
         assert upstream.last.headers["authorization"] == "Bearer test"
         assert "model theirs (chat" in log.read_text() and "probed" in log.read_text()
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(HANG) == 0
 
 
 def test_a_proxy_loads_the_embedding_model_at_its_first_use(

@@ -224,7 +224,10 @@ def test_a_begun_answer_is_continued_or_refused(upstream: ScriptedUpstream, prox
             {"max_tokens": 5, "messages": [{"role": "user", "content": [{"type": "x"}]}]},
             "messages.0.content.0",
         ),
-        ({"max_tokens": 5, "messages": HI, "tools": [{"type": "bash_20250124", "name": "bash"}]}, "tools.0"),
+        (
+            {"max_tokens": 5, "messages": HI, "tools": [{"type": "web_search_20250305", "name": "s"}]},
+            "tools.0",
+        ),
         ({"max_tokens": 5, "messages": HI, "tools": TOOLS, "tool_choice": "auto"}, "tool_choice"),
         ({"max_tokens": 5, "messages": HI, "stop_sequences": [3]}, "stop_sequences"),
         ({"max_tokens": 5, "messages": HI, "mcp_servers": [{}]}, "mcp_servers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,155 @@ def test_the_stores_embedder_is_there_for_all(
             body = {"model": "words", "input": given, field: value}
             refused = httpx.post(f"{url}/v1/embeddings", json=body)
             assert (refused.status_code, refused.json()["error"]["param"]) == (400, field)
+
+
+def test_images_and_files_of_a_tools_output_follow_as_the_users(
+    proxied: str, upstream: ScriptedUpstream, client: Client
+) -> None:
+    """After all outputs, which must come right after their calls."""
+    text = {"type": "input_text", "text": "see"}
+    image = {"type": "input_image", "image_url": "data:image/png;base64,iVBO", "detail": "low"}
+    file = {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBE"}
+    items: Any = [
+        {"role": "user", "content": "Hi"},
+        {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+        {"type": "function_call", "call_id": "c2", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": [text, image]},
+        {"type": "function_call_output", "call_id": "c2", "output": [file]},
+        {"role": "user", "content": "Well?"},
+    ]
+    client(proxied).responses.create(model="ours", input=items)
+    sent = upstream.last.body["messages"]
+    assert [m["role"] for m in sent] == ["user", "assistant", "tool", "tool", "user", "user"]
+    assert [m["content"] for m in sent[2:4]] == ["see", ""]
+    shown = [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO", "detail": "low"}},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBE", "filename": "a.pdf"}},
+    ]
+    assert sent[4]["content"] == shown
+    client(proxied).responses.create(model="ours", input=items[:5])
+    assert upstream.last.body["messages"][-1] == {"role": "user", "content": shown}
+    bad = {"model": "ours", "input": [{**items[3], "output": [{"type": "input_image", "file_id": "f"}]}]}
+    refused = httpx.post(f"{proxied}/v1/responses", json=bad).json()["error"]
+    assert refused["param"] == "input.0.output.0.file_id" and "keeps no files" in refused["message"]
+
+
+def _logprob(token: str) -> dict[str, Any]:
+    top = [{"token": token, "logprob": -0.5, "bytes": None}, {"token": "x", "logprob": -2.0}]
+    return {"token": token, "logprob": -0.5, "bytes": None, "top_logprobs": top}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"top_logprobs": 2}, {"include": ["message.output_text.logprobs"]}, {}],
+    ids=["top", "include", "neither"],
+)
+def test_log_probabilities(
+    proxied: str, upstream: ScriptedUpstream, client: Client, asked: dict[str, Any]
+) -> None:
+    steps = {"content": [_logprob("Hel"), _logprob("lo")]}
+    whole = completion()
+    whole["choices"][0]["logprobs"] = steps
+    upstream.answers(Reply.json(whole))
+    answer = client(proxied).responses.create(model="ours", input="Hi", **asked)
+    assert bool(upstream.last.body.get("logprobs")) == bool(asked)
+    part = answer.output[0].content[0]
+    told = [(p.token, p.logprob, p.bytes, [t.token for t in p.top_logprobs]) for p in part.logprobs]
+    expected = [("Hel", -0.5, [72, 101, 108], ["Hel", "x"]), ("lo", -0.5, [108, 111], ["lo", "x"])]
+    assert told == (expected if asked else [])
+
+    def event(step: dict[str, Any]) -> bytes:
+        choice = {"index": 0, "delta": {"content": step["token"]}, "logprobs": {"content": [step]}}
+        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+    upstream.answers(Reply.sse(*map(event, steps["content"]), chunk(finish="stop"), DONE))
+    deltas, done = [], []
+    with client(proxied).responses.stream(model="ours", input="Hi", **asked) as stream:
+        for each in stream:
+            if each.type == "response.output_text.delta":
+                deltas.append([p.token for p in each.logprobs])
+            elif each.type == "response.output_text.done":
+                done += [p.token for p in each.logprobs]
+        final = stream.get_final_response()
+    assert (deltas, done) == (([["Hel"], ["lo"]], ["Hel", "lo"]) if asked else ([[], []], []))
+    assert len(final.output[0].content[0].logprobs) == len(done)  # type: ignore[union-attr,arg-type,index]
+
+
+def test_a_custom_tool_takes_and_gives_text(proxied: str, upstream: ScriptedUpstream, client: Client) -> None:
+    """The model sees a function with one text; the client sees its own kind of call, streamed too."""
+    tools: Any = [{"type": "custom", "name": "run", "description": "Runs code."}]
+    arguments = json.dumps({"input": 'print("hi")'})
+    call = {"id": "c1", "type": "function", "function": {"name": "run", "arguments": arguments}}
+    answer = completion(None)  # type: ignore[arg-type]
+    answer["choices"][0]["message"]["tool_calls"] = [call]
+    upstream.answers(Reply.json(answer))
+    asked: Any = {"model": "ours", "tools": tools, "tool_choice": {"type": "custom", "name": "run"}}
+    (got,) = client(proxied).responses.create(input="Hi", **asked).output
+    assert got.type == "custom_tool_call" and (got.call_id, got.name, got.input) == (
+        "c1",
+        "run",
+        'print("hi")',
+    )
+    sent = upstream.last.body
+    assert sent["tools"][0]["function"]["parameters"]["required"] == ["input"]
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "run"}}
+    halves = [{"name": "run", "arguments": arguments[:7]}, {"arguments": arguments[7:]}]
+    pieces = [chunk(tool_calls=[{"index": 0, "id": "c1", "function": half}]) for half in halves]
+    upstream.answers(Reply.sse(*pieces, chunk(finish="tool_calls"), DONE))
+    with client(proxied).responses.stream(input="Hi", **asked) as stream:
+        events = list(stream)
+        (final,) = stream.get_final_response().output
+    assert "".join(e.delta for e in events if e.type == "response.custom_tool_call_input.delta") == got.input
+    assert not any("function_call_arguments" in e.type for e in events)
+    assert final.type == "custom_tool_call" and final.input == got.input
+    upstream.answers(Reply.json(completion()))
+    output = {"type": "custom_tool_call_output", "call_id": "c1", "output": "hi"}
+    client(proxied).responses.create(input=[got.to_dict(), output], **asked)  # type: ignore[list-item]
+    assert upstream.last.body["messages"] == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{**call, "function": {"name": "run", "arguments": '{"input":"print(\\"hi\\")"}'}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "content": "hi"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tool", "param", "words"),
+    [
+        ({"type": "local_shell"}, "tools.0", "a tool of the client's"),
+        ({"type": "apply_patch"}, "tools.0", "a tool of the client's"),
+        ({"type": "web_search"}, "tools.0", "is not one that a client runs"),
+        ({"type": "mcp"}, "tools.0", "is not one that a client runs"),
+        ({"type": "custom", "name": "x", "format": {"type": "grammar"}}, "tools.0.format", "free text"),
+    ],
+)
+def test_tools_that_cant_be_functions(proxied: str, tool: dict[str, Any], param: str, words: str) -> None:
+    body = {"model": "ours", "input": "Hi", "tools": [tool]}
+    refused = httpx.post(f"{proxied}/v1/responses", json=body).json()["error"]
+    assert refused["param"] == param and words in refused["message"] and "OpenAI" not in refused["message"]
+
+
+def test_only_the_allowed_tools_are_there(proxied: str, upstream: ScriptedUpstream, client: Client) -> None:
+    tools: Any = [TOOLS[0], {**TOOLS[0], "name": "other"}]
+    allowed: Any = {
+        "type": "allowed_tools",
+        "mode": "required",
+        "tools": [{"type": "function", "name": "look"}],
+    }
+    client(proxied).responses.create(model="ours", input="Hi", tools=tools, tool_choice=allowed)
+    sent = upstream.last.body
+    assert [t["function"]["name"] for t in sent["tools"]] == ["look"] and sent["tool_choice"] == "required"
+    allowed["tools"] = [{"type": "function", "name": "nobody"}]
+    body = {"model": "ours", "input": "Hi", "tools": tools, "tool_choice": allowed}
+    assert httpx.post(f"{proxied}/v1/responses", json=body).json()["error"]["param"] == "tool_choice.tools"
+
+
+def test_only_the_last_item_is_cut_short(proxied: str, upstream: ScriptedUpstream, client: Client) -> None:
+    upstream.answers(Reply.sse(chunk(reasoning_content="hm"), chunk("Hel"), chunk(finish="length"), DONE))
+    events = list(client(proxied).responses.create(model="ours", input="Hi", stream=True))
+    done = [e.item.status for e in events if e.type == "response.output_item.done"]  # type: ignore[union-attr]
+    final = events[-1]
+    assert final.type == "response.incomplete"
+    assert done == [item.status for item in final.response.output] == ["completed", "incomplete"]  # type: ignore[union-attr]

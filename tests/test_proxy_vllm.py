@@ -80,7 +80,7 @@ def test_thinking_first_uses_the_prefill(remote: str) -> None:
             "trace": True,
         },
     }
-    got = httpx.post(f"{remote}/v1/chat/completions", json=body, timeout=120).json()
+    got = httpx.post(f"{remote}/v1/chat/completions", json=body).json()
     assert got["alignment"]["trace"][0]["reasoning"].startswith("Let's think about how to answer this")
     assert got["usage"]["completion_tokens"] <= 20
 
@@ -95,7 +95,7 @@ def test_a_search_by_token_ids_runs_over_it(remote: str) -> None:
     }
     wish = {"pipeline": [{"rain": {**search, "max_simulation": 8, "similarity": False}}], "trace": True}
     body = {"model": CHAT, "messages": HI, "max_tokens": 7, "seed": 5, "alignment": wish}
-    got = httpx.post(f"{remote}/v1/chat/completions", json=body, timeout=120).json()
+    got = httpx.post(f"{remote}/v1/chat/completions", json=body).json()
     assert "alignment" in got, got
     (told,) = (step for step in got["alignment"]["trace"] if "commits" in step)
     assert told["outcome"] == "searched"
@@ -142,7 +142,7 @@ async def test_an_extension_scores_given_tokens(engine: OpenAIEngine) -> None:
         Extension(prompt, max_tokens=1, logprob_token_ids=tuple(wide.logprobs[0])[:3])
     )
     for token, value in list(wide.logprobs[0].items())[:3]:
-        assert top.logprobs[0][token] == pytest.approx(value, abs=0.05)
+        assert top.logprobs[0][token] == pytest.approx(value, abs=0.001)
 
 
 async def test_several_draws_stops_and_ends(engine: OpenAIEngine) -> None:

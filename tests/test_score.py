@@ -35,7 +35,7 @@ def _engine(**options: Any) -> ScriptedEngine:
 
 
 def _post(url: str, **body: Any) -> Any:
-    return httpx.post(f"{url}/v1/alignment/score", json={"model": "m", "messages": HI, **body}, timeout=120)
+    return httpx.post(f"{url}/v1/alignment/score", json={"model": "m", "messages": HI, **body})
 
 
 def test_answers_are_scored_under_the_context(serving: Serving) -> None:
@@ -114,27 +114,62 @@ async def test_tokens_at_the_boundary(prompt: str, answer: str, scored: bytes) -
     assert bytes(ids) == scored and len(logprobs) == len(scored)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("chat_template_kwargs", {"enable_thinking": False}),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("documents", [{"text": "Water is wet."}]),
+        ("reasoning_effort", "low"),
+        ("add_generation_prompt", False),
+    ],
+)
+def test_what_shapes_the_prompt_shapes_the_score(serving: Serving, field: str, value: Any) -> None:
+    """Those fields that the model would see in an answer's prompt."""
+    engine = _engine()
+    with serving(engine) as url:
+        plain, shaped = _post(url, answers=["yy"]).json(), _post(url, answers=["yy"], **{field: value}).json()
+    assert f"<{field}={value}>" in bytes(engine.scored[1][0]).decode()
+    assert shaped["usage"]["prompt_tokens"] > plain["usage"]["prompt_tokens"]
+
+
+@pytest.mark.engine
+def test_a_template_told_more_is_scored_so(chat_server: str) -> None:
+    """Tools are in the prompt though this model's template has no place for them; a field that it ignores is not."""
+    model, tool = "smollm2-135m-instruct", {"type": "function", "function": {"name": "weather"}}
+    scored = [
+        _post(chat_server, model=model, answers=["No, it is dry."], **more).json()["usage"]["prompt_tokens"]
+        for more in ({}, {"tools": [tool]}, {"chat_template_kwargs": {"unheard_of": 1}})
+    ]
+    assert scored[1] > scored[0] + 40 and scored[2] == scored[0]
+    refused = _post(chat_server, model=model, answers=["a"], chat_template="{{ messages }}")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "chat_template")
+
+
 @pytest.mark.engine
 def test_scores_are_the_log_probabilities_of_generation(
     chat_server: str, vllm_server: str, proxy: Proxy, client: Client
 ) -> None:
     """In this process and over HTTP; a second time, when answer and all are in the prefix cache, too."""
     model = "smollm2-135m-instruct"
+    story: Any = [{"role": "user", "content": "Tell me a story about water."}]
     with proxy(Config.model_validate({"upstreams": [{"url": f"{vllm_server}/v1"}]})) as remote:
         for alignment in ("direct", "principles"):
             wrote = client(chat_server).chat.completions.create(
-                model=f"{model}@{alignment}", messages=HI, max_tokens=24, temperature=0, logprobs=True
+                model=f"{model}@{alignment}", messages=story, max_tokens=24, temperature=0, logprobs=True
             )
             (choice,) = wrote.choices
             assert choice.logprobs and choice.logprobs.content and choice.finish_reason == "length"
             told = [t.logprob for t in choice.logprobs.content]
             for url in (chat_server, chat_server, remote):
                 answers = [choice.message.content or "", "No, it is dry.", "Yes", "No"]
-                scored = _post(url, model=model, alignment=alignment, answers=answers).json()["answers"]
-                letters = _post(url, model=model, alignment=alignment, answers=["Yes", "No"]).json()[
+                scored = _post(url, model=model, alignment=alignment, answers=answers, messages=story).json()[
                     "answers"
                 ]
+                letters = _post(
+                    url, model=model, alignment=alignment, answers=["Yes", "No"], messages=story
+                ).json()["answers"]
                 single = [a["logprob"] for a in scored[2:]]
-                assert [a["logprob"] for a in letters] == pytest.approx(single, abs=0.15)
-                assert scored[0]["token_logprobs"] == pytest.approx(told, abs=0.15)
+                assert [a["logprob"] for a in letters] == pytest.approx(single, abs=0.01)
+                assert scored[0]["token_logprobs"] == pytest.approx(told, abs=0.01)
                 assert scored[0]["logprob"] / scored[0]["tokens"] > scored[1]["logprob"] / scored[1]["tokens"]

@@ -27,7 +27,6 @@ def _heedful(*arguments: str, typed: bytes = b"") -> subprocess.CompletedProcess
         [sys.executable, "-m", "heedful.server", *arguments],
         input=typed,
         capture_output=True,
-        timeout=120,
         env={**os.environ, "COLUMNS": "40", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8:surrogateescape"},
     )
 

@@ -3,48 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
+from engine_fixtures import InProcess
+from waiting import HANG
 
 from heedful.prompts import Prompts
-from heedful.server import bundled
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
 from heedful.server.engines import vllm
 from heedful.server.service import Service
-from heedful.strategies import Call, ChatRequest, Event, Extension, Plan, Resources, Run, VerifierError
+from heedful.strategies import (
+    Call,
+    Capability,
+    ChatRequest,
+    Event,
+    Extension,
+    Plan,
+    Resources,
+    Run,
+    VerifierError,
+)
 
-pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = pytest.mark.engine
 
 MODEL = "smollm2-135m-instruct"
 HI: Any = [{"role": "user", "content": "Tell me a story."}]
-LIMIT = 60.0  # seconds in which a cancelled call must be gone; it takes milliseconds
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def engine() -> AsyncIterator[vllm.VllmEngine]:
-    """The engine in this process, on the loop that this module's tests share."""
-    # Other tests of this process may have started threads, after which it must not be forked.
-    os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    folder = str(bundled.prepare(bundled.MODELS[MODEL]))
-    async with vllm.start(vllm.engine_arguments(folder, MODEL, ["--max-model-len", "1024"])) as engine:
-        yield engine
+@pytest.fixture
+def engine(in_process: InProcess) -> InProcess:
+    """The shared engine of this process; a test marked with `on_its_loop` gets the engine itself."""
+    return in_process
+
+
+def on_its_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs a test on the loop that the engine lives on."""
+
+    @wraps(test)
+    def run(engine: InProcess, **fixtures: Any) -> None:
+        engine.run(test(engine=engine.engine, **fixtures))
+
+    return run
 
 
 class Watched:
     """The engine, with all calls short but the one that a test waits for, which does not end by itself."""
 
-    def __init__(self, engine: vllm.VllmEngine, *, endless: int = 0) -> None:
+    def __init__(
+        self, engine: vllm.VllmEngine, *, endless: int = 0, capabilities: Capability | None = None
+    ) -> None:
         self._engine, self._endless = engine, endless
+        self.capabilities = engine.capabilities if capabilities is None else capabilities
         self._chats = 0
         self.begun = asyncio.Event()
 
@@ -93,14 +110,14 @@ KINDS: dict[str, Callable[[Any], Awaitable[Any]]] = {
 
 
 async def _idle(engine: vllm.VllmEngine) -> None:
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(HANG):
         while engine.running:  # noqa: ASYNC110 - vLLM tells nobody when it is idle
             await asyncio.sleep(0)
 
 
 async def _under_way(engine: vllm.VllmEngine, task: asyncio.Task[Any], kind: str) -> None:
     """Waits until the engine works on the call. (A conversation is rendered without it.)"""
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(HANG):
         await asyncio.sleep(0)
         while kind != "render" and not engine.running:
             assert not task.done(), task
@@ -108,6 +125,7 @@ async def _under_way(engine: vllm.VllmEngine, task: asyncio.Task[Any], kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@on_its_loop
 async def test_a_cancelled_call_is_cancelled(engine: vllm.VllmEngine, kind: str) -> None:
     task = asyncio.ensure_future(KINDS[kind](engine))
     await _under_way(engine, task, kind)
@@ -119,6 +137,7 @@ async def test_a_cancelled_call_is_cancelled(engine: vllm.VllmEngine, kind: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@on_its_loop
 async def test_a_deadline_is_a_time_out(engine: vllm.VllmEngine, kind: str) -> None:
     async def call() -> None:
         async with asyncio.timeout(None) as limit:
@@ -154,20 +173,22 @@ HIDDEN: dict[str, tuple[Any, int]] = {
 
 @pytest.mark.parametrize("what", HIDDEN)
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
+@on_its_loop
 async def test_hidden_calls_too(engine: vllm.VllmEngine, prompts: Prompts, what: str, how: str) -> None:
     """Not taken for a request that is wrong: a correction would count as too long, a judge as failed."""
     steps, endless = HIDDEN[what]
     watched = Watched(engine, endless=endless)
+    run = Run(watched, Resources(prompts=prompts))
     due: list[asyncio.Timeout] = []
 
     async def call() -> None:
         async with asyncio.timeout(None) as limit:
             due.append(limit)
             request = ChatRequest(MODEL, tuple(HI), {}, False)
-            await _drained(_plan(steps, prompts).stream(request, Run(watched, Resources(prompts=prompts))))
+            await _drained(_plan(steps, prompts).stream(request, run))
 
     task = asyncio.ensure_future(call())
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(HANG):
         await watched.begun.wait()
     await _under_way(engine, task, what)
     if how == "cancel":
@@ -176,19 +197,23 @@ async def test_hidden_calls_too(engine: vllm.VllmEngine, prompts: Prompts, what:
         due[0].reschedule(asyncio.get_running_loop().time())
     with pytest.raises(asyncio.CancelledError if how == "cancel" else TimeoutError):
         await task
+    assert not [step for step in run.trace.steps if "stopped" in step]
     await _idle(engine)
 
 
+@on_its_loop
 async def test_a_verifiers_time_out_is_its_own_error(engine: vllm.VllmEngine, prompts: Prompts) -> None:
-    plan = _plan([("refine", CRITIC[1] | {"verifier_timeout": 0.01})], prompts)
-    run = Run(Watched(engine, endless=1), Resources(prompts=prompts))
-    with pytest.raises(VerifierError, match=r"verifier 'self' failed: no verdict within 0.01 s") as failed:
+    """In the midst of a whole answer: without the token level, a judge answers in words."""
+    plan = _plan([("refine", CRITIC[1] | {"verifier_timeout": 0.2})], prompts)
+    run = Run(Watched(engine, endless=1, capabilities=Capability.CHAT), Resources(prompts=prompts))
+    with pytest.raises(VerifierError, match=r"verifier 'self' failed: no verdict within 0.2 s") as failed:
         await _drained(plan.stream(ChatRequest(MODEL, tuple(HI), {}, False), run))
     assert failed.value.status == 503
     await _idle(engine)
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "completions", "messages", "responses"])
+@on_its_loop
 async def test_over_http_a_deadline_is_a_504(engine: vllm.VllmEngine, path: str) -> None:
     config = Config.model_validate({"request_timeout": 0.2})
     app = create_app(Service(config, {MODEL: engine}, Alignments(config, Resources(prompts=Prompts()))))

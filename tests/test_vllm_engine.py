@@ -11,7 +11,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from engine_fixtures import InProcess
 from openai import OpenAI
+
+from heedful.strategies import Capability, Extension
 
 pytestmark = pytest.mark.engine
 
@@ -169,11 +172,12 @@ def test_structure_tools_and_logprobs_survive_an_alignment(chat_server: str, cli
 
 
 def test_clients_that_leave_stop_the_engines_work(chat_server: str) -> None:
-    """Streaming and not: the count of running requests falls to 0 long before the answers would be complete."""
+    """Streaming and not: the count of running requests falls to 0 with less than half written of what was asked."""
     body = {"model": CHAT, "messages": HI, "max_tokens": 3500, "ignore_eos": True}
 
     async def leave() -> None:
-        async with httpx.AsyncClient(timeout=60) as http:
+        before = await _written(chat_server)
+        async with httpx.AsyncClient() as http:
             url = f"{chat_server}/v1/chat/completions"
             plain = asyncio.create_task(http.post(url, json=body))
             async with http.stream("POST", url, json={**body, "stream": True}) as response:
@@ -181,26 +185,34 @@ def test_clients_that_leave_stop_the_engines_work(chat_server: str) -> None:
                 while (await http.get(f"{chat_server}/health")).json()["running"] < 2:
                     pass
             plain.cancel()
-            async with asyncio.timeout(20):
-                while (await http.get(f"{chat_server}/health")).json()["running"]:
-                    pass
+            while (await http.get(f"{chat_server}/health")).json()["running"]:
+                pass
+        assert await _written(chat_server) - before < 3500
 
     asyncio.run(leave())
 
 
 def test_requests_of_many_clients_share_the_engine(chat_server: str) -> None:
-    async def ask() -> list[Any]:
-        async with openai.AsyncOpenAI(base_url=f"{chat_server}/v1", api_key="x", max_retries=0) as api:
-            return await asyncio.gather(
-                *(
-                    api.chat.completions.create(
-                        model=f"{CHAT}@{('direct', 'principles', 'urial')[i % 3]}", messages=HI, max_tokens=6
-                    )
-                    for i in range(12)
-                )
-            )
+    """Each gets the very answer that it gets alone, under its own alignment."""
+    kinds = ("direct", "principles", "urial")
 
-    assert len([a.choices[0].message.content for a in asyncio.run(ask())]) == 12
+    async def ask() -> None:
+        async with openai.AsyncOpenAI(base_url=f"{chat_server}/v1", api_key="x", max_retries=0) as api:
+
+            async def answer(kind: str) -> tuple[str, str | None, int]:
+                whole = await api.chat.completions.create(
+                    model=f"{CHAT}@{kind}", messages=HI, max_tokens=6, temperature=0
+                )
+                assert whole.usage
+                return whole.model, whole.choices[0].message.content, whole.usage.prompt_tokens
+
+            alone = {kind: await answer(kind) for kind in kinds}
+            assert len({tokens for _, _, tokens in alone.values()}) == 3
+            together = await asyncio.gather(*(answer(kinds[i % 3]) for i in range(12)))
+            assert together == [alone[kinds[i % 3]] for i in range(12)]
+            assert all(text for _, text, _ in together)
+
+    asyncio.run(ask())
 
 
 def test_metrics_include_the_engines(chat_server: str) -> None:
@@ -214,61 +226,60 @@ def test_templates_from_clients_are_refused(chat_server: str) -> None:
         assert (response.status_code, response.json()["error"]["param"]) == (400, "chat_template")
 
 
-async def test_the_token_level() -> None:
+def test_the_token_level(in_process: InProcess) -> None:
     """What strategies reach below the API: the same engine by token ids."""
-    from heedful.server import bundled
-    from heedful.server.engines import vllm
-    from heedful.strategies import Capability, Extension
+    in_process.run(_token_level(in_process.engine, in_process.url))
 
-    folder = str(bundled.prepare(bundled.MODELS[CHAT]))
-    args = vllm.engine_arguments(folder, CHAT, ["--max-model-len", "1024"])
-    async with vllm.start(args) as engine:
-        assert Capability.TOKENS in engine.capabilities
-        prompt = await engine.render([{"role": "user", "content": "Is water wet? Answer yes or no."}])
-        assert await engine.detokenize(await engine.tokenize("a small test")) == "a small test"
-        (greedy,) = await engine.extend(Extension(prompt, max_tokens=6, temperature=0, logprobs=3))
-        assert len(greedy.token_ids) == len(greedy.logprobs) == 6
-        for token, step in zip(greedy.token_ids, greedy.logprobs, strict=True):
-            assert step[token] == max(step.values())
-        # Continuing by token ids is the same path.
-        (rest,) = await engine.extend(
-            Extension([*prompt, *greedy.token_ids[:3]], max_tokens=3, temperature=0)
-        )
-        assert rest.token_ids == greedy.token_ids[3:]
-        # The same seed is the same draw.
-        draws = [await engine.extend(Extension(prompt, max_tokens=5, n=3, seed=11)) for _ in range(2)]
-        assert [c.token_ids for c in draws[0]] == [c.token_ids for c in draws[1]]
-        assert len({c.token_ids for c in draws[0]}) > 1
-        # Two options scored as the next token.
-        (yes, *_), (no, *_) = [await engine.tokenize(word) for word in ("Yes", "No")]
-        (scored,) = await engine.extend(Extension(prompt, max_tokens=1, logprob_token_ids=[yes, no]))
-        assert {yes, no} <= set(scored.logprobs[0])
-        assert all(math.exp(scored.logprobs[0][t]) <= 1 for t in (yes, no))
-        # In a batch with others it takes nothing from them, and a token far from likely is scored too.
-        rare = (await engine.tokenize("qz"))[0]
-        score = Extension(prompt, max_tokens=1, logprob_token_ids=[yes, rare])
-        wide = Extension(prompt, max_tokens=6, temperature=0, logprobs=5, ignore_eos=True)
-        (drawn,), *scores = await asyncio.gather(
-            engine.extend(wide), *(engine.extend(score) for _ in range(3))
-        )
-        assert all(sum(math.isfinite(v) for v in step.values()) >= 5 for step in drawn.logprobs)
-        assert all(-math.inf < s.logprobs[0][rare] < s.logprobs[0][yes] for (s,) in scores)
-        # A stop string ends it and is named; an end token is the answer's end.
-        (stopped,) = await engine.extend(Extension(prompt, max_tokens=200, temperature=0, stop=["."]))
-        assert (stopped.finish_reason, stopped.stop) == ("stop", ".")
-        open_turn = await engine.render([{"role": "assistant", "content": "Water is"}], continue_final=True)
-        assert (await engine.detokenize(open_turn)).endswith("Water is")
-        many = asyncio.gather(
-            *(engine.extend(Extension(prompt, max_tokens=900, ignore_eos=True)) for _ in "ab")
-        )
-        await _until(lambda: engine.running == 2)
-        many.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await many
-        await _until(lambda: engine.running == 0)
+
+async def _token_level(engine: Any, url: str) -> None:
+    assert Capability.TOKENS in engine.capabilities
+    prompt = await engine.render([{"role": "user", "content": "Is water wet? Answer yes or no."}])
+    assert await engine.detokenize(await engine.tokenize("a small test")) == "a small test"
+    (greedy,) = await engine.extend(Extension(prompt, max_tokens=6, temperature=0, logprobs=3))
+    assert len(greedy.token_ids) == len(greedy.logprobs) == 6
+    for token, step in zip(greedy.token_ids, greedy.logprobs, strict=True):
+        assert step[token] == max(step.values())
+    # Continuing by token ids is the same path.
+    (rest,) = await engine.extend(Extension([*prompt, *greedy.token_ids[:3]], max_tokens=3, temperature=0))
+    assert rest.token_ids == greedy.token_ids[3:]
+    # The same seed is the same draw.
+    draws = [await engine.extend(Extension(prompt, max_tokens=5, n=3, seed=11)) for _ in range(2)]
+    assert [c.token_ids for c in draws[0]] == [c.token_ids for c in draws[1]]
+    assert len({c.token_ids for c in draws[0]}) > 1
+    # Two options scored as the next token.
+    (yes, *_), (no, *_) = [await engine.tokenize(word) for word in ("Yes", "No")]
+    (scored,) = await engine.extend(Extension(prompt, max_tokens=1, logprob_token_ids=[yes, no]))
+    assert {yes, no} <= set(scored.logprobs[0])
+    assert all(math.exp(scored.logprobs[0][t]) <= 1 for t in (yes, no))
+    # In a batch with others it takes nothing from them, and a token far from likely is scored too.
+    rare = (await engine.tokenize("qz"))[0]
+    score = Extension(prompt, max_tokens=1, logprob_token_ids=[yes, rare])
+    wide = Extension(prompt, max_tokens=6, temperature=0, logprobs=5, ignore_eos=True)
+    (drawn,), *scores = await asyncio.gather(engine.extend(wide), *(engine.extend(score) for _ in range(3)))
+    assert all(sum(math.isfinite(v) for v in step.values()) >= 5 for step in drawn.logprobs)
+    assert all(-math.inf < s.logprobs[0][rare] < s.logprobs[0][yes] for (s,) in scores)
+    # A stop string ends it and is named; an end token is the answer's end.
+    (stopped,) = await engine.extend(Extension(prompt, max_tokens=200, temperature=0, stop=["."]))
+    assert (stopped.finish_reason, stopped.stop) == ("stop", ".")
+    open_turn = await engine.render([{"role": "assistant", "content": "Water is"}], continue_final=True)
+    assert (await engine.detokenize(open_turn)).endswith("Water is")
+    before = await _written(url)
+    many = asyncio.gather(*(engine.extend(Extension(prompt, max_tokens=3500, ignore_eos=True)) for _ in "ab"))
+    await _until(lambda: engine.running == 2)
+    many.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await many
+    await _until(lambda: engine.running == 0)
+    assert await _written(url) - before < 3500
 
 
 async def _until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not true():  # noqa: ASYNC110 - the engine has no event for it
-            await asyncio.sleep(0)
+    while not true():  # noqa: ASYNC110 - the engine has no event for it
+        await asyncio.sleep(0)
+
+
+async def _written(url: str) -> float:
+    """Tokens that the engine has generated since its start."""
+    async with httpx.AsyncClient() as http:
+        lines = (await http.get(f"{url}/metrics")).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:generation_tokens_total"))

@@ -7,19 +7,15 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import (
-    AbstractAsyncContextManager,
-    AbstractContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    contextmanager,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import uvicorn
+from running import in_thread, listening
+from waiting import HANG
 
 from heedful.prompts import Prompts
 from heedful.retrieval.stores import Stores
@@ -30,7 +26,7 @@ from heedful.server.config import Config
 from heedful.server.service import Service
 from heedful.strategies import Engine, Resources
 
-LIMIT = 20  # seconds until a test that waits gives up
+LIMIT = HANG  # seconds until a test that waits gives up
 
 
 @dataclass
@@ -47,16 +43,33 @@ class Asked:
         return json.loads(self.raw)
 
 
+class Opening:
+    """An event that any thread sets and any event loop waits for, with no thread held by who waits."""
+
+    def __init__(self) -> None:
+        self._future: Future[None] = Future()
+
+    def is_set(self) -> bool:
+        return self._future.done()
+
+    def set(self) -> None:
+        if not self.is_set():
+            self._future.set_result(None)
+
+    async def wait(self) -> None:
+        await asyncio.shield(asyncio.wrap_future(self._future))
+
+
 class Gate:
     """Where a reply waits until the test opens it."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
-        self.open = threading.Event()
+        self.open = Opening()
 
     async def wait(self) -> None:
         self.reached.set()
-        await asyncio.to_thread(self.open.wait, LIMIT)
+        await self.open.wait()
 
 
 @dataclass
@@ -65,7 +78,7 @@ class Reply:
     rest. With `cut` the connection is reset after the last, with `length` a Content-Length takes the place of
     chunks. `verbatim` is written as it is in place of all that, and the connection closed."""
 
-    pieces: list[bytes | Gate] = field(default_factory=list)
+    pieces: Iterable[bytes | Gate] = ()
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
@@ -79,7 +92,7 @@ class Reply:
 
     @classmethod
     def sse(cls, *pieces: bytes | Gate, cut: bool = False, headers: dict[str, str] | None = None) -> Reply:
-        return cls(list(pieces), 200, {"content-type": "text/event-stream", **(headers or {})}, cut=cut)
+        return cls(pieces, 200, {"content-type": "text/event-stream", **(headers or {})}, cut=cut)
 
 
 Script = Callable[[Asked], Reply | Awaitable[Reply]]
@@ -155,7 +168,7 @@ class ScriptedUpstream:
                 work = asyncio.ensure_future(self._answer(asked, writer))
                 gone = asyncio.ensure_future(reader.read(1))
                 await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
+                if not work.done() or isinstance(work.exception(), ConnectionError):
                     work.cancel()
                     self.hung_up.release()
                     return
@@ -225,31 +238,6 @@ async def _read(reader: asyncio.StreamReader, early: bytes) -> Asked | None:
     return Asked(method, path, headers, raw)
 
 
-async def _until(true: Callable[[], bool]) -> None:
-    while not true():  # noqa: ASYNC110 (uvicorn has a flag and no event)
-        await asyncio.sleep(0.01)
-
-
-@contextmanager
-def _in_thread(main: Callable[[], AbstractAsyncContextManager[str]]) -> Iterator[str]:
-    """Runs an async context manager that yields an address in a loop of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    context = main()
-
-    def call(work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(LIMIT)
-
-    try:
-        yield call(context.__aenter__())
-    finally:
-        call(context.__aexit__(None, None, None))
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(LIMIT)
-        loop.close()
-
-
 @pytest.fixture(scope="session")
 def _upstream() -> Iterator[ScriptedUpstream]:
     made = ScriptedUpstream()
@@ -262,7 +250,7 @@ def _upstream() -> Iterator[ScriptedUpstream]:
         finally:
             server.close()
 
-    with _in_thread(main) as url:
+    with in_thread(main) as (url, _):
         made.url = url
         yield made
 
@@ -289,17 +277,10 @@ def proxy() -> Proxy:
                 remote = await upstreams.start(config.upstreams, stack, client_keys=client_keys)
                 alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts), stores=stores))
                 service = Service(config, {e.model: e for e in (*engines, *remote)}, alignments)
-                server = uvicorn.Server(
-                    uvicorn.Config(create_app(service), log_level="warning", http="httptools")
-                )
-                with socket.create_server(("127.0.0.1", 0)) as listener:
-                    serving = asyncio.create_task(server.serve(sockets=[listener]))
-                    await _until(lambda: server.started)
-                    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-                    server.should_exit = True
-                    await serving
+                async with listening(create_app(service)) as url:
+                    yield url
 
-        with _in_thread(main) as url:
+        with in_thread(main) as (url, _):
             yield url
 
     return serve

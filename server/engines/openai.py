@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ import msgspec
 
 from heedful.server.engines import canonical
 from heedful.server.engines.completion_shape import chat_choice, completion_params
+from heedful.server.engines.dialect import Dialect
 from heedful.server.engines.sse import SseParser
 from heedful.server.engines.tokens import RemoteTokens
 from heedful.server.engines.upstream import Upstream
@@ -47,6 +48,7 @@ class OpenAIEngine:
         context_length: int | None = None,
         end_tokens: Iterable[int] = (),
         note: str = "",
+        dialect: Dialect | None = None,
     ) -> None:
         self.upstream = upstream
         self.model = model
@@ -56,18 +58,26 @@ class OpenAIEngine:
         self.context_length = context_length
         self.note = note
         """Where the capabilities come from, for people."""
+        self._dialect = dialect or Dialect()
         self._tokens = RemoteTokens(upstream, upstream_model, frozenset(end_tokens))
         self._headers: dict[str, str] | None = None
+        self._fields: Mapping[str, Any] = {}
 
     @property
     def capabilities(self) -> Capability:
         return self._claimed & ~self.habits.lacks
 
-    def bound(self, client_headers: Iterable[tuple[bytes, bytes]]) -> Self:
-        """The same engine for one client's request: its key and ids travel on with every call."""
+    def bound(
+        self, client_headers: Iterable[tuple[bytes, bytes]], client_fields: Mapping[str, Any] | None = None
+    ) -> Self:
+        """The same engine for one client's request: its key and ids travel on with every call.
+
+        `client_fields`: the request's body; what it asks for itself is never left out.
+        """
         mine = object.__new__(type(self))  # copy.copy takes ten times as long, and this is every request's
         mine.__dict__.update(self.__dict__)
         mine._headers = self.upstream.headers_for(client_headers)
+        mine._fields = client_fields or {}
         return mine
 
     # -- the answer as it is
@@ -75,6 +85,10 @@ class OpenAIEngine:
     async def forward(self, path: str, payload: bytes) -> aiohttp.ClientResponse:
         """Posts a body and hands over the response, its headers read; the caller closes it."""
         return await self.upstream.post(path, payload, self._headers)
+
+    async def json(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Posts an object to another of the upstream's endpoints, under its own name of the model."""
+        return await self.upstream.json(path, {**body, "model": self.upstream_model}, self._headers)
 
     # -- OpenAI level
 
@@ -93,7 +107,12 @@ class OpenAIEngine:
         body = {**params, "model": self.upstream_model, "stream": stream}
         if stream:
             body["stream_options"] = {**(params.get("stream_options") or {}), "include_usage": True}
-        response = await self.forward(path, msgspec.json.encode(body))
+
+        def send(adapted: Mapping[str, Any]) -> Awaitable[aiohttp.ClientResponse]:
+            return self.forward(path, msgspec.json.encode(adapted))
+
+        chat = path == "/chat/completions"
+        response = await (self._dialect.speak(body, self._fields, send) if chat else send(body))
         whole = False
         try:
             if response.content_type == "text/event-stream":
@@ -168,11 +187,20 @@ class OpenAIEngine:
     def end_tokens(self) -> frozenset[int]:
         return self._token_level().end_tokens
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        return await self._token_level().render(messages, continue_final=continue_final)
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        return await self._token_level().render(messages, continue_final=continue_final, shape=shape)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return await self._token_level().tokenize(text, special=special)
+
+    async def count_prompt(self, call: Call) -> int:
+        return await self._token_level().count_prompt(call)
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         return await self._token_level().detokenize(token_ids)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
+from heedful.server.engines.prompt_tokens import tokenize_body
 from heedful.server.engines.scores import scored
 from heedful.server.engines.token_cache import TokenCache
 from heedful.server.engines.upstream import Upstream
-from heedful.strategies import Continuation, Extension, Message
+from heedful.strategies import Call, Continuation, Extension, Message
 from heedful.strategies.tasks import SOME, together
 
 _PREFIX = "token_id:"
@@ -31,16 +32,26 @@ class RemoteTokens:
         mine._headers = headers
         return mine
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
-        return await self._tokenize(
-            messages=messages, continue_final_message=continue_final, add_generation_prompt=not continue_final
-        )
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
+        ends = {"continue_final_message": continue_final, "add_generation_prompt": not continue_final}
+        return await self._tokenize(**tokenize_body(messages, {**(shape or {}), **ends}))
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         if (known := self._known.get(text, special)) is None:
             known = await self._tokenize(prompt=text, add_special_tokens=special)
             self._known.put(text, special, known)
         return list(known)
+
+    async def count_prompt(self, call: Call) -> int:
+        if call.prompt is not None:
+            return len(await self.tokenize(call.prompt, special=True))
+        return len(await self._tokenize(**tokenize_body(call.messages, call.params)))
 
     async def detokenize(self, token_ids: Sequence[int]) -> str:
         """vLLM writes special tokens out; the ends, the only ones in a sampled answer, are left out before."""

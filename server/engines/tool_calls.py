@@ -32,12 +32,13 @@ class Form:
     arguments: str = "arguments"
 
 
-_HERMES = Form("<tool_call>\n", "\n</tool_call>")
+# Nothing between two: a model that wants no second call ends here, and would not after a line break.
+_HERMES = Form("<tool_call>\n", "\n</tool_call>", between="")
 _LLAMA = Form(between="; ", arguments="parameters")
 FORMS = {
     "hermes": _HERMES,
     "qwen3_json": _HERMES,
-    "longcat": Form("<longcat_tool_call>\n", "\n</longcat_tool_call>"),
+    "longcat": Form("<longcat_tool_call>\n", "\n</longcat_tool_call>", between=""),
     "llama3_json": _LLAMA,
     "llama4_json": _LLAMA,
 }
@@ -78,8 +79,10 @@ class Forced:
         ]
         one: dict[str, Any] = {"type": "or", "elements": calls}
         if not self.single:
-            between = {"type": "const_string", "value": form.between}
-            another = {"type": "sequence", "elements": [between, one]}
+            another: dict[str, Any] = one
+            if form.between:
+                between = {"type": "const_string", "value": form.between}
+                another = {"type": "sequence", "elements": [between, one]}
             more = {"type": "repeat", "min": 0, "max": MOST - 1, "content": another}
             one = {"type": "sequence", "elements": [one, more]}
         return _json({"type": "structural_tag", "format": one})

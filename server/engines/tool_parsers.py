@@ -62,10 +62,10 @@ def choose(args: Namespace, template: str | None, kind: str) -> Tools:
     """What vLLM's options leave open, decided by the chat template and the model's kind (its `model_type`)."""
     takes = template is None or kind == "gpt_oss" or re.search(r"\btools\b", template) is not None
     told, has_system = not takes, template is None or _has_system(template)
-    parser, why = args.tool_call_parser, ""
+    parser = args.tool_call_parser
     if parser is None and template is not None:
         parser = "hermes" if told else parser_of(template, kind)
-        why = "; the chat template has no place for tools, so they are told in words" if told else ""
+    why = "; the chat template has no place for tools, so they are told in words" if told else ""
     if args.enable_auto_tool_choice is False:
         return Tools(parser, False, told, has_system, "only calls that a request forces")
     if parser is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from argparse import Namespace
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,9 @@ import msgspec
 from pydantic import ValidationError
 from starlette.datastructures import State
 
-from heedful.server.engines import tool_parsers, tool_prompt
+from heedful.server.engines import tool_parsers, tool_prompt, vllm_tools
+from heedful.server.engines.cpu import default_dtype
+from heedful.server.engines.prompt_tokens import tokenize_body
 from heedful.server.engines.scores import MOST, scored
 from heedful.server.engines.tool_calls import FORMS, Forced, Form
 from heedful.strategies import (
@@ -73,7 +75,13 @@ def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Na
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     parser = make_arg_parser(FlexibleArgumentParser(prog="heedful serve MODEL"))
     parser.set_defaults(enable_auto_tool_choice=None)  # ours to choose, unless it is told
+    if current_platform.is_cpu():
+        import torch
+
+        parser.set_defaults(dtype=default_dtype(torch.cpu.get_capabilities()))
     args: Namespace = parser.parse_args(["--model", model, "--served-model-name", served_name, *given])
+    if args.enable_auto_tool_choice and not args.tool_call_parser:
+        args.enable_auto_tool_choice = None  # with the parser that we choose, where vLLM wants one named
     validate_parsed_serve_args(args)
     return args
 
@@ -92,7 +100,7 @@ async def start(args: Namespace) -> AsyncIterator[VllmEngine]:
             raise EngineError(f"{args.model} does not generate text (it supports: {', '.join(tasks)})")
         # Our raw prompts travel as templates; those of clients are still refused below.
         args.trust_request_chat_template = True
-        template = _chat_template(args, client.get_tokenizer())
+        template = vllm_tools.chat_template(args, client.get_tokenizer())
         tools = tool_parsers.choose(args, template, client.model_config.hf_config.model_type)
         args.tool_call_parser, args.enable_auto_tool_choice = tools.parser, tools.automatic
         hides_tools, args.exclude_tools_when_tool_choice_none = (
@@ -125,6 +133,7 @@ class VllmEngine:
         self._client = client
         self._serving_chat = state.openai_serving_chat
         self._serving_completion = state.openai_serving_completion
+        self._serving_tokenization = state.serving_tokenization
         self._tokenizer = client.get_tokenizer()
         self._trusts_templates = trusts_templates
         self._hides_tools = hides_tools
@@ -132,10 +141,11 @@ class VllmEngine:
         self._form = FORMS.get(tools.parser or "", Form())
         self._grammars: str = client.vllm_config.structured_outputs_config.backend
         self.model: str = args.served_model_name[0]
+        self.note = str(client.model_config.dtype).removeprefix("torch.")  # told at start
         self.context_length: int | None = client.model_config.max_model_len
         self.habits = Habits()
         self.capabilities = Capability.COMPLETION | Capability.LOGPROBS | Capability.TOKENS
-        if _chat_template(args, self._tokenizer):
+        if vllm_tools.chat_template(args, self._tokenizer):
             self.capabilities |= Capability.CHAT | Capability.PREFILL
         self.end_tokens = self._find_end_tokens()
 
@@ -172,7 +182,7 @@ class VllmEngine:
 
     def release(self) -> None:
         """Lets go of vLLM's objects: left to the interpreter's end, their clean-up fails with noise."""
-        del self._client, self._serving_chat, self._serving_completion
+        del self._client, self._serving_chat, self._serving_completion, self._serving_tokenization
 
     def _find_end_tokens(self) -> frozenset[int]:
         config = self._client.model_config.try_get_generation_config()
@@ -192,7 +202,12 @@ class VllmEngine:
         try:
             request = ChatCompletionRequest.model_validate(body)
             if forced := Forced.of(body):
-                self._force(request, forced)
+                if self._native_calls:
+                    for tool in request.tools:
+                        tool.function.strict = True
+                else:
+                    # Off the loop: making a grammar of a large schema takes a while.
+                    await asyncio.to_thread(vllm_tools.force, request, forced, self._form, self._grammars)
             result = await _cancellable(self._serving_chat.create_chat_completion(request))
         except Exception as error:
             raise await self._told_with_length(error, body) from error
@@ -207,26 +222,6 @@ class VllmEngine:
     def _native_calls(self) -> bool:
         """Whether calls are no text: gpt-oss writes them in a channel of their own, which vLLM constrains."""
         return self._tools.parser == "openai"
-
-    def _force(self, request: Any, forced: Forced) -> None:
-        """Puts the grammar of the calls in place of the tool choice, and of whatever else would end or shape them."""
-        from vllm.sampling_params import StructuredOutputsParams
-        from vllm.v1.structured_output.backend_xgrammar import has_xgrammar_unsupported_json_features
-
-        if self._native_calls:
-            for tool in request.tools:
-                tool.function.strict = True
-            return
-        tags = self._grammars in ("auto", "xgrammar") and not any(
-            map(has_xgrammar_unsupported_json_features, forced.tools.values())
-        )
-        grammar = (
-            {"structural_tag": forced.structural_tag(self._form)} if tags else {"json": forced.json_schema()}
-        )
-        request.structured_outputs = StructuredOutputsParams(**grammar)
-        request.response_format = None
-        request.tool_choice = "none"  # the prompt keeps the tools; vLLM's parser keeps out
-        request.stop, request.stop_token_ids, request.ignore_eos, request.min_tokens = [], [], False, 0
 
     async def complete(self, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Event, None]:
         """OpenAI's legacy completions: `params` is the request body. Choices hold `text` in place of `delta`."""
@@ -336,14 +331,24 @@ class VllmEngine:
 
     # -- token level
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
         from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 
         from heedful.server.engines import vllm_errors
 
         params = {"continue_final_message": continue_final, "add_generation_prompt": not continue_final}
-        body = self._chat_body(Call(tuple(messages), params))
+        body = self._chat_body(Call(tuple(messages), {**params, **(shape or {})}))
+        if body.get("tools"):
+            body["tool_choice"] = (
+                "none"  # nothing is written here, and the prompt holds the tools all the same
+            )
         try:
             request = ChatCompletionRequest.model_validate(body)
             result = await _cancellable(self._serving_chat.render_chat_request(request))
@@ -353,6 +358,26 @@ class VllmEngine:
             raise vllm_errors.from_response(result)
         _, (rendered,) = result
         return list(rendered["prompt_token_ids"])
+
+    async def count_prompt(self, call: Call) -> int:
+        from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+        from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
+
+        from heedful.server.engines import vllm_errors
+
+        chat = self._chat_body(call)
+        if call.prompt is not None:
+            return len(await self.tokenize(call.prompt, special=True))
+        # Not by `render`, which refuses a prompt that is too long: a client asks how much too long.
+        body = {**tokenize_body(chat["messages"], chat), "model": self.model}
+        try:
+            request = TokenizeChatRequest.model_validate(body)
+            result = await _cancellable(self._serving_tokenization.create_tokenize(request, None))
+        except Exception as error:
+            raise _told(error) from error
+        if isinstance(result, ErrorResponse):
+            raise vllm_errors.from_response(result)
+        return int(result.count)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         if len(text) > _LONG_TEXT:
@@ -438,19 +463,6 @@ class VllmEngine:
         if final is None:
             raise EngineError("the engine ended a request without a result")
         return final
-
-
-def _chat_template(args: Namespace, tokenizer: Any) -> str | None:
-    """The text of the template that conversations are written by."""
-    from vllm.renderers.chat_utils import load_chat_template
-
-    if args.chat_template:
-        given: str = load_chat_template(args.chat_template)
-        return given
-    own = getattr(tokenizer, "chat_template", None)
-    if isinstance(own, dict):  # several by name, of which vLLM takes this one where there are tools
-        own = own.get("tool_use") or own.get("default")
-    return own or None
 
 
 def reason(error: Exception) -> str:

@@ -40,11 +40,11 @@ _TURNS = [
     {"speaker": "Assistant", "text": "!"},
     {"speaker": "Human", "text": "?"},
 ]
-_TAIL = {"tail": {"a": "kind", "b": "unkind"}}
+_TAIL: dict[str, dict[str, Any]] = {"tail": {"a": "kind", "b": "unkind"}}
 _OPTIONS = {"good": str, "bad": str}
-_TASK = Use({"head": {"turns": _TURNS}} | _TAIL, _OPTIONS)
-_RULE = Use({"head": {"turns": _TURNS, "rules": ["Be kind."]}} | _TAIL, _OPTIONS)
-_PAIR = Use({"head": {"turns": _TURNS}} | _TAIL)
+_TASK = Use({"head": {"turns": _TURNS}, **_TAIL}, _OPTIONS)
+_RULE = Use({"head": {"turns": _TURNS, "rules": ["Be kind."]}, **_TAIL}, _OPTIONS)
+_PAIR = Use({"head": {"turns": _TURNS}, **_TAIL})
 
 
 @dataclass(frozen=True)

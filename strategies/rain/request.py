@@ -11,7 +11,7 @@ from typing import Any
 
 from heedful.strategies.engine import Engine
 from heedful.strategies.errors import RequestError
-from heedful.strategies.types import Context, choices_wanted
+from heedful.strategies.types import Context, choices_wanted, prompt_fields
 
 _REFUSED = (
     "tools functions function_call structured_outputs guided_json guided_regex guided_choice guided_grammar "
@@ -92,7 +92,9 @@ async def _prompt(context: Context, engine: Engine) -> tuple[int, ...]:
                 f"messages.{i}.content: the alignment 'rain' reads text only", param=f"messages.{i}.content"
             )
     begun = bool(context.params.get("continue_final_message"))
-    return tuple(await engine.render(context.messages, continue_final=begun))
+    return tuple(
+        await engine.render(context.messages, continue_final=begun, shape=prompt_fields(context.params))
+    )
 
 
 def _limit(params: Mapping[str, Any], default: int, context_length: int | None, used: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from heedful.strategies.answer import Choice, ask
@@ -11,7 +11,7 @@ from heedful.strategies.engine import Capability, Engine, Extension
 from heedful.strategies.errors import NoVerdict
 from heedful.strategies.tasks import SOME, together
 from heedful.strategies.thinking import opens, say, thoughts_of
-from heedful.strategies.types import Context, Message
+from heedful.strategies.types import Context, Message, prompt_fields
 
 # OpenAI's own limit.
 _TOP = 20
@@ -26,7 +26,7 @@ async def choose(
     A model that thinks first gets room for it. Raises NoVerdict where the model, asked twice, answers none of them.
     """
     if Capability.TOKENS in engine.capabilities:
-        return await _next_token(engine, messages, options)
+        return await _next_token(engine, messages, options, prompt_fields(context.hidden_params()))
     params = context.hidden_params(temperature=0)
     if Capability.LOGPROBS in engine.capabilities:
         extra = {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP}
@@ -36,8 +36,12 @@ async def choose(
     return await _in_words(engine, messages, options, params)
 
 
-async def _next_token(engine: Engine, messages: Sequence[Message], options: Sequence[str]) -> list[float]:
-    prompt, *begun = await together([engine.render(messages), *(engine.tokenize(o) for o in options)], SOME)
+async def _next_token(
+    engine: Engine, messages: Sequence[Message], options: Sequence[str], shape: Mapping[str, Any]
+) -> list[float]:
+    prompt, *begun = await together(
+        [engine.render(messages, shape=shape), *(engine.tokenize(o) for o in options)], SOME
+    )
     tokens = [ids[0] for ids in begun]
     (scored,) = await engine.extend(
         Extension(prompt, max_tokens=1, temperature=0.0, logprob_token_ids=tokens)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from waiting import HANG
 
 from heedful.strategies import ChatRequest, Chunk, Plan, Resources, Run, collect
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
@@ -63,7 +64,7 @@ async def test_a_cancel_at_any_step_ends_all_of_it(mode: str, reader: Any, lab: 
             await asyncio.sleep(0)
         finished = task.done()
         task.cancel()
-        ended = await asyncio.wait({task}, timeout=30)
+        ended = await asyncio.wait({task}, timeout=HANG)
         assert ended[0] and task.cancelled() is not finished, f"runs on after a cancel in turn {turns}"
         asked = len(scripted.extensions)
         assert scripted.running == 0, f"the engine is at work after a cancel in turn {turns}"
@@ -96,5 +97,5 @@ async def test_work_that_is_cancelled_from_below_is_not_waited_for(lab: Any) -> 
 
     events = answering(ScriptedEngine(extend=gone), "fast", lab.resources, stream=False)
     task = asyncio.create_task(whole(events))
-    ended, _ = await asyncio.wait({task}, timeout=30)
+    ended, _ = await asyncio.wait({task}, timeout=HANG)
     assert ended and (task.cancelled() or task.exception() is not None)

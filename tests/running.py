@@ -1,0 +1,66 @@
+"""Servers in this process, each with an event loop and a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+import uvicorn
+from waiting import HANG
+
+T = TypeVar("T")
+
+
+class Started(uvicorn.Server):
+    """uvicorn, which says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, told: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._told = told
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._told()
+
+
+@contextmanager
+def in_thread(
+    main: Callable[[], AbstractAsyncContextManager[T]],
+) -> Iterator[tuple[T, Callable[[Coroutine[Any, Any, Any]], Any]]]:
+    """Runs an async context manager in a loop of its own, in a thread of its own; yields what it yields, and a
+    function that runs a coroutine there."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    context = main()
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(HANG)
+
+    try:
+        made = run(context.__aenter__())
+        try:
+            yield made, run
+        finally:
+            run(context.__aexit__(None, None, None))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(HANG)
+        loop.close()
+
+
+@asynccontextmanager
+async def listening(app: Any) -> AsyncIterator[str]:
+    """Serves an ASGI application in this loop; yields its address."""
+    started = asyncio.Event()
+    server = Started(uvicorn.Config(app, log_level="warning", http="httptools"), started.set)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await started.wait()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        await serving
