@@ -1,5 +1,6 @@
 # make demo: install, start a server on the bundled model, ask it something under several alignments.
-# make test: the tests, from the same fresh state (make prove: on a lesser processor, under load, shuffled).    make check: lint, types and tests, as CI runs them.
+# make test: the tests, from the same fresh state.    make check: lint, types and tests, as CI runs them.
+# make prove: the tests on a lesser processor, under load, and shuffled (docs/tests.md).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -23,14 +24,14 @@ serve: install
 
 # Two workers: one for all that uses an engine, one for the rest.
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadscope $(TESTS)
 
 # That the tests' truth hangs on no processor, load or order: they pass as on a processor with less, under load, and
 # shuffled. Half an hour on two quiet cores.
 prove: install
-	$(BIN)/python tests/lesser.py $(BIN)/python -m pytest -n 2 --dist loadgroup
-	$(BIN)/python tests/busy.py $(BIN)/python -m pytest -n 2 --dist loadgroup
-	PYTHONHASHSEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadgroup --random-order --random-order-seed=$(SEED)
+	$(BIN)/python tests/lesser.py $(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python tests/busy.py $(BIN)/python -m pytest -n 2 --dist loadscope
+	PYTHONHASHSEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadscope --random-order --random-order-seed=$(SEED)
 
 lint: install
 	$(BIN)/ruff format --check .

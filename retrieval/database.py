@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import msgspec
 import numpy as np
 
-from heedful.retrieval import files
+from heedful.retrieval import files, records
 from heedful.retrieval.connections import APPLICATION, SCHEMA, Connections
 from heedful.retrieval.embedder import SAME_MODEL, Vectors
 from heedful.retrieval.errors import EmbedderChanged
-from heedful.retrieval.items import Item, Version, encoded
+from heedful.retrieval.items import Item, Version
 
 _ROWS_AT_ONCE = 500  # SQLite takes 32,766 values in a statement
 T = TypeVar("T")
@@ -40,7 +39,6 @@ CREATE INDEX item_ends ON items (ended_seq) WHERE ended_seq IS NOT NULL;
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 """
 _LAST = "SELECT (SELECT coalesce(max(row), 0) FROM items), value FROM meta WHERE key = 'seq'"
-_FIELDS = "id, kind, text, answer, source, scope, tags, mandatory, valid_from, valid_until, meta"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,27 +162,29 @@ class Database:
     def items(self, rows: Sequence[int]) -> dict[int, Item]:
         """Items by row."""
         found: list[Any] = []
-        for piece in _pieces(rows):
-            found += self._fetch(f"SELECT row, {_FIELDS} FROM items WHERE row IN ({_marks(piece)})", piece)
-        return {record[0]: _item(record[1:]) for record in found}
+        for piece in records.pieces(rows):
+            found += self._fetch(
+                f"SELECT row, {records.FIELDS} FROM items WHERE row IN ({records.marks(piece)})", piece
+            )
+        return {record[0]: records.item(record[1:]) for record in found}
 
     def item(self, id: str) -> Item | None:
         """The standing version of an item."""
-        found = self._fetch(f"SELECT {_FIELDS} FROM items WHERE id = ? AND ended IS NULL", [id])
-        return _item(found[0]) if found else None
+        found = self._fetch(f"SELECT {records.FIELDS} FROM items WHERE id = ? AND ended IS NULL", [id])
+        return records.item(found[0]) if found else None
 
     def texts(self, ids: Sequence[str]) -> dict[str, str]:
         """The texts of those of these items that stand, by id."""
         found: list[Any] = []
-        for piece in _pieces(ids):
-            query = f"SELECT id, text FROM items WHERE id IN ({_marks(piece)}) AND ended IS NULL"
+        for piece in records.pieces(ids):
+            query = f"SELECT id, text FROM items WHERE id IN ({records.marks(piece)}) AND ended IS NULL"
             found += self._fetch(query, piece)
         return dict(found)
 
     def history(self, id: str) -> list[Version]:
         """All versions of an item, the oldest first."""
-        query = f"SELECT version, began, ended, {_FIELDS} FROM items WHERE id = ? ORDER BY version"
-        return [Version(_item(r[3:]), r[0], r[1], r[2]) for r in self._fetch(query, [id])]
+        query = f"SELECT version, began, ended, {records.FIELDS} FROM items WHERE id = ? ORDER BY version"
+        return [Version(records.item(r[3:]), r[0], r[1], r[2]) for r in self._fetch(query, [id])]
 
     def page(
         self, after: int, limit: int, *, as_of: float | None = None, within: Snapshot | None = None
@@ -197,11 +197,11 @@ class Database:
         elif as_of is not None:
             stood = "began <= :at AND (ended IS NULL OR ended > :at)"
         query = (
-            f"SELECT row, version, began, ended, {_FIELDS} FROM items "
+            f"SELECT row, version, began, ended, {records.FIELDS} FROM items "
             f"WHERE row > :after AND {stood} ORDER BY row LIMIT :limit"
         )
         found = self._fetch(query, {**values, "at": as_of})
-        return [(r[0], Version(_item(r[4:]), r[1], r[2], r[3])) for r in found]
+        return [(r[0], Version(records.item(r[4:]), r[1], r[2], r[3])) for r in found]
 
     def snapshot(self) -> Snapshot:
         """What stands now, to be gone through later whatever is written meanwhile."""
@@ -210,8 +210,10 @@ class Database:
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
         """Vectors of standing items, shape (n, d), zeros for one that stands no more."""
         vectors: dict[str, bytes] = {}
-        for piece in _pieces(ids):
-            query = f"SELECT id, vector FROM vectors JOIN items USING (row) WHERE id IN ({_marks(piece)})"
+        for piece in records.pieces(ids):
+            query = (
+                f"SELECT id, vector FROM vectors JOIN items USING (row) WHERE id IN ({records.marks(piece)})"
+            )
             vectors |= dict(self._fetch(f"{query} AND ended IS NULL", piece))
         found = np.zeros((len(ids), self.identity().probe.shape[1]), np.float32)
         for i, id in enumerate(ids):
@@ -247,14 +249,16 @@ class Database:
         """Rows (n,) and vectors (n, d) that stand, in pieces of at most `chunk`, in the order of rows."""
         query = "SELECT row, vector FROM vectors WHERE row > ? AND row <= ? ORDER BY row LIMIT ?"
         while found := self._fetch(query, [after, upto, chunk]):
-            yield _matrix(found)
+            yield records.matrix(found)
             after = found[-1][0]
 
     def vectors_at(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Vectors]]:
         """Those of `rows` that stand, (n,), and their vectors (n, d), in pieces."""
-        for piece in _pieces(rows.tolist()):
-            if found := self._fetch(f"SELECT row, vector FROM vectors WHERE row IN ({_marks(piece)})", piece):
-                yield _matrix(found)
+        for piece in records.pieces(rows.tolist()):
+            if found := self._fetch(
+                f"SELECT row, vector FROM vectors WHERE row IN ({records.marks(piece)})", piece
+            ):
+                yield records.matrix(found)
 
     # -- writing
 
@@ -271,7 +275,7 @@ class Database:
         """
         now, done = _now(), Written([], [], [])
         with self.writing(generation) as (db, seq):
-            for piece in _pieces(items, _ROWS_AT_ONCE):
+            for piece in records.pieces(items, _ROWS_AT_ONCE):
                 _write(db, piece, vectors, now, seq, done)
         return done
 
@@ -279,8 +283,8 @@ class Database:
         """Ends items in one transaction; returns the ids that stood. Their history stays."""
         gone: list[str] = []
         with self.writing(None) as (db, seq):
-            for piece in _pieces(list(dict.fromkeys(ids))):
-                query = f"SELECT id, row FROM items WHERE id IN ({_marks(piece)}) AND ended IS NULL"
+            for piece in records.pieces(list(dict.fromkeys(ids))):
+                query = f"SELECT id, row FROM items WHERE id IN ({records.marks(piece)}) AND ended IS NULL"
                 rows = dict(db.execute(query, piece).fetchall())
                 _end(db, list(rows.values()), _now(), seq)
                 gone += [id for id in piece if id in rows]
@@ -332,11 +336,12 @@ def _write(
 ) -> None:
     """A few statements for all items, whose ids differ. `done` is told of each."""
     query = (
-        f"SELECT row, version, ended IS NULL, {_FIELDS} FROM items i WHERE id IN ({_marks(items)}) "
+        f"SELECT row, version, ended IS NULL, {records.FIELDS} FROM items i WHERE id IN ({records.marks(items)}) "
         "AND version = (SELECT max(version) FROM items m WHERE m.id = i.id)"
     )
     last = {
-        r[3]: (r[0], r[1], _item(r[3:]) if r[2] else None) for r in db.execute(query, [i.id for i in items])
+        r[3]: (r[0], r[1], records.item(r[3:]) if r[2] else None)
+        for r in db.execute(query, [i.id for i in items])
     }
     none: tuple[int, int, Item | None] = (0, 0, None)
     new: list[
@@ -358,7 +363,9 @@ def _write(
     kept: dict[int, bytes] = {}
     if rows := [row for _, _, row in new if row]:
         kept = dict(
-            db.execute(f"SELECT row, vector FROM vectors WHERE row IN ({_marks(rows)})", rows).fetchall()
+            db.execute(
+                f"SELECT row, vector FROM vectors WHERE row IN ({records.marks(rows)})", rows
+            ).fetchall()
         )
     _end(db, ended, now, seq)
     (first,) = db.execute(
@@ -367,60 +374,17 @@ def _write(
     values: list[object] = []
     blobs: list[object] = []
     for row, (item, version, keeps_row) in enumerate(new, first):
-        values += [row, *_values(item), version, now]
+        values += [row, *records.values(item), version, now]
         blob = (
             kept[keeps_row] if keeps_row else np.ascontiguousarray(vectors[item.text], np.float32).tobytes()
         )
         blobs += [row, blob]
-    marks = ",".join([f"({_marks(range(14))})"] * len(new))
-    db.execute(f"INSERT INTO items (row, {_FIELDS}, version, began) VALUES {marks}", values)
+    marks = ",".join([f"({records.marks(range(14))})"] * len(new))
+    db.execute(f"INSERT INTO items (row, {records.FIELDS}, version, began) VALUES {marks}", values)
     db.execute(f"INSERT INTO vectors VALUES {','.join(['(?,?)'] * len(new))}", blobs)
 
 
 def _end(db: sqlite3.Connection, rows: Sequence[int], now: float, seq: int) -> None:
-    marks = _marks(rows)
+    marks = records.marks(rows)
     db.execute(f"UPDATE items SET ended = ?, ended_seq = ? WHERE row IN ({marks})", [now, seq, *rows])
     db.execute(f"DELETE FROM vectors WHERE row IN ({marks})", list(rows))
-
-
-def _pieces(values: Sequence[T], size: int = 1000) -> Iterator[Sequence[T]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))
-
-
-def _matrix(records: Sequence[tuple[int, bytes]]) -> tuple[np.ndarray, Vectors]:
-    rows = np.fromiter((r[0] for r in records), np.int64, len(records))
-    return rows, np.frombuffer(b"".join(r[1] for r in records), np.float32).reshape(len(records), -1)
-
-
-def _values(item: Item) -> list[object]:
-    said = [item.id, item.kind, item.text, item.answer, item.source, item.scope]
-    return [
-        *said,
-        encoded(item.tags),
-        int(item.mandatory),
-        item.valid_from,
-        item.valid_until,
-        encoded(item.meta),
-    ]
-
-
-def _item(record: Sequence[object]) -> Item:
-    id, kind, text, answer, source, scope, tags, mandatory, valid_from, valid_until, meta = record
-    return Item(
-        id=str(id),
-        kind=str(kind),
-        text=str(text),
-        answer=str(answer),
-        source=str(source),
-        scope=str(scope),
-        tags=tuple(msgspec.json.decode(str(tags))),
-        mandatory=bool(mandatory),
-        valid_from=valid_from,  # type: ignore[arg-type]
-        valid_until=valid_until,  # type: ignore[arg-type]
-        meta=msgspec.json.decode(str(meta)),
-    )

@@ -145,15 +145,15 @@ def _parts(block: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     if kind == "search_result":
         return [_text(*(block.get(k) for k in ("title", "source")), *_texts(block.get("content"), where))]
     if kind == "image" and isinstance(source, dict) and form == "url":
-        return [{"type": "image_url", "image_url": {"url": source.get("url")}}]
+        return [{"type": "image_url", "image_url": {"url": _string(source, "url", where)}}]
     if kind == "image" and isinstance(source, dict) and form == "base64":
-        return [{"type": "image_url", "image_url": {"url": _data_url(source)}}]
+        return [{"type": "image_url", "image_url": {"url": _data_url(source, where)}}]
     if kind == "document" and isinstance(source, dict):
         about = [block.get("title"), block.get("context")]
         if form == "text" and isinstance(source.get("data"), str):
             return [_text(*about, source["data"])]
         if form == "base64":
-            file = {"filename": block.get("title") or "document.pdf", "file_data": _data_url(source)}
+            file = {"filename": block.get("title") or "document.pdf", "file_data": _data_url(source, where)}
             return [{"type": "file", "file": file}]
         if form == "content" and isinstance(source.get("content"), str):
             return [_text(*about, source["content"])]
@@ -176,8 +176,15 @@ def _texts(blocks: Any, where: str) -> list[str]:
     return [str(b.get("text") or "") for b in requests.objects(blocks or [], f"{where}.content")]
 
 
-def _data_url(source: Mapping[str, Any]) -> str:
-    return f"data:{source.get('media_type')};base64,{source.get('data')}"
+def _data_url(source: Mapping[str, Any], where: str) -> str:
+    return f"data:{_string(source, 'media_type', where)};base64,{_string(source, 'data', where)}"
+
+
+def _string(source: Mapping[str, Any], field: str, where: str) -> str:
+    value = source.get(field)
+    if not isinstance(value, str):
+        raise RequestError(f"{where}.source.{field}: must be a string", param=f"{where}.source.{field}")
+    return value
 
 
 def _tool_result(content: Any, where: str) -> tuple[str, list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +140,28 @@ def vllm_server(in_process: InProcess) -> str:
 # -- which test when
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """All that use an engine share one worker of pytest-xdist, every other file goes where there is room."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        group = "engine" if item.get_closest_marker("engine") else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+@pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed nobody asks
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadscope`: files that use an engine share one worker, every other goes where there is room.
+
+    By file, since the process that deals them out has collected nothing, and `--dist loadgroup` of pytest-xdist 3.8
+    writes its groups to where pytest 9.2 no longer reads them.
+    """
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByEngine(LoadScopeScheduling):  # type: ignore[misc, unused-ignore]
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return "engine" if _uses_engine(config.rootpath / path) else path
+
+    return ByEngine(config, log)
+
+
+@cache
+def _uses_engine(file: Path) -> bool:
+    return "pytest.mark.engine" in file.read_text()
 
 
 class Order:

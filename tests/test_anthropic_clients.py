@@ -314,3 +314,21 @@ def test_a_call_that_goes_on_after_its_end_is_an_error(proxied: str, upstream: S
     with pytest.raises(anthropic.APIStatusError, match="went on after their end"):
         for _ in api(proxied).messages.create(model="ours", max_tokens=9, messages=HI, stream=True):
             pass
+
+
+def test_the_engine_counts_what_it_then_reads(chat_server: str) -> None:
+    """Exactly, under an alignment and with tools; and a prompt that is too long is counted, not refused."""
+    client = api(chat_server)
+    cases: list[dict[str, Any]] = [
+        {},
+        {"system": "Be brief.", "tools": TOOLS},
+        {"extra_body": {"alignment": "principles"}, "tools": TOOLS},
+        {"extra_body": {"alignment": "urial"}},
+    ]
+    model = "smollm2-135m-instruct"
+    for case in cases:
+        counted = client.messages.count_tokens(model=model, messages=HI, **case).input_tokens
+        usage = client.messages.create(model=model, max_tokens=1, messages=HI, **case).usage
+        assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+    long: Any = [{"role": "user", "content": "word " * 6000}]
+    assert client.messages.count_tokens(model=model, messages=long).input_tokens > 6000

@@ -232,6 +232,13 @@ def test_a_begun_answer_is_continued_or_refused(upstream: ScriptedUpstream, prox
         ({"max_tokens": 5, "messages": HI, "stop_sequences": [3]}, "stop_sequences"),
         ({"max_tokens": 5, "messages": HI, "mcp_servers": [{}]}, "mcp_servers"),
         ({"max_tokens": 5, "messages": HI, "system": [{"type": "text"}]}, "system"),
+        (
+            {
+                "max_tokens": 5,
+                "messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url"}}]}],
+            },
+            "messages.0.content.0.source.url",
+        ),
         ({"max_tokens": 5, "messages": HI, "model": "other"}, "unknown model"),
     ],
 )
