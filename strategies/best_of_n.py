@@ -169,8 +169,8 @@ class _Search:
             engine = self._run.engine
             engine.habits.lacks |= Capability.LOGPROBS
             raise MissingCapability(
-                f"strategy 'best_of_n' needs logprobs from its engine to choose without verifiers, and model "
-                f"{engine.model!r} turns out to report none; name verifiers",
+                "strategy 'best_of_n' needs logprobs from its engine to choose without verifiers, and model "
+                f"{engine.model!r} turns out to report no log-probabilities; name verifiers",
                 param="alignment.best_of_n.verifiers",
             )
         return sum(numbers) / len(numbers)

@@ -13,11 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from heedful.prompts import Prompt, Use
-from heedful.strategies.answer import Choice, ask
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.run import Resources, Run
-from heedful.strategies.thinking import parted, thoughts_of
+from heedful.strategies.thinking import say
 from heedful.strategies.types import Context, Message, text_of
 
 _USES = {
@@ -89,7 +88,7 @@ class Principles:
 
         Of a model that thinks by itself its own thoughts count, where it shows them and says nothing beside.
         """
-        prefix, messages, params = "", list(context.messages), {"max_tokens": self.max_reasoning_tokens}
+        prefix, messages = "", list(context.messages)
         extra: dict[str, Any] = {}
         if Capability.PREFILL in run.engine.capabilities:
             prefix = prompt.render("prefill")
@@ -97,9 +96,8 @@ class Principles:
             extra = {"continue_final_message": True, "add_generation_prompt": False}
         else:
             messages.append({"role": "user", "content": prompt.render("think")})
-        answer = await ask(run.engine, messages, context.hidden_params(**params, **extra))
-        choice = answer.choices[0] if answer.choices else Choice(0)
-        text = parted(choice.text)[1].strip() or thoughts_of(choice)
+        said = await say(run.engine, messages, context.hidden_params(**extra), self.max_reasoning_tokens)
+        text = said.text or said.thoughts
         return f"{prefix} {text}".strip() if text else ""
 
 

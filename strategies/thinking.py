@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from heedful.strategies.answer import Choice, ask
-from heedful.strategies.budget import count
+from heedful.strategies.budget import counts
 from heedful.strategies.engine import Engine
 from heedful.strategies.types import Message, text_of
 
@@ -39,6 +39,11 @@ def parted(text: str) -> tuple[str, str]:
 def opens(text: str) -> bool:
     """Whether a first token is the beginning of thoughts."""
     return text.strip().lower().startswith(("<think", "<thought", "<reasoning", "[think", "<|channel"))
+
+
+def left_open(text: str) -> bool:
+    """Whether a prompt ends within thoughts, as some templates make it."""
+    return any(text.rstrip().lower().endswith(opening) for opening in _OPENINGS)
 
 
 def thoughts_of(choice: Choice) -> str:
@@ -70,27 +75,31 @@ class Said:
     cut: bool
 
     def told(self, most: int = 80) -> str:
-        """For messages about it."""
+        """What it did, for messages about it."""
         if self.text:
-            return repr(self.text[:most]) + (" and was cut off" if self.cut else "")
+            return f"said {self.text[:most]!r}" + (" and was cut off" if self.cut else "")
         if self.cut:
-            return "nothing: it was cut off while it was still thinking"
-        return "nothing"
+            return "said nothing: it was cut off while it was still thinking"
+        return "said nothing"
 
 
-async def say(engine: Engine, messages: Sequence[Message], params: Mapping[str, Any], most: int) -> Said:
+async def say(
+    engine: Engine, messages: Sequence[Message], params: Mapping[str, Any], most: int, *, roomy: bool = False
+) -> Said:
     """An answer of at most `most` tokens, beside thoughts.
 
-    A model that is cut off before its first word is asked again with room to think, and at once from then on.
+    A model that is cut off before its first word is asked again with room to think, and gets it at once from then on;
+    any model gets it with `roomy`.
     """
-    if not engine.habits.thinks:
+    if not engine.habits.thinks and not roomy:
         said = await _say(engine, messages, {**params, "max_tokens": most})
         if said.text or not said.cut:
             return said
         engine.habits.thinks = True
     room = ROOM
     if engine.context_length is not None:
-        used = sum([_MESSAGE_OVERHEAD + await count(engine, text_of(m)) for m in messages])
+        texts = [text_of(m) for m in messages]
+        used = sum(await counts(engine, texts)) + _MESSAGE_OVERHEAD * len(texts)
         room = max(0, min(room, engine.context_length - used - most))
     return await _say(engine, messages, {**params, "max_tokens": most + room})
 
@@ -100,8 +109,12 @@ async def _say(engine: Engine, messages: Sequence[Message], params: Mapping[str,
     choice = answer.choices[0] if answer.choices else Choice(0)
     text = parted(choice.text)[1]
     if _OPENED.match(choice.text) is None and (closed := _CLOSED.search(text)):
-        text = text[closed.end() :]  # some templates open the thoughts in the prompt
-    return Said(text.strip(), thoughts_of(choice), choice.finish_reason == "length")
+        # Some templates open the thoughts in the prompt.
+        thoughts, text = text[: closed.start()].strip(), text[closed.end() :]
+        engine.habits.thinks = True
+    else:
+        thoughts = thoughts_of(choice)
+    return Said(text.strip(), thoughts, choice.finish_reason == "length")
 
 
 class Thoughts:

@@ -10,12 +10,15 @@ from heedful.strategies.answer import Choice, ask
 from heedful.strategies.engine import Capability, Engine, Extension
 from heedful.strategies.errors import NoVerdict
 from heedful.strategies.tasks import SOME, together
-from heedful.strategies.thinking import opens, say, thoughts_of
+from heedful.strategies.thinking import left_open, opens, say, thoughts_of
 from heedful.strategies.types import Context, Message, prompt_fields
 
 # OpenAI's own limit.
 _TOP = 20
 _WORDS = 16
+_UNLIKELY = 0.05
+"""Below this share the options are not what the model was about to say."""
+_TAIL = 16
 
 
 async def choose(
@@ -26,9 +29,11 @@ async def choose(
     A model that thinks first gets room for it. Raises NoVerdict where the model, asked twice, answers none of them.
     """
     if Capability.TOKENS in engine.capabilities:
-        return await _next_token(engine, messages, options, prompt_fields(context.hidden_params()))
+        shape = prompt_fields(context.hidden_params())
+        if found := await _next_token(engine, messages, options, shape):
+            return found
     params = context.hidden_params(temperature=0)
-    if Capability.LOGPROBS in engine.capabilities:
+    if Capability.LOGPROBS in engine.capabilities and not engine.habits.thinks:
         extra = {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP}
         answer = await ask(engine, list(messages), params | extra)
         if answer.choices and (found := _reported(answer.choices[0], options)):
@@ -38,7 +43,8 @@ async def choose(
 
 async def _next_token(
     engine: Engine, messages: Sequence[Message], options: Sequence[str], shape: Mapping[str, Any]
-) -> list[float]:
+) -> list[float] | None:
+    """None where the model thinks first: the token says nothing about what comes after the thoughts."""
     prompt, *begun = await together(
         [engine.render(messages, shape=shape), *(engine.tokenize(o) for o in options)], SOME
     )
@@ -46,7 +52,11 @@ async def _next_token(
     (scored,) = await engine.extend(
         Extension(prompt, max_tokens=1, temperature=0.0, logprob_token_ids=tokens)
     )
-    return _shares([scored.logprobs[0].get(token, -math.inf) for token in tokens])
+    logprobs = [scored.logprobs[0].get(token, -math.inf) for token in tokens]
+    if sum(map(math.exp, logprobs)) < _UNLIKELY:
+        if opens(scored.text) or left_open(await engine.detokenize(prompt[-_TAIL:])):
+            return None
+    return _shares(logprobs)
 
 
 def _reported(choice: Choice, options: Sequence[str]) -> list[float] | None:
@@ -69,9 +79,11 @@ def _reported(choice: Choice, options: Sequence[str]) -> list[float] | None:
 async def _in_words(
     engine: Engine, messages: Sequence[Message], options: Sequence[str], params: dict[str, Any]
 ) -> list[float]:
-    turns = list(messages)
+    turns, cut = list(messages), False
     for _ in range(2):
-        said = await say(engine, turns, params, _WORDS)
+        # What was cut off may have been thoughts that nothing marks as such.
+        said = await say(engine, turns, params, _WORDS, roomy=cut)
+        cut = said.cut
         # The first word, all of it: "not" is not "no".
         word = "".join(c if c.isalnum() else " " for c in said.text).split()[:1]
         found = [option.casefold() == "".join(word).casefold() for option in options]
@@ -83,7 +95,7 @@ async def _in_words(
             {"role": "assistant", "content": said.text or "…"},
             {"role": "user", "content": again},
         ]
-    raise NoVerdict(f"asked for {' or '.join(options)}, model {engine.model!r} said {said.told()}")
+    raise NoVerdict(f"asked for {' or '.join(options)}, model {engine.model!r} {said.told()}")
 
 
 def _shares(logprobs: Sequence[float]) -> list[float]:

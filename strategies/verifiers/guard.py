@@ -49,7 +49,7 @@ class Guard:
         said = await say(engine, turns, {"temperature": 0}, self.max_tokens)
         match = _ANSWER.match(said.text)
         if match is None:
-            raise NoVerdict(f"model {engine.model!r} was to say safe or unsafe, and said {said.told()}")
+            raise NoVerdict(f"model {engine.model!r} answers neither safe nor unsafe; it {said.told()}")
         if match["word"] == "safe":
             return Verdict(1.0, True)
         codes = re.findall(r"[A-Z]+[0-9]+", match["codes"])
