@@ -1,7 +1,7 @@
 """Alignment strategies: they know neither HTTP nor vLLM, only the Engine protocol that they define."""
 
 from heedful.strategies.answer import Answer, Choice, ask, collect
-from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Ledger
+from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Habits, Ledger
 from heedful.strategies.errors import (
     ContextOverflow,
     DeadlineExceeded,
@@ -10,6 +10,7 @@ from heedful.strategies.errors import (
     HeedfulError,
     MissingCapability,
     NotFound,
+    NoVerdict,
     RequestError,
     RetrievalError,
     StrategyError,
@@ -51,11 +52,13 @@ __all__ = [
     "Event",
     "Extension",
     "Finish",
+    "Habits",
     "HeedfulError",
     "KeepAlive",
     "Ledger",
     "Message",
     "MissingCapability",
+    "NoVerdict",
     "NotFound",
     "Plan",
     "RequestError",

@@ -14,10 +14,11 @@ from pydantic import Field
 from heedful.strategies.aborted import book
 from heedful.strategies.answer import Answer, Choice, collect, settled
 from heedful.strategies.engine import Capability
-from heedful.strategies.errors import EngineError
+from heedful.strategies.errors import MissingCapability
 from heedful.strategies.refine.whole import why_untouched
 from heedful.strategies.run import Run, Streaming
 from heedful.strategies.tasks import together
+from heedful.strategies.thinking import spoken
 from heedful.strategies.types import Call, Chunk, Context, Event, Finish, Usage, choices_wanted
 from heedful.strategies.verifiers.panel import Verified
 
@@ -138,6 +139,9 @@ class _Search:
 
     async def _judge(self, choice: Choice) -> None:
         note = self._run.trace.note
+        if self._options.verifiers and (spoke := spoken(choice)) is not choice:
+            note("best_of_n", choice=choice.index, left_out="the model's thoughts, which are not judged")
+            self._samples[choice.index] = choice = spoke
         if untouched := why_untouched(choice):
             # A tool call is nothing to judge and goes out; a sample without a word is the last that does.
             passed = untouched == "tool call"
@@ -149,13 +153,27 @@ class _Search:
             score = round(judgement.score, 4)
             note("best_of_n", choice=choice.index, score=score, passed=passed, verdicts=judgement.facts)
         else:
-            mean = _mean_logprob(choice)
+            mean = self._mean_logprob(choice)
             self._ranks[choice.index], passed = (mean,), False
             note("best_of_n", choice=choice.index, mean_logprob=round(mean, 4))
         if passed:
             self._passed.add(choice.index)
             if len(self._passed) >= self._wanted:
                 self._enough.set()
+
+    def _mean_logprob(self, choice: Choice) -> float:
+        steps = (choice.logprobs or {}).get("content") or []
+        values = [step.get("logprob") for step in steps if isinstance(step, dict)]
+        numbers = [float(v) for v in values if isinstance(v, int | float)]
+        if not numbers:
+            engine = self._run.engine
+            engine.habits.lacks |= Capability.LOGPROBS
+            raise MissingCapability(
+                "strategy 'best_of_n' needs logprobs from its engine to choose without verifiers, and model "
+                f"{engine.model!r} turns out to report no log-probabilities; name verifiers",
+                param="alignment.best_of_n.verifiers",
+            )
+        return sum(numbers) / len(numbers)
 
     def _scoring(self) -> dict[str, Any]:
         return {} if self._options.verifiers else {"logprobs": True}
@@ -165,10 +183,3 @@ class _Search:
         choice = self._samples[index]
         asked = self._context.params.get("logprobs")
         return replace(choice, index=place, logprobs=choice.logprobs if asked else None)
-
-
-def _mean_logprob(choice: Choice) -> float:
-    steps = (choice.logprobs or {}).get("content") or []
-    if not steps:
-        raise EngineError("the engine reported no log-probabilities, by which best_of_n was to choose")
-    return float(sum(step["logprob"] for step in steps) / len(steps))

@@ -30,6 +30,16 @@ class Capability(Flag):
         return [c.name.lower() for c in type(self) if c in self and c.name]
 
 
+@dataclass(slots=True)
+class Habits:
+    """What use has shown of a model, shared by all requests to it."""
+
+    lacks: Capability = Capability.NONE
+    """Capabilities that it was taken to have. An engine no longer counts them among its own."""
+    thinks: bool = False
+    """Whether it thinks before it speaks, so that a short answer needs more room than its words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Extension:
     """A continuation from token ids: the one token-level request, from a ten-token rollout to a score.
@@ -83,6 +93,8 @@ class Engine(Protocol):
     def model(self) -> str: ...
     @property
     def capabilities(self) -> Capability: ...
+    @property
+    def habits(self) -> Habits: ...
     @property
     def context_length(self) -> int | None:
         """Longest prompt plus answer in tokens, where known."""

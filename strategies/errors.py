@@ -7,6 +7,7 @@ HeedfulError
 │   └── ContextOverflow     400  the conversation is longer than the model reads
 ├── RetrievalError          503  a store or an embedder failed
 ├── VerifierError           503  a verifier failed, so nobody knows whether the answer may go out
+│   └── NoVerdict           502  a model that was to judge said something else
 ├── EngineError             500  the engine failed on this request
 │   ├── EngineUnavailable   503  the engine is down or full
 │   └── DeadlineExceeded    504  the request's time was up
@@ -106,6 +107,16 @@ class RetrievalError(HeedfulError):
 class VerifierError(HeedfulError):
     status = 503
     default_code = "verifier_failed"
+
+
+class NoVerdict(VerifierError):
+    """Asked again, such a model says the same: clients are told not to try."""
+
+    status = 502
+    default_code = "no_verdict"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"})
 
 
 class EngineError(HeedfulError):

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Ledger
+from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Habits, Ledger
 from heedful.strategies.types import Call, Event, Finish, Message
 
 
@@ -25,6 +25,10 @@ class MeteredEngine:
     @property
     def capabilities(self) -> Capability:
         return self._engine.capabilities
+
+    @property
+    def habits(self) -> Habits:
+        return self._engine.habits
 
     @property
     def context_length(self) -> int | None:

@@ -13,10 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from heedful.prompts import Prompt, Use
-from heedful.strategies.answer import ask
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.run import Resources, Run
+from heedful.strategies.thinking import say
 from heedful.strategies.types import Context, Message, text_of
 
 _USES = {
@@ -57,6 +57,13 @@ class Principles:
                 param="continue_final_message",
             )
         thoughts = await self._think(context, run, prompt)
+        if not thoughts:
+            # An empty turn would say nothing to the model, and some APIs refuse it.
+            told = (
+                f"the model wrote none in max_reasoning_tokens={self.max_reasoning_tokens}; instruction alone"
+            )
+            run.trace.note("principles", prompt=prompt.id, place=self.place, reasoning="", no_reasoning=told)
+            return context
         run.trace.note("principles", prompt=prompt.id, place=self.place, reasoning=thoughts)
         return context.with_messages(
             [
@@ -77,8 +84,11 @@ class Principles:
         raise RequestError("messages: principles at the question need a user message", param="messages")
 
     async def _think(self, context: Context, run: Run, prompt: Prompt) -> str:
-        """The first of the two calls. Its text begins with the prefill, as the paper's does."""
-        prefix, messages, params = "", list(context.messages), {"max_tokens": self.max_reasoning_tokens}
+        """The first of the two calls: begins with the prefill, as the paper's does, or is "" where nothing was said.
+
+        Of a model that thinks by itself its own thoughts count, where it shows them and says nothing beside.
+        """
+        prefix, messages = "", list(context.messages)
         extra: dict[str, Any] = {}
         if Capability.PREFILL in run.engine.capabilities:
             prefix = prompt.render("prefill")
@@ -86,9 +96,9 @@ class Principles:
             extra = {"continue_final_message": True, "add_generation_prompt": False}
         else:
             messages.append({"role": "user", "content": prompt.render("think")})
-        answer = await ask(run.engine, messages, context.hidden_params(**params, **extra))
-        text = answer.text.strip()
-        return f"{prefix} {text}".strip()
+        said = await say(run.engine, messages, context.hidden_params(**extra), self.max_reasoning_tokens)
+        text = said.text or said.thoughts
+        return f"{prefix} {text}".strip() if text else ""
 
 
 def _append(message: Message, prompt: Prompt) -> Message:

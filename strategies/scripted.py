@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mappi
 from inspect import isawaitable
 from typing import Any
 
-from heedful.strategies.engine import Capability, Continuation, Extension
+from heedful.strategies.engine import Capability, Continuation, Extension, Habits
 from heedful.strategies.errors import MissingCapability, RequestError
 from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, choices_wanted, text_of
 
@@ -50,7 +50,8 @@ class ScriptedEngine:
         self._chat: Callable[[Call], Any] = (lambda _: chat) if isinstance(chat, str) else chat
         self._extend: Callable[[Extension], Any] | None = extend
         self._score = score
-        self.capabilities = capabilities
+        self._capabilities = capabilities
+        self.habits = Habits()
         self.context_length = context_length
         self.model = model
         self.calls: list[Call] = []
@@ -58,6 +59,10 @@ class ScriptedEngine:
         self.scored: list[tuple[Sequence[int], Sequence[int]]] = []
         self.running = 0
         self.aborted = 0
+
+    @property
+    def capabilities(self) -> Capability:
+        return self._capabilities & ~self.habits.lacks
 
     async def chat(self, call: Call) -> AsyncGenerator[Event, None]:
         self.calls.append(call)

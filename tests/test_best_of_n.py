@@ -14,7 +14,6 @@ from heedful.strategies import (
     Capability,
     ChatRequest,
     Chunk,
-    EngineError,
     Event,
     Finish,
     MissingCapability,
@@ -125,8 +124,12 @@ async def test_without_verifiers_the_likeliest_wins(resources: Resources) -> Non
 async def test_without_verifiers_it_needs_log_probabilities(resources: Resources) -> None:
     with pytest.raises(MissingCapability, match="logprobs"):
         await best(Sampling(["a"], capabilities=Capability.CHAT), resources, verifiers=[])
-    with pytest.raises(EngineError, match="no log-probabilities"):
-        await best(ScriptedEngine(), resources, verifiers=[])
+    engine = ScriptedEngine()  # claims them, and reports none
+    for _ in range(2):
+        with pytest.raises(MissingCapability, match="logprobs"):
+            await best(engine, resources, verifiers=[])
+    assert len(engine.calls) == 1 and Capability.LOGPROBS not in engine.capabilities  # learnt
+    await best(engine, resources)  # with verifiers it needs none
 
 
 async def test_a_client_that_wants_several_gets_the_best_ones(resources: Resources) -> None:

@@ -25,6 +25,7 @@ from heedful.strategies import (
     Event,
     Extension,
     Finish,
+    Habits,
     Message,
     MissingCapability,
     Usage,
@@ -52,7 +53,8 @@ class OpenAIEngine:
         self.upstream = upstream
         self.model = model
         self.upstream_model = upstream_model
-        self.capabilities = capabilities
+        self._claimed = capabilities
+        self.habits = Habits()
         self.context_length = context_length
         self.note = note
         """Where the capabilities come from, for people."""
@@ -60,6 +62,10 @@ class OpenAIEngine:
         self._tokens = RemoteTokens(upstream, upstream_model, frozenset(end_tokens))
         self._headers: dict[str, str] | None = None
         self._fields: Mapping[str, Any] = {}
+
+    @property
+    def capabilities(self) -> Capability:
+        return self._claimed & ~self.habits.lacks
 
     def bound(
         self, client_headers: Iterable[tuple[bytes, bytes]], client_fields: Mapping[str, Any] | None = None

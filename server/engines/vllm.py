@@ -35,6 +35,7 @@ from heedful.strategies import (
     Event,
     Extension,
     Finish,
+    Habits,
     HeedfulError,
     Message,
     MissingCapability,
@@ -145,6 +146,7 @@ class VllmEngine:
         self.model: str = args.served_model_name[0]
         self.note = str(client.model_config.dtype).removeprefix("torch.")  # told at start
         self.context_length: int | None = client.model_config.max_model_len
+        self.habits = Habits()
         self.capabilities = Capability.COMPLETION | Capability.LOGPROBS | Capability.TOKENS
         if vllm_tools.chat_template(args, self._tokenizer):
             self.capabilities |= Capability.CHAT | Capability.PREFILL

@@ -16,6 +16,7 @@ from heedful.strategies.refine.correct import correction, text_params
 from heedful.strategies.run import Run
 from heedful.strategies.sentences import Splitter
 from heedful.strategies.tasks import together
+from heedful.strategies.thinking import Thoughts
 from heedful.strategies.types import (
     Call,
     Chunk,
@@ -163,17 +164,20 @@ class _Writer:
 
     async def _sentences(self, call: Call, arrived: list[str]) -> AsyncGenerator[str, None]:
         """The sentences of one call's text, as they become whole; what is no text goes out at once."""
-        splitter = Splitter("" if self._continues else self.released)
+        splitter, thoughts = Splitter("" if self._continues else self.released), Thoughts()
         fresh = bool(self.released)
         async with aclosing(self.run.engine.chat(call)) as events:
             async for event in events:
                 if isinstance(event, Finish):
                     self.under_way = False
                     self._spend(event.usage)
-                    whole = splitter.rest()
+                    whole = [*splitter.feed(thoughts.rest()), *splitter.rest()]
+                    if thoughts.found:
+                        left_out = "the model's thoughts, which are not judged"
+                        self.run.trace.note("refine", choice=self.index, left_out=left_out)
                 elif isinstance(event, Chunk):
                     arrived.append(text := "".join(map(self._text, event.choices)))
-                    whole = splitter.feed(text)
+                    whole = splitter.feed(thoughts.feed(text))
                 else:
                     continue
                 for sentence in whole:

@@ -12,6 +12,7 @@ from heedful.strategies.refine.correct import correction, text_params
 from heedful.strategies.refine.structure import Check, check_of
 from heedful.strategies.run import Run
 from heedful.strategies.tasks import together
+from heedful.strategies.thinking import spoken
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.panel import Judgement
 
@@ -44,6 +45,9 @@ async def settle(options: Refine, context: Context, run: Run) -> Answer:
 
 
 async def _refined(options: Refine, draft: Choice, check: Check | None, context: Context, run: Run) -> Choice:
+    if (spoke := spoken(draft)) is not draft:
+        run.trace.note("refine", choice=draft.index, left_out="the model's thoughts, which are not judged")
+        draft = spoke
     if passed_through := why_untouched(draft):
         run.trace.note("refine", choice=draft.index, passed_through=passed_through)
         return draft
@@ -77,7 +81,7 @@ async def _refined(options: Refine, draft: Choice, check: Check | None, context:
             # Too long for the model, say: the draft was not.
             run.trace.note("refine", choice=draft.index, round=number, accepted=False, stopped=error.message)
             break
-        attempt = answer.choices[0] if answer.choices else Choice(0)
+        attempt = spoken(answer.choices[0]) if answer.choices else Choice(0)
         attempt.index = draft.index
         if not attempt.text.strip() or attempt.text in seen:
             # What a greedy model says twice it says for ever.

@@ -8,13 +8,17 @@ from typing import Any
 
 from heedful.strategies.answer import Choice, ask
 from heedful.strategies.engine import Capability, Engine, Extension
-from heedful.strategies.errors import VerifierError
+from heedful.strategies.errors import NoVerdict
 from heedful.strategies.tasks import SOME, together
+from heedful.strategies.thinking import left_open, opens, say, thoughts_of
 from heedful.strategies.types import Context, Message, prompt_fields
 
 # OpenAI's own limit.
 _TOP = 20
 _WORDS = 16
+_UNLIKELY = 0.05
+"""Below this share the options are not what the model was about to say."""
+_TAIL = 16
 
 
 async def choose(
@@ -22,12 +26,14 @@ async def choose(
 ) -> list[float]:
     """Probabilities of one-word options that begin differently, summing to 1; without log-probabilities 0 or 1.
 
-    Raises VerifierError where the model, asked twice, answers none of them.
+    A model that thinks first gets room for it. Raises NoVerdict where the model, asked twice, answers none of them.
     """
     if Capability.TOKENS in engine.capabilities:
-        return await _next_token(engine, messages, options, prompt_fields(context.hidden_params()))
+        shape = prompt_fields(context.hidden_params())
+        if found := await _next_token(engine, messages, options, shape):
+            return found
     params = context.hidden_params(temperature=0)
-    if Capability.LOGPROBS in engine.capabilities:
+    if Capability.LOGPROBS in engine.capabilities and not engine.habits.thinks:
         extra = {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP}
         answer = await ask(engine, list(messages), params | extra)
         if answer.choices and (found := _reported(answer.choices[0], options)):
@@ -37,7 +43,8 @@ async def choose(
 
 async def _next_token(
     engine: Engine, messages: Sequence[Message], options: Sequence[str], shape: Mapping[str, Any]
-) -> list[float]:
+) -> list[float] | None:
+    """None where the model thinks first: the token says nothing about what comes after the thoughts."""
     prompt, *begun = await together(
         [engine.render(messages, shape=shape), *(engine.tokenize(o) for o in options)], SOME
     )
@@ -45,41 +52,55 @@ async def _next_token(
     (scored,) = await engine.extend(
         Extension(prompt, max_tokens=1, temperature=0.0, logprob_token_ids=tokens)
     )
-    return _shares([scored.logprobs[0].get(token, -math.inf) for token in tokens])
+    logprobs = [scored.logprobs[0].get(token, -math.inf) for token in tokens]
+    if sum(map(math.exp, logprobs)) < _UNLIKELY:
+        if opens(scored.text) or left_open(await engine.detokenize(prompt[-_TAIL:])):
+            return None
+    return _shares(logprobs)
 
 
 def _reported(choice: Choice, options: Sequence[str]) -> list[float] | None:
-    """What an OpenAI-style answer reports of its first token, if any option is among it."""
+    """What an OpenAI-style answer reports of its first token, if any option is among it.
+
+    Of a model that begins to think it says nothing about what comes after the thoughts.
+    """
     steps = (choice.logprobs or {}).get("content") or []
+    if thoughts_of(choice) or not steps or opens(str(steps[0].get("token"))):
+        return None
     logprobs = [-math.inf] * len(options)
-    for entry in steps[0].get("top_logprobs", ()) if steps else ():
-        token = entry["token"].strip().casefold()
+    for entry in steps[0].get("top_logprobs") or ():
+        token, logprob = str(entry.get("token")).strip().casefold(), entry.get("logprob")
         for i, option in enumerate(options):
-            if token and option.casefold().startswith(token):
-                logprobs[i] = max(logprobs[i], entry["logprob"])
+            if token and option.casefold().startswith(token) and isinstance(logprob, int | float):
+                logprobs[i] = max(logprobs[i], logprob)
     return _shares(logprobs) if max(logprobs) > -math.inf else None
 
 
 async def _in_words(
     engine: Engine, messages: Sequence[Message], options: Sequence[str], params: dict[str, Any]
 ) -> list[float]:
-    turns = list(messages)
-    said = ""
+    turns, cut = list(messages), False
     for _ in range(2):
-        said = (await ask(engine, turns, params | {"max_tokens": _WORDS})).text
+        # What was cut off may have been thoughts that nothing marks as such.
+        said = await say(engine, turns, params, _WORDS, roomy=cut)
+        cut = said.cut
         # The first word, all of it: "not" is not "no".
-        word = "".join(c if c.isalnum() else " " for c in said).split()[:1]
+        word = "".join(c if c.isalnum() else " " for c in said.text).split()[:1]
         found = [option.casefold() == "".join(word).casefold() for option in options]
         if any(found):
             return [float(f) for f in found]
         again = f"Answer with one word only: {' or '.join(options)}."
-        turns = [*messages, {"role": "assistant", "content": said or "…"}, {"role": "user", "content": again}]
-    raise VerifierError(f"asked for {' or '.join(options)}, the model said {said[:80]!r}")
+        turns = [
+            *messages,
+            {"role": "assistant", "content": said.text or "…"},
+            {"role": "user", "content": again},
+        ]
+    raise NoVerdict(f"asked for {' or '.join(options)}, model {engine.model!r} {said.told()}")
 
 
 def _shares(logprobs: Sequence[float]) -> list[float]:
     top = max(logprobs)
     if top == -math.inf:
-        raise VerifierError("the model gives none of the options any probability")
+        raise NoVerdict("the model gives none of the options any probability")
     weights = [math.exp(p - top) for p in logprobs]
     return [w / sum(weights) for w in weights]

@@ -12,10 +12,10 @@ from typing import Annotated
 from pydantic import Field
 
 from heedful.prompts import Use
-from heedful.strategies.answer import ask
 from heedful.strategies.engine import Capability
-from heedful.strategies.errors import VerifierError
+from heedful.strategies.errors import NoVerdict
 from heedful.strategies.run import Resources, Run
+from heedful.strategies.thinking import say
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 
@@ -28,8 +28,8 @@ _USE = Use({"critique": {"categories": ["hate"]}}, {"categories": dict[str, str]
 class Guard:
     """Asks a guard model about the conversation with its answer.
 
-    `model`: one of this server's models by name (an upstream's, say); default the one that wrote the answer. The
-    names of its categories are data of the prompt.
+    `model`: one of this server's models by name (an upstream's, say); default the one that wrote the answer.
+    `max_tokens`: of its verdict, beside thoughts. The names of its categories are data of the prompt.
     """
 
     model: str | None = None
@@ -46,10 +46,10 @@ class Guard:
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         engine = run.other(self.model) if self.model else run.engine
         turns = [*context.original.messages, {"role": "assistant", "content": answer}]
-        said = (await ask(engine, turns, {"max_tokens": self.max_tokens, "temperature": 0})).text
-        match = _ANSWER.match(said)
+        said = await say(engine, turns, {"temperature": 0}, self.max_tokens)
+        match = _ANSWER.match(said.text)
         if match is None:
-            raise VerifierError(f"model {engine.model!r} answers neither safe nor unsafe: {said[:80]!r}")
+            raise NoVerdict(f"model {engine.model!r} answers neither safe nor unsafe; it {said.told()}")
         if match["word"] == "safe":
             return Verdict(1.0, True)
         codes = re.findall(r"[A-Z]+[0-9]+", match["codes"])

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from heedful.strategies.engine import Capability
-from heedful.strategies.errors import HeedfulError, NotFound, RequestError, VerifierError
+from heedful.strategies.errors import HeedfulError, NotFound, NoVerdict, RequestError, VerifierError
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.tasks import together
 from heedful.strategies.types import Context
@@ -143,6 +143,8 @@ def _failed(message: str, error: Exception) -> VerifierError:
         return VerifierError(
             message, status=error.status, type=error.type, param=error.param, code=error.code
         )
+    if isinstance(error, NoVerdict):
+        return NoVerdict(message)
     return VerifierError(message, headers=error.headers if isinstance(error, HeedfulError) else None)
 
 

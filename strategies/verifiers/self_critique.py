@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from heedful.prompts import Use
-from heedful.strategies.answer import ask
 from heedful.strategies.engine import Capability
 from heedful.strategies.run import Resources, Run
+from heedful.strategies.thinking import say
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 from heedful.strategies.verifiers.choose import choose
@@ -30,7 +30,8 @@ class SelfCritique:
     """The model says whether its answer breaks one of the principles, and if so how.
 
     `principles`: each a sentence; default those of the prompt. The score is the probability that it breaks none,
-    and passes from `threshold` on. A critique costs a second call, of `max_tokens` at most, and only where it fails.
+    and passes from `threshold` on. A critique costs a second call, of `max_tokens` at most beside thoughts, and only
+    where it fails.
     """
 
     principles: tuple[str, ...] = ()
@@ -51,6 +52,6 @@ class SelfCritique:
         if keeps >= self.threshold:
             return Verdict(keeps, True)
         critic = after(context, answer, prompt.render("critique", principles=principles))
-        params = context.hidden_params(max_tokens=self.max_tokens, temperature=0)
-        critique = (await ask(run.engine, critic, params)).text.strip()
+        params = context.hidden_params(temperature=0)
+        critique = (await say(run.engine, critic, params, self.max_tokens)).text
         return Verdict(keeps, False, critique or prompt.render("unspoken", principles=principles))
