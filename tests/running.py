@@ -59,6 +59,8 @@ async def listening(app: Any) -> AsyncIterator[str]:
     started = asyncio.Event()
     server = Started(uvicorn.Config(app, log_level="warning", http="httptools", ws="none"), started.set)
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        # asyncio sets it only on sockets that name their protocol; without it each answer takes 40 ms longer.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started.wait()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
