@@ -231,8 +231,11 @@ def test_several_choices_and_log_probabilities(chat_server: str, client: Client)
 
 
 def test_schemas_that_only_some_grammars_know(chat_server: str, client: Client) -> None:
-    """What xgrammar lacks another enforces; what none knows (`uniqueItems`) leaves the rest enforced."""
+    """What xgrammar lacks another enforces, whichever was needed first; what none knows (`uniqueItems`) leaves the
+    rest enforced."""
+    plain = {"properties": {"n": {"type": "integer", "maximum": 3}}, "required": ["n"]}
     schemas: list[dict[str, Any]] = [
+        plain,
         {"properties": {"n": {"type": "integer", "multipleOf": 5, "maximum": 50}}, "required": ["n"]},
         {
             "properties": {
@@ -241,6 +244,7 @@ def test_schemas_that_only_some_grammars_know(chat_server: str, client: Client) 
             "required": ["l"],
             "$defs": {"X": {"enum": ["a", "b"]}},
         },
+        plain,
     ]
     for schema in schemas:
         whole = {"type": "object", "additionalProperties": False, **schema}

@@ -1,4 +1,4 @@
-"""A mend for vLLM, which loads it in each of its processes (entry point `vllm.general_plugins`).
+"""Mends for vLLM, which loads them in each of its processes (entry point `vllm.general_plugins`).
 
 vLLM 0.32 on a CPU dies of a request with a seed whose prompt is read in several pieces: each piece but the last
 samples a token to be thrown away, and the generator is then to be set back by an offset, which those of a CPU lack.
@@ -10,8 +10,12 @@ from typing import Any
 
 
 def register() -> None:
-    """Called by vLLM. Changes nothing where the processor is not a CPU."""
+    """Called by vLLM."""
     from vllm.platforms import current_platform
+
+    from heedful.server.engines import vllm_grammars
+
+    vllm_grammars.register()
 
     if not current_platform.is_cpu():
         return
