@@ -44,4 +44,4 @@ class FuzzEngine(ScriptedEngine):
                         choice["logprobs"] = {"content": [step]}
             yield event
         for kept in (self.calls, self.extensions, self.scored):
-            del kept[:-100]  # a long run's record would be all that it holds
+            kept.clear()  # a long run's record would be all that it holds
