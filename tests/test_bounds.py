@@ -31,14 +31,18 @@ WARM, MORE = 8, 40  # requests of each kind, before and while it is measured
 def url(_upstream: ScriptedUpstream, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     stores = Stores(tmp_path_factory.mktemp("bounds"), word_embedder())
     stores.add_starters()
-    with proxy(Config(upstreams=[before(_upstream)]), FuzzEngine(), stores=stores) as url:
+    with proxy(
+        Config(upstreams=[before(_upstream)], alignments={"said": ["principles"]}),
+        FuzzEngine(),
+        stores=stores,
+    ) as url:
         yield url
     stores.close()
 
 
 def named(i: int) -> str:
     """An alignment that nobody has named before."""
-    return "+".join(["norms"] * (1 + i % 40) + ["principles"] * (i // 40))
+    return "+".join("said" if i >> bit & 1 else "principles" for bit in range(9))
 
 
 def requests(i: int) -> Iterator[tuple[str, str, dict[str, Any] | None, dict[str, str]]]:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 
 _LONG = 8192  # characters; a longer text is hardly asked for twice
 _MOST_TOKENS = 500_000
-_MOST_CHARACTERS = 8_000_000  # a text may have few tokens for its length, and an odd upstream may say so of any
+_MOST_CHARACTERS = (
+    8_000_000  # a text may have few tokens for its length, and an odd upstream may say so of any
+)
 _FRESH = 600.0  # seconds: another model may move in behind the same name
 
 
