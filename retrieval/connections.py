@@ -32,15 +32,15 @@ class Connections:
         self._lock, self._watching = threading.Lock(), threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._closed: StoreError | None = None
-        with telling(path):
+        self._inode = self._inode_now()
+        with self._telling():
             _check(path)
-            self._inode = self._inode_now()
             self._watcher = self._connect()
 
     @contextmanager
     def lent(self) -> Iterator[sqlite3.Connection]:
         """A connection of one's own. Raises UnknownStore where the store is deleted, StoreError where closed."""
-        with telling(self.path):
+        with self._telling():
             with self._lock:
                 self.raise_if_closed()
                 connection = self._idle.pop() if self._idle else None
@@ -58,7 +58,7 @@ class Connections:
 
     def version(self) -> int:
         """Another one whenever anybody has written."""
-        with self._watching, telling(self.path):
+        with self._watching, self._telling():
             self.raise_if_closed()
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
@@ -76,7 +76,7 @@ class Connections:
         with self._lock:
             if self._closed is not None:
                 return
-            self._closed = self._gone() if deleted else StoreError(f"{self.path.name}: closed")
+            self._closed = self._gone() if deleted else StoreError(f"{self.path.name}: the store is closed")
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
@@ -87,6 +87,19 @@ class Connections:
         """Raises UnknownStore where the store has been deleted, StoreError where it is closed."""
         if self._closed is not None:
             raise type(self._closed)(*self._closed.args)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """SQLite's errors as ours. A file that is deleted under a connection makes many of them, none of which is
+        anything but that: a lock that is gone, a page that can't be read."""
+        try:
+            with telling(self.path):
+                yield
+        except StoreError as error:
+            if isinstance(error.__cause__, sqlite3.Error):
+                self.raise_if_closed()
+                self.raise_if_gone()
+            raise
 
     def _gone(self) -> UnknownStore:
         return UnknownStore(f"the store {self.path.stem!r} has been deleted")

@@ -109,6 +109,8 @@ class Database:
         try:
             connection = sqlite3.connect(scratch, isolation_level=None)
             connection.execute("PRAGMA page_size=8192")
+            # From the beginning: two connections that change it at once don't wait for each other, one fails.
+            connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA application_id={APPLICATION}")
             connection.execute(f"PRAGMA user_version={SCHEMA}")
             connection.executescript(_TABLES)
@@ -119,7 +121,8 @@ class Database:
             connection.close()
             files.put(scratch, path)
         finally:
-            scratch.unlink(missing_ok=True)
+            for suffix in ("", "-wal", "-shm"):
+                scratch.with_name(scratch.name + suffix).unlink(missing_ok=True)
         return cls(path)
 
     @property

@@ -277,7 +277,7 @@ class Store:
         """In pieces, so that searches run in between; vectors first: no filter passes them before their facts."""
         while True:
             if self._closing:
-                raise StoreError(f"{self.path.name}: closed")
+                raise StoreError(f"{self.path.name}: the store is closed")
             news = self._database.news(self._seen_row, self._seen_seq, _CHUNK)
             for rows, vectors in self._database.vectors(self._indexed, news.last_row, _CHUNK):
                 with self._sharing.writing():
@@ -344,7 +344,7 @@ class Store:
     def _vectors(self, upto: int) -> Iterator[tuple[Rows, Vectors]]:
         for piece in self._database.vectors(0, upto, _CHUNK):
             if self._closing:
-                raise StoreError(f"{self.path.name}: closed")
+                raise StoreError(f"{self.path.name}: the store is closed")
             yield piece
 
     def _catch_up(self, index: Index, after: int) -> int:

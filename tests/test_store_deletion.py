@@ -125,7 +125,7 @@ def test_what_a_deletion_that_was_cut_off_leaves_is_not_taken_for_the_next_store
 def test_a_store_that_is_closed_says_that_it_is_closed(stores: Stores) -> None:
     store = stores.create("norms")[0]
     store.close()
-    with pytest.raises(StoreError, match="norms.db: closed") as told:
+    with pytest.raises(StoreError, match="norms.db: the store is closed") as told:
         len(store)
     assert not isinstance(told.value, UnknownStore)
 
