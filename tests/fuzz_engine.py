@@ -38,10 +38,8 @@ class FuzzEngine(ScriptedEngine):
         async for event in super().chat(call):
             if isinstance(event, Chunk) and call.params.get("logprobs"):
                 top = [{"token": t, "logprob": -1.5} for t in ("Yes", "No", "S", "a")]
-                for choice in event.choices:
-                    if text := choice["delta"].get("content"):
-                        step = {"token": text, "logprob": -0.5, "top_logprobs": top}
-                        choice["logprobs"] = {"content": [step]}
+                step = {"token": "a", "logprob": -0.5, "top_logprobs": top}
+                event = Chunk([{**choice, "logprobs": {"content": [step]}} for choice in event.choices])
             yield event
         for kept in (self.calls, self.extensions, self.scored):
-            del kept[:-100]  # a long run's record would be all that it holds
+            kept.clear()  # a long run's record would be all that it holds

@@ -183,9 +183,9 @@ class Plans:
         if name in ("verifier_timeout", "max_seconds"):
             return 8.0  # what takes longer than asked is no fault
         if schema["type"] == "integer":
-            return rng.randint(least, max(least, int(most)))
+            return rng.randint(int(least), max(int(least), int(most)))
         inside = rng.uniform(least, most)
-        return rng.choice([inside, inside, least if "minimum" in schema else inside, most])
+        return float(rng.choice([inside, inside, least if "minimum" in schema else inside, most]))
 
     def _string(self, rng: Random, name: str, default: str | None) -> str:
         if name == "prompt":

@@ -1,36 +1,73 @@
-"""The whole API under a schema fuzzer: whatever is sent, no answer is a 5xx and every answer has its shape."""
+"""The whole API under a schema fuzzer: whatever is sent, no answer is a 5xx and every answer has its shape.
+
+HEEDFUL_FUZZ: how many times as many cases as usual (default 1, which is some 1,600 requests).
+"""
 
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 import schemathesis
+from fuzz_engine import FuzzEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
-from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, completion, streamed
+from upstream_fixtures import LIMIT, Asked, Proxy, Reply, ScriptedUpstream, before, completion, streamed
 
 from heedful.retrieval.scripted import word_embedder
 from heedful.retrieval.stores import Stores
 from heedful.server.config import Config
 from heedful.server.openapi import document
-from heedful.strategies.scripted import ScriptedEngine
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
 MODELS = [
     "scripted",
     "scripted@norms",
     "scripted@principles",
+    "scripted@demos",
+    "scripted@searched",
+    "scripted@refine",
+    "scripted@sentences",
+    "scripted@best_of_n",
+    "scripted@likeliest",
+    "scripted@everything",
     "ours",
     "ours@principles",
+    "ours@thoughtful",
     "ours@urial",
+    "ours@demos",
+    "ours@refine",
+    "ours@best_of_n",
     "nobody",
 ]
+VERIFIERS: Any = [
+    "toxicity",
+    "self",
+    "guard",
+    "norms",
+    {"policy": {"words": ["bad"]}},
+    {"evidence": {"k": 2}},
+]
+LENIENT: Any = {"verifiers": VERIFIERS, "on_error": "pass"}  # a judge without a verdict is a 502, and rightly
+ALIGNMENTS: Any = {
+    "searched": [{"rain": {"effort": "low", "max_drafted_tokens": 200, "no_opinion": "decode"}}],
+    "refine": [{"refine": LENIENT | {"max_rounds": 2}}],
+    "sentences": [{"refine": LENIENT | {"max_rounds": 1, "mode": "sentence"}}],
+    "best_of_n": [{"best_of_n": LENIENT | {"n": 3}}],
+    "likeliest": [{"best_of_n": {"verifiers": [], "n": 3}}],
+    "thoughtful": [{"principles": {"mode": "cot"}}],
+    "everything": ["norms", "demos", "thoughtful", "refine"],
+}
+SENT: Counter[int] = Counter()
+"""Answers by status, told at the end (pytest -s)."""
+TIMES = int(os.environ.get("HEEDFUL_FUZZ", "1"))
 
 
 def by_kind(asked: Asked) -> Reply:
@@ -49,9 +86,12 @@ def fuzzed(
     """An engine of our own and an upstream, both of which answer anything, and stores to be written to."""
     stores = Stores(tmp_path_factory.mktemp("fuzzed"), word_embedder())
     stores.add_starters()
-    with proxy(Config(upstreams=[before(_upstream)]), ScriptedEngine("ok"), stores=stores) as url:
+    with proxy(
+        Config(upstreams=[before(_upstream)], alignments=ALIGNMENTS), FuzzEngine(), stores=stores
+    ) as url:
         yield url
     stores.close()
+    print(f"\nfuzzed with {SENT.total()} requests: {dict(sorted(SENT.items()))}")
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +105,7 @@ OPERATIONS = [(path, method) for path, kinds in document("0")["paths"].items() f
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_any_input(api: Any, path: str, method: str, upstream: ScriptedUpstream, fuzzed: str) -> None:
     upstream.answers(by_kind)
-    examples = 40 if method == "post" else 5
+    examples = TIMES * (40 if method == "post" else 5)
 
     @given(case=api[path][method].as_strategy())
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -75,7 +115,7 @@ def test_any_input(api: Any, path: str, method: str, upstream: ScriptedUpstream,
             case.body["model"] = MODELS[len(case.body["model"]) % len(MODELS)]
         if "store" in (case.path_parameters or {}) and method != "delete":
             case.path_parameters["store"] = "norms"  # likewise
-        case.call_and_validate(base_url=fuzzed, checks=CHECKS)
+        SENT[case.call_and_validate(base_url=fuzzed, checks=CHECKS).status_code] += 1
 
     send()
 
@@ -111,14 +151,16 @@ def test_any_json_in_any_field(path: str, upstream: ScriptedUpstream, fuzzed: st
         whole=JSON,
         broken=st.booleans(),
     )
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=60 * TIMES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     def send(changes: dict[str, Any], model: str, whole: Any, broken: bool) -> None:
         named = {} if "/stores/" in path else {"model": model}
         sent = whole if broken else {**valid, **named, **changes}
         content = json.dumps(sent).encode(errors="surrogatepass")
-        response = httpx.post(f"{fuzzed}{path.format(store='norms')}", content=content)
+        response = client.post(f"{fuzzed}{path.format(store='norms')}", content=content)
+        SENT[response.status_code] += 1
         assert response.status_code < 500, (sent, response.text)
         if response.status_code >= 400:
             assert response.json()["error"]["message"]
 
-    send()
+    with httpx.Client(timeout=LIMIT) as client:
+        send()

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 
 _LONG = 8192  # characters; a longer text is hardly asked for twice
 _MOST_TOKENS = 500_000
+_MOST_CHARACTERS = (
+    8_000_000  # a text may have few tokens for its length, and an odd upstream may say so of any
+)
 _FRESH = 600.0  # seconds: another model may move in behind the same name
 
 
@@ -19,6 +22,8 @@ class TokenCache:
         self._kept: OrderedDict[tuple[str, bool], tuple[float, Sequence[int]]] = OrderedDict()
         self.tokens = 0
         """How many ids are kept, each entry counting one more for itself."""
+        self.characters = 0
+        """Of the texts that are kept."""
 
     def get(self, text: str, special: bool) -> Sequence[int] | None:
         key = (text, special)
@@ -38,8 +43,10 @@ class TokenCache:
             self._drop(key)
         self._kept[key] = self._clock(), tuple(ids)
         self.tokens += 1 + len(ids)
-        while self.tokens > _MOST_TOKENS:
+        self.characters += len(text)
+        while self.tokens > _MOST_TOKENS or self.characters > _MOST_CHARACTERS:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, key: tuple[str, bool]) -> None:
         self.tokens -= 1 + len(self._kept.pop(key)[1])
+        self.characters -= len(key[0])

@@ -29,6 +29,7 @@ _READS = frozenset({"GET", "HEAD"})
 _READING = frozenset({301, 302, 303, 304, 307, 308})  # what a GET may be answered with, beside a success
 _TYPE = ("Content-Type",)  # its own or none, and never one that the library makes up
 _LARGE = 1 << 20
+_MOST_URLS = 64
 _ERROR_BYTES = 64 * 1024
 _LINGER = 1.0  # seconds that a stream may take from its last event to its end; then its connection is closed
 
@@ -220,7 +221,10 @@ class Upstream:
         if path not in self._urls:
             # vLLM has its tokenizer endpoints beside /v1, not under it.
             base = self.config.url.removesuffix("/v1") if path.startswith("/../") else self.config.url
-            self._urls[path] = URL(base + path.removeprefix("/.."))
+            url = URL(base + path.removeprefix("/.."))
+            if len(self._urls) >= _MOST_URLS:  # a path may be a client's
+                return url
+            self._urls[path] = url
         return self._urls[path]
 
     async def _refusal(self, response: aiohttp.ClientResponse, sent: Mapping[str, str]) -> HeedfulError:

@@ -41,6 +41,7 @@ _LENGTHS = (2, 3, 4, 5)
 _WORD = re.compile(r"[^\W_]+(?:['’*@$#!][^\W_]+)*")
 _GOLDEN, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT, _KEEP = np.uint64(29), np.uint64(64 - BITS)
+_LONG = 2000  # characters
 _BURST = 32  # sentences in a row; then others get their turn on the event loop
 _USE = Use({"critique": {"toxicity": 90, "attribute": "insult", "percent": 80, "sentence": "You fool!"}})
 WEIGHTS = Path(__file__).with_name("toxicity.v1.npz")
@@ -87,8 +88,13 @@ def classifier() -> Classifier:
         return Classifier(saved["weights"], saved["scale"], saved["bias"])
 
 
-@lru_cache(1024)
 def _score(sentence: str) -> NDArray[np.float32]:
+    # What is kept must be bounded in bytes too, and a "sentence" may be megabytes.
+    return _kept_score(sentence) if len(sentence) <= _LONG else classifier()(sentence)
+
+
+@lru_cache(1024)
+def _kept_score(sentence: str) -> NDArray[np.float32]:
     """Kept, because an answer that is judged sentence by sentence comes again with each one."""
     return classifier()(sentence)
 
