@@ -44,7 +44,7 @@ class Told:
     def fault(self, kind: str, example: object) -> None:
         self.wrong[kind] += 1
         if kind not in self.examples and len(self.examples) < 40:
-            self.examples[kind] = str(example)[:600]
+            self.examples[kind] = str(example)[:1200]
             print(f"  {kind}: {self.examples[kind]}", flush=True)
 
 
@@ -87,7 +87,7 @@ async def _ask(session: aiohttp.ClientSession, url: str, asked: soak_requests.As
         return
     told.statuses[f"{asked.kind}: {response.status}"] += 1
     if wrong := asked.wrong(response.status, body):
-        told.fault(f"{asked.kind}: {wrong}", f"{response.status} {body[:300]!r} {asked}")
+        told.fault(f"{asked.kind}: {wrong}", f"{response.status} {body[:150]!r} … {body[-300:]!r} {asked}")
 
 
 async def soak(targets: dict[str, tuple[str, int, list[Any], int]], minutes: float) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def main() -> None:
             text = (folder / f"{name}.log").read_text(errors="replace")
             figures["log"] = {"bytes": len(text), "tracebacks": text.count("Traceback (most recent")}
             if figures["log"]["tracebacks"]:
-                figures["log"]["first"] = text[max(text.find("Traceback") - 300, 0) :][:3000]
+                figures["log"]["first"] = text[max(text.find("Traceback") - 300, 0) :][:12000]
     text = json.dumps(report, indent=1)
     print(text)
     if options.json:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -72,7 +73,8 @@ async def main(port: int, upstream: str, folder: Path) -> None:
         service = Service(config, {e.model: e for e in engines}, alignments)
         forget = asyncio.create_task(_forget(engine))
         try:
-            await uvicorn.Server(uvicorn_config(create_app(service), config)).serve()
+            with socket.create_server(("127.0.0.1", port)) as listener:
+                await uvicorn.Server(uvicorn_config(create_app(service), config)).serve([listener])
         finally:
             forget.cancel()
             stores.close()

@@ -227,9 +227,9 @@ class Store:
         Waits for nobody who reads or writes: they finish what they do, and raise StoreError (UnknownStore where it is
         deleted) at their next step. A build that is under way is given up.
         """
-        self._closing = True
-        if deleted:
+        if deleted:  # first, so that nobody who sees that it is closing takes it for merely closed
             self._database.close(deleted=True)
+        self._closing = True
         self._writer.shutdown(wait=False)
         if deleted:
             return
@@ -277,6 +277,7 @@ class Store:
         """In pieces, so that searches run in between; vectors first: no filter passes them before their facts."""
         while True:
             if self._closing:
+                self._database.raise_if_closed()
                 raise StoreError(f"{self.path.name}: the store is closed")
             news = self._database.news(self._seen_row, self._seen_seq, _CHUNK)
             for rows, vectors in self._database.vectors(self._indexed, news.last_row, _CHUNK):
@@ -344,6 +345,7 @@ class Store:
     def _vectors(self, upto: int) -> Iterator[tuple[Rows, Vectors]]:
         for piece in self._database.vectors(0, upto, _CHUNK):
             if self._closing:
+                self._database.raise_if_closed()
                 raise StoreError(f"{self.path.name}: the store is closed")
             yield piece
 

@@ -93,7 +93,7 @@ class WhileConnected:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._gone = False
+        self._gone = self._over = False
 
     async def __aenter__(self) -> None:
         self._task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -102,13 +102,15 @@ class WhileConnected:
         self._watch.add_done_callback(self._interrupt)
 
     def _interrupt(self, watch: asyncio.Task[None]) -> None:
+        if self._over:
+            return  # called for already when the body ended: it would hit what the task does next
         self._gone = True
         self._task.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._watch.remove_done_callback(self._interrupt)
+        self._over = True
         self._watch.cancel()
         # Ours is taken back even where the body turned it into another error: time-outs further out count them.
         if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
