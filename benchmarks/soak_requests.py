@@ -26,7 +26,7 @@ SCRIPTED = [
     {"rain": {"max_tokens": 24, "max_seconds": 5, "no_opinion": "continue", "similarity": False}},
     {"rain": {"max_tokens": 24, "soft": True, "effort": "low", "similarity": False}},
 ]
-UPSTREAMS_OWN = b'"code":"y"'
+UPSTREAMS_OWN = b'"message":"no"'
 ENDS = {
     "/v1/chat/completions": b"[DONE]",
     "/v1/completions": b"[DONE]",

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import uvicorn
+import uvloop
 
 from heedful.prompts import Prompts
 from heedful.retrieval.scripted import word_embedder
@@ -89,4 +90,4 @@ async def _forget(engine: ScriptedEngine) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])))
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])))
