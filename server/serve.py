@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -48,16 +49,24 @@ def run(config: Config, engine_options: list[str]) -> int:
     with _bind(config) as listener:
         # Until uvicorn takes over, a signal ends the start at once.
         signal.signal(signal.SIGTERM, _stop_start)
-        status: int = uvloop.run(_serve(config, alignments, engine_options, listener))
+        status: int = uvloop.run(serve(config, alignments, engine_options, listener, _announce))
     # vLLM's engine cleans up when it is collected, which fails with noise once the interpreter is half gone.
     gc.unfreeze()
     gc.collect()
     return status
 
 
-async def _serve(
-    config: Config, alignments: Alignments, engine_options: list[str], listener: socket.socket
+async def serve(
+    config: Config,
+    alignments: Alignments,
+    engine_options: list[str],
+    listener: socket.socket,
+    announce: Callable[[Service, socket.socket], None],
 ) -> int:
+    """Starts the engines and serves in the running loop until it is told to stop; what `run` returns.
+
+    `announce` is called once the server listens.
+    """
     async with AsyncExitStack() as stack:
         engines = await _engines(config, engine_options, stack)
         if stores := alignments.resources.stores:
@@ -68,10 +77,11 @@ async def _serve(
                 await stores.call(opens, progress)
             stack.callback(stores.close)
         service = Service(config, engines, alignments)
-        server = Server(create_app(service), config, lambda: _announce(service, listener))
-        # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+        server = Server(create_app(service), config, lambda: announce(service, listener))
+        if threading.current_thread() is threading.main_thread():
+            # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: None)
         watch = asyncio.create_task(_watch(service, server))
         try:
             await server.serve(sockets=[listener])

@@ -1,4 +1,4 @@
-"""Real engines with the bundled models, three for the whole run, and the order in which tests use them.
+"""Real engines with the bundled models, two for the whole run, and the order in which tests use them.
 
 They compute in float32: its last digits never decide between two tokens, whatever the processor, the batch and the
 part of a prompt that came from the cache. What a server does without being told a dtype: see `test_dtype.py`.
@@ -6,8 +6,10 @@ part of a prompt that came from the cache. What a server does without being told
 
 from __future__ import annotations
 
-import copy
+import asyncio
 import os
+import re
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -19,29 +21,38 @@ from typing import Any
 import pytest
 from running import in_thread, listening
 
+from heedful import prompts
+from heedful.prompts import Prompts
 from heedful.server import bundled
+from heedful.server.alignments import Alignments
+from heedful.server.config import Config, load
+from heedful.server.serve import engine_flags, serve
+from heedful.server.service import Service
+from heedful.server.store_files import open_stores
+from heedful.strategies import Resources
 
 Serve = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]]
 CHAT_MODEL, BASE_MODEL = "smollm2-135m-instruct", "gemma-3-270m"
-OPTIONS = ("--max-model-len", "4096", "--dtype", "float32")
-TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 
-HOUSE = """
-model: smollm2-135m-instruct
-engine: {max_model_len: 4096, dtype: float32, enable_auto_tool_choice: true, tool_call_parser: hermes}
+TOOLS = ", enable_auto_tool_choice: true, tool_call_parser: hermes"
+# A prompt is read in pieces of 1,024 tokens, and the warming up before a server listens goes no further.
+CONFIG = """
+model: {model}
+engine: {{max_model_len: 4096, max_num_batched_tokens: 1024, dtype: float32{options}}}
 prompts: [prompts]
 alignments:
-  house: [{principles: {set: house}}]
+  house: [{step}]
 """
 
 
-@dataclass
-class Server:
-    """`heedful serve` with a model."""
-
-    url: str
-    process: subprocess.Popen[bytes]
-    log: Path
+def _configure(folder: Path, model: str, step: str, prompt: str, text: str, options: str = "") -> Path:
+    """A configuration written to `folder`: with a prompt of its own, and an alignment `house` of one step."""
+    file = folder / "prompts" / f"{prompt}.md"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    config = folder / "heedful.yaml"
+    config.write_text(CONFIG.format(model=model, options=options, step=step))
+    return config
 
 
 @pytest.fixture(scope="session")
@@ -50,20 +61,13 @@ def models() -> dict[str, Path]:
     return {name: bundled.prepare(bundled.MODELS[name]) for name in (CHAT_MODEL, BASE_MODEL)}
 
 
-@pytest.fixture(scope="session")
-def chat_process(
-    heedful_serve: Serve, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """The bundled chat model, with a tool parser, from a configuration file with prompts of its own."""
-    folder = tmp_path_factory.mktemp("chat")
-    (folder / "prompts" / "principles").mkdir(parents=True)
-    (folder / "prompts" / "principles" / "house.v3.md").write_text(
-        "{% block system %}Speak of the sea.{% endblock %}"
-    )
-    (folder / "heedful.yaml").write_text(HOUSE)
-    log = folder / "log"
-    with heedful_serve("--config", str(folder / "heedful.yaml"), log=log) as (url, process):
-        yield Server(url, process, log)
+@dataclass
+class Server:
+    """`heedful serve` with a model, in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
 
 
 @pytest.fixture(scope="session")
@@ -71,15 +75,12 @@ def base_process(
     heedful_serve: Serve, models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """The bundled base model."""
-    log = tmp_path_factory.mktemp("base") / "log"
-    with heedful_serve(BASE_MODEL, *OPTIONS, log=log) as (url, process):
+    folder = tmp_path_factory.mktemp("base")
+    log = folder / "log"
+    text = Path(prompts.__file__).with_name("urial").joinpath("default.v1.md").read_text()
+    config = _configure(folder, BASE_MODEL, "urial: {prompt: urial/house}", "urial/house.v3", text)
+    with heedful_serve("--config", str(config), log=log) as (url, process):
         yield Server(url, process, log)
-
-
-@pytest.fixture(scope="session")
-def chat_server(chat_process: Server) -> str:
-    """The address of the bundled chat model."""
-    return chat_process.url
 
 
 @pytest.fixture(scope="session")
@@ -90,51 +91,88 @@ def base_server(base_process: Server) -> str:
 
 @dataclass
 class InProcess:
-    """The chat model's engine in a loop of its own in this process, with vLLM's own OpenAI server before it."""
+    """The chat model in a loop of its own in this process: as `heedful serve` serves it, and on vLLM's own server."""
 
     engine: Any
-    url: str
-    run: Callable[[Coroutine[Any, Any, None]], None]
+    ours: str
+    theirs: str
+    run: Callable[[Coroutine[Any, Any, Any]], Any]
     """Runs a coroutine in the engine's loop."""
+    ended: asyncio.Task[int]
+    """Done, in the engine's loop, once ours is down."""
 
 
 @pytest.fixture(scope="session")
-def in_process(models: dict[str, Path]) -> Iterator[InProcess]:
-    # What vLLM sets for its processes is not for those that other tests start.
+def in_process(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcess]:
+    text = "{% block system %}Speak of the sea.{% endblock %}"
+    file = _configure(
+        tmp_path_factory.mktemp("chat"),
+        CHAT_MODEL,
+        "principles: {set: house}",
+        "principles/house.v3",
+        text,
+        TOOLS,
+    )
+    # What is set for vLLM's processes is not for those that other tests start.
     before = dict(os.environ)
-    os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1"}
 
     @asynccontextmanager
-    async def main() -> AsyncIterator[tuple[Any, str]]:
-        from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-        from vllm.entrypoints.launchers.app import build_app
-
-        from heedful.server.engines import vllm
-
-        args = vllm.engine_arguments(str(models[CHAT_MODEL]), CHAT_MODEL, [*OPTIONS, *TOOLS])
-        theirs = copy.deepcopy(args)  # ours is changed by the start
-        async with vllm.start(args) as engine:
-            client = engine._client
-            tasks = await client.get_supported_tasks()
-            app = build_app(theirs, tasks, client.model_config)
-            await init_app_state(client, app.state, theirs, tasks)
-            async with listening(app) as url:
-                yield engine, url
+    async def main() -> AsyncIterator[tuple[Any, str, str, asyncio.Task[int]]]:
+        config = load(file, {})
+        ready: asyncio.Future[Service] = asyncio.get_running_loop().create_future()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            # asyncio does so by itself for sockets that name their protocol only: without it an answer takes 40 ms.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            resources = Resources(prompts=Prompts(*config.prompts), stores=open_stores(config))
+            serving = asyncio.create_task(
+                serve(config, Alignments(config, resources), [], listener, lambda s, _: ready.set_result(s))
+            )
+            waited: set[asyncio.Future[Any]] = {ready, serving}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                raise AssertionError(f"the server ended before it was ready: {serving.result()}")
+            engine = ready.result().engines[CHAT_MODEL]
+            ours = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            async with listening(await _vllms_own(config, engine, models[CHAT_MODEL])) as theirs:
+                yield engine, ours, theirs, serving
+            serving.cancel()
+            await asyncio.wait({serving})
 
     try:
-        with in_thread(main) as ((engine, url), run):
+        with in_thread(main) as ((engine, ours, theirs, ended), run):
             os.environ.clear()
             os.environ.update(before)
-            yield InProcess(engine, url, run)
+            yield InProcess(engine, ours, theirs, run, ended)
     finally:
         os.environ.clear()
         os.environ.update(before)
 
 
+async def _vllms_own(config: Config, engine: Any, folder: Path) -> Any:
+    """vLLM's own application before the same engine, with the options that ours was started with."""
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    from heedful.server.engines import vllm
+
+    args = vllm.engine_arguments(str(folder), CHAT_MODEL, engine_flags(config.engine))
+    client = engine._client
+    tasks = await client.get_supported_tasks()
+    app = build_app(args, tasks, client.model_config)
+    await init_app_state(client, app.state, args, tasks)
+    return app
+
+
+@pytest.fixture(scope="session")
+def chat_server(in_process: InProcess) -> str:
+    """The address of the bundled chat model."""
+    return in_process.ours
+
+
 @pytest.fixture(scope="session")
 def vllm_server(in_process: InProcess) -> str:
-    """vLLM's own OpenAI server on the chat model with the same options: what ours is compared with."""
-    return in_process.url
+    """vLLM's own OpenAI server on the same engine: what ours is compared with."""
+    return in_process.theirs
 
 
 # -- which test when
@@ -142,7 +180,7 @@ def vllm_server(in_process: InProcess) -> str:
 
 @pytest.hookimpl(optionalhook=True)  # where pytest-xdist is not installed nobody asks
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `--dist loadscope`: files that use an engine share one worker, every other goes where there is room.
+    """With `--dist loadscope`: files that use these engines share one worker, every other goes where there is room.
 
     By file, since the process that deals them out has collected nothing, and `--dist loadgroup` of pytest-xdist 3.8
     writes its groups to where pytest 9.2 no longer reads them.
@@ -154,14 +192,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByEngine(LoadScopeScheduling):  # type: ignore[misc, unused-ignore]
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return "engine" if _uses_engine(config.rootpath / path) else path
+            return "engine" if _shares_engine(config.rootpath / path) else path
 
     return ByEngine(config, log)
 
 
 @cache
-def _uses_engine(file: Path) -> bool:
-    return "pytest.mark.engine" in file.read_text()
+def _shares_engine(file: Path) -> bool:
+    return (
+        re.search(r"\b(chat_server|vllm_server|in_process|base_server|base_process)\b", file.read_text())
+        is not None
+    )
 
 
 class Order:
@@ -175,7 +216,7 @@ class Order:
 def _turn(item: pytest.Item) -> int:
     needs = set(getattr(item, "fixturenames", ()))
     ends = item.get_closest_marker("ends_server") is not None
-    if needs & {"chat_process", "in_process"}:
+    if "in_process" in needs:
         return 5 if ends else 4
     if "base_process" in needs:
         return 3 if ends else 2

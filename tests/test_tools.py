@@ -15,6 +15,7 @@ import jsonschema
 import openai
 import pytest
 from openai import OpenAI
+from running import at_once
 
 pytestmark = pytest.mark.engine
 
@@ -91,6 +92,11 @@ def _streamed(api: OpenAI, **body: Any) -> tuple[dict[int, dict[str, str]], str 
     return calls, reason, text
 
 
+def _both(api: OpenAI, **body: Any) -> Any:
+    """The whole answer, and what was streamed."""
+    return at_once(lambda: api.chat.completions.create(**body), lambda: _streamed(api, **body))
+
+
 @pytest.mark.parametrize("client_library", SENT)
 def test_what_clients_send_gets_a_call_by_the_schema(
     chat_server: str, client: Client, client_library: str
@@ -99,12 +105,13 @@ def test_what_clients_send_gets_a_call_by_the_schema(
     # Room for as many calls as there can be.
     body: dict[str, Any] = {"model": MODEL, "messages": ASKED, "max_completion_tokens": 600, "temperature": 0}
     body |= fields
-    (choice,) = client(chat_server).chat.completions.create(**body).choices
+    answer, told = _both(client(chat_server), **body)
+    (choice,) = answer.choices
     assert choice.message.tool_calls and not choice.message.content and choice.finish_reason == reason
     for call in choice.message.tool_calls:
         assert call.type == "function" and call.function.name == "Weather"
         _fits(call.function.arguments)
-    calls, streamed, text = _streamed(client(chat_server), **body)
+    calls, streamed, text = told
     assert calls and not text and streamed == reason
     assert list(calls) == list(range(len(calls))) and len({c["id"] for c in calls.values()}) == len(calls)
     for each in calls.values():
@@ -130,11 +137,12 @@ def test_under_every_alignment(chat_server: str, client: Client, alignment: str)
     extra = {"alignment": ALIGNMENTS[alignment]}
     body: dict[str, Any] = {"model": MODEL, "messages": ASKED, "max_tokens": 300, "extra_body": extra}
     body |= {"tools": [_tool()], "tool_choice": NAMED}
-    (choice,) = client(chat_server).chat.completions.create(**body).choices
+    answer, told = _both(client(chat_server), **body)
+    (choice,) = answer.choices
     (call,) = choice.message.tool_calls or []
     assert call.type == "function" and choice.finish_reason == "stop"
     _fits(call.function.arguments)
-    calls, reason, text = _streamed(client(chat_server), **body)
+    calls, reason, text = told
     assert reason == "stop" and not text and list(calls) == [0]
     _fits(calls[0]["arguments"])
 

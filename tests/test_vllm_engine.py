@@ -228,7 +228,7 @@ def test_templates_from_clients_are_refused(chat_server: str) -> None:
 
 def test_the_token_level(in_process: InProcess) -> None:
     """What strategies reach below the API: the same engine by token ids."""
-    in_process.run(_token_level(in_process.engine, in_process.url))
+    in_process.run(_token_level(in_process.engine, in_process.theirs))
 
 
 async def _token_level(engine: Any, url: str) -> None:

@@ -13,11 +13,13 @@ of any request here, drawn by seed or not. A `cache_salt` of its own keeps a req
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from running import at_once
 
 pytestmark = pytest.mark.engine
 
@@ -143,8 +145,17 @@ def _events(response: httpx.Response) -> list[Any]:
 
 def _compare(ours: str, theirs: str, path: str, body: dict[str, Any]) -> None:
     body["cache_salt"] = uuid4().hex
-    for options in ({}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}):
-        answers = [httpx.post(f"{url}/v1/{path}", json=body | options) for url in (ours, theirs)]
+    ways: list[dict[str, Any]] = [
+        {},
+        {"stream": True},
+        {"stream": True, "stream_options": {"include_usage": True}},
+    ]
+    asked = [
+        partial(httpx.post, f"{url}/v1/{path}", json=body | way) for way in ways for url in (ours, theirs)
+    ]
+    given = at_once(*asked)
+    for i, options in enumerate(ways):
+        answers = given[2 * i : 2 * i + 2]
         assert [a.status_code for a in answers] == [200, 200], answers[0].text
         if not options:
             mine, yours = (_without(a.json()) for a in answers)
@@ -199,10 +210,8 @@ def test_a_forced_call_has_vllms_fields(chat_server: str, vllm_server: str, choi
     # Strict, without which vLLM enforces no schema and may find no call in what it got.
     tool = {**TOOL, "function": {**TOOL["function"], "strict": True}}
     body = _body({"tools": [tool], "tool_choice": choice}, max_tokens=200, messages=HI)
-    mine, yours = (
-        httpx.post(f"{url}/v1/chat/completions", json=body, timeout=120).json()
-        for url in (chat_server, vllm_server)
-    )
+    asked = [partial(httpx.post, f"{u}/v1/chat/completions", json=body) for u in (chat_server, vllm_server)]
+    mine, yours = (answer.json() for answer in at_once(*asked))
     assert set(mine) == set(yours)
     ((mine,), (yours,)) = mine["choices"], yours["choices"]
     assert set(mine) == set(yours) and mine["finish_reason"] == yours["finish_reason"]

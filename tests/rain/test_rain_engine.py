@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from openai import BadRequestError, OpenAI
+from running import at_once
 
 pytestmark = pytest.mark.engine
 
@@ -58,8 +60,8 @@ def test_an_answer_with_its_tree(openai: OpenAI) -> None:
 
 def test_streams_and_repeats_itself(openai: OpenAI) -> None:
     """Same seed, same engine, reference mode: the same answer, streamed or whole."""
-    whole = ask(openai, MODEL, {"parallel_leaves": 1}, max_tokens=7)
-    stream = ask(openai, MODEL, {"parallel_leaves": 1}, max_tokens=7, stream=True)
+    reference = partial(ask, openai, MODEL, {"parallel_leaves": 1}, max_tokens=7)
+    whole, stream = at_once(reference, lambda: list(reference(stream=True)))
     pieces = [c.choices[0].delta.content for c in stream if c.choices and c.choices[0].delta.content]
     assert len(pieces) > 1
     assert "".join(pieces) == whole.choices[0].message.content
