@@ -40,6 +40,7 @@ CONFIG = """
 model: {model}
 engine: {{max_model_len: 4096, max_num_batched_tokens: 1024, dtype: float32{options}}}
 prompts: [prompts]
+shutdown_grace: 1200  # however slow the machine is
 alignments:
   house: [{step}]
 """

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from heedful.server.cli import app
 from heedful.server.config import Config
 from heedful.server.serve import engine_flags, model_path
 from heedful.strategies.scripted import ScriptedEngine
@@ -63,6 +65,13 @@ def test_a_port_in_use_is_known_before_the_model_is_loaded() -> None:
         run = _heedful("serve", "smollm2-135m-instruct", "--port", str(taken.getsockname()[1]))
     assert run.returncode == 2
     assert "Address already in use" in run.stderr
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_process_ends_as_its_server_did(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """1 where an engine died (tests/test_lifecycle.py), so that whoever looks after the process starts it again."""
+    monkeypatch.setattr("heedful.server.serve.run", lambda config, options: status)
+    assert CliRunner().invoke(app, ["serve", "x"]).exit_code == status
 
 
 @pytest.mark.engine

@@ -31,7 +31,7 @@ def test_sigterm_finishes_what_is_running(base_process: Server) -> None:
     assert "alignment" in answer, answer
     assert answer["alignment"]["trace"][0]["prompt"] == "urial/house@3"
 
-    body |= {"alignment": "urial", "max_tokens": 300}
+    body |= {"alignment": "urial", "max_tokens": 200}
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as response:
         lines = response.iter_lines()
@@ -39,7 +39,7 @@ def test_sigterm_finishes_what_is_running(base_process: Server) -> None:
         process.send_signal(signal.SIGTERM)
         events = [line for line in lines if line]
     assert events[-1] == "data: [DONE]"
-    assert json.loads(events[-2].removeprefix("data: "))["usage"]["completion_tokens"] == 300
+    assert json.loads(events[-2].removeprefix("data: "))["usage"]["completion_tokens"] == 200
     assert process.wait(HANG) == 0
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/health")
