@@ -136,6 +136,30 @@ async def test_a_cancelled_call_is_cancelled(engine: vllm.VllmEngine, kind: str)
     await _idle(engine)
 
 
+@pytest.mark.parametrize("kind", [k for k in KINDS if k != "render"])
+@on_its_loop
+async def test_a_call_cancelled_on_its_way_into_the_engine_leaves_nothing(
+    engine: vllm.VllmEngine, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment between a request's registration and its being sent, which a busy machine makes long."""
+    core = engine._client.engine_core
+    send, sending = core.add_request_async, asyncio.Event()
+
+    async def slow(request: Any) -> None:
+        await send(request)
+        sending.set()
+        await asyncio.sleep(HANG)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(core, "add_request_async", slow)
+        task = asyncio.ensure_future(KINDS[kind](engine))
+        await sending.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert engine.running == 0
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @on_its_loop
 async def test_a_deadline_is_a_time_out(engine: vllm.VllmEngine, kind: str) -> None:

@@ -24,6 +24,7 @@ from heedful.server.engines.cpu import default_dtype
 from heedful.server.engines.prompt_tokens import tokenize_body
 from heedful.server.engines.scores import MOST, scored
 from heedful.server.engines.tool_calls import FORMS, Forced, Form
+from heedful.server.engines.vllm_abandoned import abort_abandoned
 from heedful.strategies import (
     Call,
     Capability,
@@ -101,6 +102,7 @@ async def start(args: Namespace) -> AsyncIterator[VllmEngine]:
         tasks = await client.get_supported_tasks()
         if "generate" not in tasks:
             raise EngineError(f"{args.model} does not generate text (it supports: {', '.join(tasks)})")
+        abort_abandoned(client)
         # Our raw prompts travel as templates; those of clients are still refused below.
         args.trust_request_chat_template = True
         template = vllm_tools.chat_template(args, client.get_tokenizer())
