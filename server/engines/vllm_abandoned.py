@@ -1,8 +1,8 @@
 """A mend for vLLM: a call cancelled while its request is on its way into the engine is aborted.
 
-vLLM 0.32 registers a request, waits until it is sent, and aborts on a cancellation only what came back from that. What
-is cancelled before (on a busy machine, or with several draws) would be written to its end for nobody, and counted as
-running for ever.
+vLLM 0.32 registers a request, waits until it is sent, and aborts on a cancellation only what came back from that.
+What is cancelled before (on a busy machine, or with several draws) would be written to its end for nobody, and count
+as running for ever.
 """
 
 from __future__ import annotations
