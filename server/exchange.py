@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server import requests
-from heedful.server.http import EventStream, WhileConnected, body_of, json_object, json_response
+from heedful.server.http import EventStream, WhileConnected, body_of, in_header, json_object, json_response
 from heedful.server.service import Service
 from heedful.strategies import (
     Answer,
@@ -90,7 +90,7 @@ async def answer(request: Request, handler: Handler, body: Body | None = None) -
             for other, again in service.fallback(target, error, run, request, body.fields):
                 with suppress(EngineError):
                     response = await handler(body, other, again)
-                    response.headers["x-heedful-model"] = other.engine.model
+                    response.headers["x-heedful-model"] = in_header(other.engine.model)
                     return response
             raise
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import Any, cast
+from urllib.parse import quote
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -14,10 +15,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from heedful.server.encodings import codings_of, decoded, too_large
-from heedful.server.log import failed, logger
+from heedful.server.log import bug, failed
 from heedful.server.surrogates import half_in
 from heedful.strategies import DeadlineExceeded, HeedfulError, RequestError
 
+_DEEPEST = 256  # levels of a body; msgspec reads some thousand
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -37,8 +39,13 @@ def told(error: Exception) -> HeedfulError:
         return error
     if isinstance(error, TimeoutError):
         return DeadlineExceeded("the request took longer than this server allows (request_timeout)")
-    logger.error("unforeseen error", exc_info=error)
+    bug(error)
     return HeedfulError("internal error; the server's log has the details", code="internal_error")
+
+
+def in_header(text: str) -> str:
+    """As a header can carry it: what is not ASCII percent-encoded."""
+    return text if text.isascii() and text.isprintable() else quote(text)
 
 
 def endpoint(handler: Handler, shape: Callable[[HeedfulError], Response] = error_response) -> Handler:
@@ -82,7 +89,20 @@ def json_object(body: bytes) -> dict[str, Any]:
         raise RequestError(f"the body is not valid JSON: {why}", code="invalid_json") from error
     if not isinstance(value, dict):
         raise RequestError("the body must be a JSON object", code="invalid_json")
+    if body.count(b"[") + body.count(b"{") > _DEEPEST and _deeper(value, _DEEPEST):
+        raise RequestError(f"the body is nested more than {_DEEPEST} levels deep", code="invalid_json")
     return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether a value is nested more than so many levels deep: what is, can be decoded and not be written again."""
+    layer = [value]
+    for _ in range(levels):
+        inner = [part for part in layer if isinstance(part, dict | list)]
+        layer = [v for part in inner for v in (part.values() if isinstance(part, dict) else part)]
+        if not layer:
+            return False
+    return any(isinstance(part, dict | list) for part in layer)
 
 
 class WhileConnected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from collections import OrderedDict
 
 from heedful.strategies import EngineError, HeedfulError, VerifierError
@@ -44,10 +45,22 @@ logger.addFilter(Repeats())
 
 def failed(error: HeedfulError) -> None:
     """Logs a fault that is no client's: in one line, whatever its text holds."""
-    text = " ".join(str(error).split())
-    if len(text) > _LONGEST:
-        text = text[:_LONGEST] + "…"
-    logger.error("%s: %s", type(error).__name__, text, exc_info=error if _unforeseen(error) else None)
+    unforeseen = error if _unforeseen(error) else None
+    logger.error("%s: %s", type(error).__name__, one_line(str(error)), exc_info=unforeseen)
+
+
+def bug(error: Exception) -> None:
+    """Logs what nobody foresaw with its traceback. Each place has a line of its own, so that none hides another."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f" in {place[0].filename}:{place[0].lineno}" if place else ""
+    logger.error("unforeseen %s%s", type(error).__name__, where, exc_info=error)
+
+
+def one_line(text: str) -> str:
+    """What others wrote, as the log can hold it: no line of its own, nothing that a terminal obeys, not too long."""
+    text = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST])
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def _unforeseen(error: HeedfulError) -> bool:

@@ -76,6 +76,6 @@ def _page(entries: list[dict[str, Any]], query: Mapping[str, str]) -> dict[str, 
 def _limit(given: str | None) -> int | None:
     if given is None:
         return None
-    if not (given.isascii() and given.isdigit() and 1 <= int(given) <= _MOST):
+    if not (given.isascii() and given.isdigit() and len(given) < 9 and 1 <= int(given) <= _MOST):
         raise RequestError(f"limit: must be a whole number from 1 to {_MOST}", param="limit")
     return int(given)

@@ -45,6 +45,7 @@ _OF_THE_REQUEST = frozenset(
     b"content-type content-encoding content-language accept accept-language range if-range if-match if-none-match "
     b"if-modified-since if-unmodified-since idempotency-key anthropic-version anthropic-beta".split()
 )
+_MOST_FIELDS, _LONG_FORM = 10_000, 16_384  # of a form: fields; bytes that take a while to take apart
 _HELD = (
     256 * 1024
 )  # bytes of a form that wait for its model to be named, where that can change nothing but its name
@@ -244,7 +245,10 @@ class _Forwarding:
             return b"", ""
         if media in ("", "application/x-www-form-urlencoded") or media.endswith("json"):
             self._unpack()
-            return self._fields(b"".join([piece async for piece in self._pieces]), media), ""
+            raw = b"".join([piece async for piece in self._pieces])
+            if len(raw) > _LONG_FORM and media.endswith("urlencoded"):
+                return await asyncio.to_thread(self._fields, raw, media), ""  # taking it apart takes a while
+            return self._fields(raw, media), ""
         return self._through(self._pieces), length
 
     def _unpack(self) -> None:
@@ -257,7 +261,15 @@ class _Forwarding:
     def _fields(self, raw: bytes, media: str) -> bytes:
         """A JSON body, or a form's, under the upstream's name of its model."""
         if media == "application/x-www-form-urlencoded" and not raw.lstrip().startswith((b"{", b"[")):
-            pairs = parse_qsl(raw.decode("latin-1"), keep_blank_values=True, encoding="utf-8")
+            try:
+                pairs = parse_qsl(
+                    raw.decode("latin-1"),
+                    keep_blank_values=True,
+                    encoding="utf-8",
+                    max_num_fields=_MOST_FIELDS,
+                )
+            except ValueError as error:
+                raise RequestError(f"the form has more than {_MOST_FIELDS} fields") from error
             fields: dict[str, Any] = dict(pairs)
             if self._named(fields) == fields.get("model"):
                 return raw

@@ -64,10 +64,10 @@ def _check(engine: OpenAIEngine, body: bytes) -> None:
     """Raises EngineError for what is no JSON object, and for an error in the clothes of a success."""
     try:
         fields = _object.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise engine.upstream.nonsense("its answer is no JSON object") from error
     if "error" in fields:
-        engine.upstream.object(body)
+        engine.object(body)
 
 
 class _Large(Response):

@@ -22,6 +22,8 @@ _TEXT = {
 def function_of(tool: Mapping[str, Any], i: int) -> dict[str, Any]:
     """A tool as a function. Raises RequestError for one that can't be one."""
     kind, where = tool.get("type"), f"tools.{i}"
+    if not isinstance(kind, str):
+        raise RequestError(f"{where}.type: give it as a string", param=f"{where}.type")
     if kind == "function":
         return {"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}}
     if kind == "custom":

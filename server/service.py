@@ -14,7 +14,7 @@ from heedful.server import requests
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config
 from heedful.server.engines.openai import OpenAIEngine
-from heedful.server.log import logger
+from heedful.server.log import logger, one_line
 from heedful.strategies import Engine, EngineUnavailable, HeedfulError, MissingCapability, NotFound, Run
 
 
@@ -74,10 +74,14 @@ class Service:
             try:
                 target.plan.check(target.engine.capabilities, model=name)
             except MissingCapability as lacking:
-                logger.warning("%s can't answer in place of %s: %s", name, failed.engine.model, lacking)
+                logger.warning(
+                    "%s can't answer in place of %s: %s", name, failed.engine.model, one_line(str(lacking))
+                )
                 continue
             run.trace.note("fallback", model=name, instead_of=failed.engine.model, because=error.message)
-            logger.warning("%s answers in place of %s: %s", name, failed.engine.model, error.message)
+            logger.warning(
+                "%s answers in place of %s: %s", name, failed.engine.model, one_line(error.message)
+            )
             yield target, replace(run, engine=_bound(target.engine, request, fields))
 
     def models(self) -> list[dict[str, Any]]:

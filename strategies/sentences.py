@@ -6,17 +6,26 @@ import re
 from collections.abc import Iterator
 
 # A mark and what closes with it, before white space; CJK marks need none after them; a new line always ends one.
-_END = re.compile(r"""[.!?…]+["'”’»)\]*_]*(?=\s)|[。！？]+["'”’」』）]*|\n+""")
+# A run of marks is looked at once, from its beginning: else a row of them would take quadratic time.
+_END = re.compile(r"""(?<![.!?…])[.!?…]++["'”’»)\]*_]*+(?=\s)|[。！？]+["'”’」』）]*|\n+""")
+_MAY_GO_ON = ".!?…\"'”’»)]*_"
 # "1." or "a)" begins an item and is no sentence.
 _LEAST_LETTERS = 3
 
 
 def ends(text: str) -> Iterator[int]:
     """Offsets just past each whole sentence (its trailing white space not included). What follows is unfinished."""
-    start = 0
+    letters = counted = 0
     for match in _END.finditer(text):
-        if sum(c.isalnum() for c in text[start : match.start()]) >= _LEAST_LETTERS:
-            yield (start := match.end())
+        letters += _letters(text, counted, match.start())
+        counted = match.end()
+        if letters >= _LEAST_LETTERS:
+            letters = 0
+            yield counted
+
+
+def _letters(text: str, start: int, end: int) -> int:
+    return sum(map(str.isalnum, text[start:end]))
 
 
 def split(text: str) -> list[str]:
@@ -35,6 +44,8 @@ class Splitter:
 
     def __init__(self, echo: str = "") -> None:
         self._echo, self._text = echo, ""
+        # How far the text has been looked at for ends, and its letters up to `_counted`: each is looked at once.
+        self._looked = self._letters = self._counted = 0
 
     def feed(self, text: str) -> list[str]:
         """The sentences that are whole now."""
@@ -43,9 +54,15 @@ class Splitter:
             if self._echo.startswith(self._text) and self._text != self._echo:
                 return []
             self._text, self._echo = self._text.removeprefix(self._echo), ""
-        cut = list(ends(self._text))
-        found = [self._text[a:b] for a, b in zip([0, *cut], cut, strict=False)]
-        self._text = self._text[cut[-1] :] if cut else self._text
+        found, start = [], 0
+        for match in _END.finditer(self._text, self._looked):
+            self._letters += _letters(self._text, self._counted, match.start())
+            self._counted = match.end()
+            if self._letters >= _LEAST_LETTERS:
+                found.append(self._text[start : match.end()])
+                start, self._letters = match.end(), 0
+        looked = max(self._counted, len(self._text.rstrip(_MAY_GO_ON)))
+        self._text, self._looked, self._counted = self._text[start:], looked - start, self._counted - start
         return found
 
     def rest(self) -> list[str]:

@@ -197,6 +197,6 @@ def _another(call: _Call, name: str, text: str) -> bool:
         return False
     try:
         msgspec.json.decode(call.written)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True

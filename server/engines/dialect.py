@@ -72,7 +72,7 @@ class Dialect:
         """Whether the refusal is of something in `sent` that can be said in another way."""
         if refusal.status not in (400, 422):
             return False
-        if refusal.code not in _CODES and not _REFUSES.search(refusal.message):
+        if str(refusal.code) not in _CODES and not _REFUSES.search(refusal.message):
             return False
         named = [p for p in sent if names(refusal, p)]
         spare = {p for p in named if p in _SPARE and not _chosen(p, sent, client)}

@@ -122,7 +122,7 @@ class OpenAIEngine:
                         whole = isinstance(event, Finish)
                         yield event
             else:
-                answer = self.upstream.object(await self.upstream.read(response), sent=self._headers)
+                answer = self.object(await self.upstream.read(response))
                 yield canonical.whole(self._chunk(answer, raw_prompt), self.upstream.nonsense)
                 yield _finish(answer, answer.get("usage"))
         finally:
@@ -153,10 +153,14 @@ class OpenAIEngine:
             code="upstream_broken",
         )
 
+    def object(self, body: bytes) -> dict[str, Any]:
+        """A whole answer; an `error` inside is raised. Raises EngineError."""
+        return self.upstream.object(body, sent=self._headers)
+
     def _object(self, data: bytes) -> dict[str, Any]:
         try:
             value = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.upstream.nonsense("an event of its stream is not JSON") from error
         if not isinstance(value, dict):
             raise self.upstream.nonsense("an event of its stream is no JSON object")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -205,7 +206,7 @@ class Upstream:
         """A body as a JSON object; an `error` inside is raised."""
         try:
             value: Any = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.nonsense("its answer is not JSON") from error
         if not isinstance(value, dict):
             raise self.nonsense("its answer is no JSON object")
@@ -274,12 +275,18 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds, from milliseconds, seconds or a date."""
     try:
         if ms := headers.get("retry-after-ms"):
-            return float(ms) / 1000
+            return _finite(float(ms) / 1000)
         if not (value := headers.get("retry-after")):
             return None
         if value.replace(".", "", 1).isdecimal():
-            return float(value)
+            return _finite(float(value))
         date = parsedate_to_datetime(value)
         return max(0.0, (date - datetime.now(date.tzinfo)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise ValueError(seconds)
+    return max(0.0, seconds)

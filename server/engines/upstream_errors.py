@@ -14,7 +14,9 @@ from heedful.strategies import EngineError, EngineUnavailable, HeedfulError, Not
 
 # Of a refusal's headers, what tells a client when and whether to try again.
 _TELLING = ("retry-after", "retry-after-ms", "x-should-retry", "x-request-id")
-_TAG = re.compile(r"<(script|style|head)\b.*?</\1\s*>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+# Elements of which nothing is read to anybody.
+_UNSAID = re.compile(r"(script|style|head)\b", re.IGNORECASE)
+_CLOSING = {name: re.compile(f"</{name}\\s*>", re.IGNORECASE) for name in ("script", "style", "head")}
 _SNIPPET = 300
 # No server may send these in a header's value, though some upstreams do.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -29,16 +31,17 @@ def from_response(
     kept = {name: value for name in _TELLING if (value := headers.get(name))}
     kept |= {name.lower(): value for name, value in headers.items() if name.lower().startswith("x-ratelimit")}
     kept = {name: told for name, value in kept.items() if (told := _sendable(value)) is not None}
-    text = _without(body.decode(errors="replace"), secrets)
+    secrets = tuple(secrets)
     if 300 <= status < 400:
         return EngineError(f"upstream {host} redirects (HTTP {status}); configure its final URL", status=502)
+    text = body.decode(errors="replace")
     try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        value = None
-    error = _error_object(value)
+        # Without secrets once it is decoded: JSON has several ways to write one.
+        error = _error_object(_without(msgspec.json.decode(text), secrets))
+    except (msgspec.DecodeError, RecursionError):
+        error = None
     if error is None:
-        plain = " ".join(_TAG.sub(" ", text).split())[:_SNIPPET]
+        plain = " ".join(_untagged(_without(text, secrets)).split())[:_SNIPPET]
         error = {"message": f"upstream {host} answered HTTP {status}" + (f": {plain}" if plain else "")}
     return _of(error, status, kept)
 
@@ -72,8 +75,11 @@ def _sendable(value: str) -> str | None:
 
 def from_event(host: str, event: dict[str, Any], secrets: Iterable[str]) -> HeedfulError:
     """The error for an `error` object inside a stream or in place of an answer."""
-    text = _without(msgspec.json.encode(event).decode(), secrets)
-    error = _error_object(msgspec.json.decode(text)) or {"message": f"upstream {host} reported an error"}
+    try:
+        error = _error_object(_without(event, tuple(secrets)))
+    except RecursionError:
+        error = None
+    error = error or {"message": f"upstream {host} reported an error"}
     code = error.get("code")
     return _of(error, code if isinstance(code, int) and 400 <= code < 600 else 502, {})
 
@@ -153,7 +159,28 @@ class Unreached(EngineUnavailable):
     """No byte of an answer has come, so that trying again repeats nothing."""
 
 
-def _without(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
+def _without(value: Any, secrets: tuple[str, ...]) -> Any:
+    """The same value with no secret in any of its strings."""
+    if isinstance(value, str):
+        for secret in secrets:
+            value = value.replace(secret, "***")
+        return value
+    if isinstance(value, dict):
+        return {_without(k, secrets): _without(v, secrets) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without(v, secrets) for v in value]
+    return value
+
+
+def _untagged(page: str) -> str:
+    """A page's words, in time linear in its length."""
+    said, at, endless = [], 0, set[str]()
+    while (tag := page.find("<", at)) >= 0 and (end := page.find(">", tag)) >= 0:
+        said.append(page[at:tag])
+        at = end + 1
+        if (unsaid := _UNSAID.match(page, tag + 1)) and (name := unsaid[1].lower()) not in endless:
+            if closing := _CLOSING[name].search(page, at):
+                at = closing.end()
+            else:
+                endless.add(name)  # to look for it again and again would take quadratic time
+    return " ".join([*said, page[at:]])

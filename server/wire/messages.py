@@ -152,6 +152,6 @@ def _input(arguments: str) -> dict[str, Any]:
     """A tool's arguments. A model may write what is no JSON object; the client gets that text whole."""
     try:
         value = msgspec.json.decode(arguments or "{}")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"arguments": arguments}

@@ -179,7 +179,7 @@ def _custom_input(arguments: str) -> str:
     """The text for a custom tool, out of the function call that the model wrote."""
     try:
         value = msgspec.json.decode(arguments or "{}")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return arguments
     text = value.get(CUSTOM_INPUT, "") if isinstance(value, dict) else value
     return text if isinstance(text, str) else arguments

@@ -159,7 +159,7 @@ def _why(error: Exception, timeout: float) -> str:
 class Verified:
     """The options that strategies with a panel of verifiers share; see `Refine` for what they mean."""
 
-    verifiers: tuple[Spec, ...] = ("toxicity",)
+    verifiers: Annotated[tuple[Spec, ...], Field(max_length=32)] = ("toxicity",)
     on_error: OnError = "fail"
     verifier_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
     keep_alive: Annotated[float, Field(ge=0.01, le=600)] = 10.0
