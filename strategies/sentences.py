@@ -54,6 +54,8 @@ class Splitter:
             if self._echo.startswith(self._text) and self._text != self._echo:
                 return []
             self._text, self._echo = self._text.removeprefix(self._echo), ""
+        if not text.strip(_MAY_GO_ON):
+            return []  # no end comes of it before something else does
         found, start = [], 0
         for match in _END.finditer(self._text, self._looked):
             self._letters += _letters(self._text, self._counted, match.start())

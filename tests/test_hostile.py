@@ -1,0 +1,226 @@
+"""What a hostile client or upstream sends: answered as a mistake of theirs, in time linear in its length.
+
+What took quadratic time (or worse) on the event loop is sent here in a size that would then take hours.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, completion
+
+from heedful.retrieval.errors import InvalidItem
+from heedful.retrieval.ingest import decoded, parse
+from heedful.server.config import Config
+from heedful.strategies.sentences import Splitter, ends, split
+
+BODY: dict[str, Any] = {"model": "ours", "messages": [{"role": "user", "content": "Hi"}]}
+SECRET = "sk-operator/secret-0123456789"
+
+
+def chat(url: str, key: str = "sk-the-clients-own-key", **more: Any) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key}"}
+    return httpx.post(f"{url}/v1/chat/completions", json=BODY | more, headers=headers)
+
+
+# -- time
+
+
+@pytest.mark.parametrize("text", ["# a" + " " * 500_000 + "b", "# " + "# " * 200_000 + "b"])
+def test_a_headings_spaces(text: str) -> None:
+    (item,) = parse(text, "markdown").items
+    assert item.text.endswith("b")
+
+
+@pytest.mark.parametrize(
+    ("line", "heading"), [("## Be kind ##", "Be kind"), ("#\tIt's C#", "It's C"), ("### ", ""), ("#no", None)]
+)
+def test_what_a_heading_is(line: str, heading: str | None) -> None:
+    texts = [item.text for item in parse(f"{line}\nDo so.\n", "markdown").items]
+    assert texts == [f"{heading}: Do so." if heading else f"{line} Do so." if heading is None else "Do so."]
+
+
+@pytest.mark.parametrize("text", ["." * 1_000_000 + "x", ". " * 300_000, "1.\n" * 300_000, '."' * 500_000])
+def test_rows_of_marks(text: str) -> None:
+    assert "".join(split(text)) == text
+
+
+@pytest.mark.parametrize("piece", ["word ", "a.", "1.\n", "...", '."', "1. "])
+def test_an_answer_in_many_pieces(piece: str) -> None:
+    splitter = Splitter()
+    found = [sentence for _ in range(40_000) for sentence in splitter.feed(piece)]
+    assert "".join(found + splitter.rest()) == piece * 40_000
+
+
+@given(st.text("ab1. !?\n\"')。", max_size=60), st.integers(1, 5))
+def test_the_sentences_that_are_whole_are_those_of_the_text_so_far(text: str, size: int) -> None:
+    """But for marks that close in a later piece: those begin the next sentence."""
+    splitter, held = Splitter(), ""
+    for i in range(0, len(text), size):
+        held += text[i : i + size]
+        cuts = [0, *ends(held)]
+        assert splitter.feed(text[i : i + size]) == [held[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        held = held[cuts[-1] :]
+
+
+def test_an_upstreams_page_of_tags(proxied: str, upstream: ScriptedUpstream) -> None:
+    for page in (b"<script " * 100_000, b"<script >" * 100_000, b"<" * 500_000):
+        upstream.answers(Reply([page], 500, {"content-type": "text/html"}, length=True))
+        assert chat(proxied).status_code == 500
+    page = b"<html><HEAD><title>No</title></head><style>p {}</style><p>Down for <b>repairs</b></p>"
+    upstream.answers(Reply([page], 502, {"content-type": "text/html"}, length=True))
+    assert chat(proxied).json()["error"]["message"].endswith("answered HTTP 502: Down for repairs")
+
+
+def test_a_form_of_many_fields(proxied: str, upstream: ScriptedUpstream) -> None:
+    head = {"content-type": "application/x-www-form-urlencoded"}
+    refused = httpx.post(f"{proxied}/v1/x", content=b"a=1&" * 500_000, headers=head)
+    assert refused.status_code == 400 and "10000 fields" in refused.json()["error"]["message"]
+    httpx.post(f"{proxied}/v1/x", content=b"model=ours&b=" + b"%41" * 20_000, headers=head)
+    assert upstream.last.raw == b"model=theirs&b=" + b"A" * 20_000
+
+
+def test_a_panel_without_end(proxied: str) -> None:
+    refused = chat(proxied, alignment=[{"refine": {"verifiers": ["toxicity"] * 12_000}}])
+    assert refused.status_code == 400 and "verifiers" in refused.json()["error"]["param"]
+
+
+def test_a_header_of_many_columns() -> None:
+    names = ",".join(f"c{i}" for i in range(200_000))
+    assert "twice" in parse(f"{names},c7\n", "csv").problems[0][1]
+
+
+# -- mistakes of clients
+
+
+def test_what_a_client_got_wrong_is_a_400(proxied: str) -> None:
+    asked = [
+        httpx.get(f"{proxied}/v1/models?limit={'9' * 5000}", headers={"anthropic-version": "x"}),
+        httpx.post(
+            f"{proxied}/v1/responses", json={"model": "ours", "input": "x", "tools": [{"type": ["x"]}]}
+        ),
+    ]
+    deep = b'{"model": "ours", "max_tokens": 5, "messages": [], "foo": ' + b"[" * 900 + b"]" * 900 + b"}"
+    asked += [
+        httpx.post(f"{proxied}/v1/{path}", content=deep)
+        for path in ("chat/completions", "responses", "messages")
+    ]
+    for answer in asked:
+        assert answer.status_code == 400, answer.text
+    assert "nested" in asked[-1].json()["error"]["message"]
+
+
+def test_many_brackets_are_not_deep(proxied: str, upstream: ScriptedUpstream) -> None:
+    assert chat(proxied, metadata={"a": [[1, 2]] * 1000}).status_code == 200
+
+
+def test_files_that_are_none() -> None:
+    assert "no CSV" in parse("a" * 200_000, "csv").problems[0][1]
+    with pytest.raises(InvalidItem, match="encoding"):
+        decoded(b"x", "a\0b")
+
+
+# -- what an upstream says
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+def test_no_clients_key_in_an_answer_or_in_the_log(
+    proxied: str, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    key = "sk-the-clients-own-key"
+    upstream.answers(Reply.json({"error": {"message": f"bad key {key}"}}))
+    body = {"model": "ours", "prompt": "x", "messages": BODY["messages"]}
+    body.pop("messages" if path == "completions" else "prompt")
+    answer = httpx.post(f"{proxied}/v1/{path}", json=body, headers={"authorization": f"Bearer {key}"})
+    assert answer.status_code == 502 and "bad key ***" in answer.text
+    assert key not in answer.text + caplog.text
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_no_operators_key_however_it_is_written(
+    upstream: ScriptedUpstream, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("THEIRS", SECRET)
+    body = json.dumps({"error": {"message": f"bad key {SECRET}"}}).replace("/", "\\/").encode()
+    upstream.answers(Reply([body], status, {"content-type": "application/json"}, length=True))
+    with proxy(Config(upstreams=[before(upstream, api_key_env="THEIRS")])) as url:
+        assert "bad key ***" in chat(url).text
+
+
+@pytest.mark.parametrize(
+    "headers", [{"retry-after-ms": "nan"}, {"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}]
+)
+def test_a_time_to_wait_that_is_none(
+    upstream: ScriptedUpstream, proxy: Proxy, headers: dict[str, str]
+) -> None:
+    upstream.answers(Reply.json({"error": {"message": "slow down"}}, status=429, headers=headers))
+    with proxy(Config(upstreams=[before(upstream, retries=1)])) as url:
+        assert chat(url, alignment="principles").status_code == 429
+
+
+DEEP = b"[" * 60_000
+
+
+@pytest.mark.parametrize("alignment", ["direct", "principles"])
+def test_deep_answers_are_the_upstreams_fault(
+    proxied: str, upstream: ScriptedUpstream, alignment: str
+) -> None:
+    upstream.answers(Reply([DEEP], 500, {"content-type": "application/json"}, length=True))
+    assert chat(proxied, alignment=alignment).json()["error"]["code"] != "internal_error"
+    upstream.answers(Reply([DEEP], 200, {"content-type": "application/json"}, length=True))
+    assert chat(proxied, alignment=alignment).status_code == 502
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "[" * 5000}}
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    choice = {"index": 0, "message": message, "finish_reason": "tool_calls"}
+    upstream.answers(Reply.json({**completion(), "choices": [choice]}))
+    body = {**BODY, "max_tokens": 9, "alignment": alignment}
+    assert httpx.post(f"{proxied}/v1/messages", json=body).status_code < 500
+
+
+def test_a_refusals_code_of_any_type(proxied: str, upstream: ScriptedUpstream) -> None:
+    upstream.answers(Reply.json({"error": {"message": "no", "code": ["a"]}}, status=400))
+    for wish in ("direct", {"name": "principles", "trace": True}):
+        assert chat(proxied, alignment=wish).status_code == 400
+
+
+def test_a_fallbacks_name_and_what_the_log_says_of_it(
+    upstream: ScriptedUpstream, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    def by_model(asked: Asked) -> Reply:
+        if asked.body["model"] == "theirs":
+            forged = "down\nCRITICAL:root:forged\x1b[31m " + "x" * 10_000
+            return Reply.json({"error": {"message": forged}}, status=503)
+        return Reply.json(completion("here"))
+
+    upstream.answers(by_model)
+    models = {"ours": "theirs", "模型": "second"}
+    with proxy(Config(upstreams=[before(upstream, models=models)], fallbacks={"ours": ["模型"]})) as url:
+        answer = chat(url)
+    assert answer.status_code == 200
+    assert answer.headers["x-heedful-model"] == "%E6%A8%A1%E5%9E%8B"
+    (line,) = (r.getMessage() for r in caplog.records if "in place of" in r.getMessage())
+    assert "\n" not in line and "\x1b" not in line and len(line) < 1000
+
+
+def test_one_bug_does_not_hide_another(caplog: pytest.LogCaptureFixture) -> None:
+    from heedful.server.log import bug
+
+    def first() -> None:
+        raise ValueError("one")
+
+    def second() -> None:
+        raise ValueError("two")
+
+    with caplog.at_level(logging.ERROR, "heedful.server"):
+        for place in (first, first, second):
+            try:
+                place()
+            except ValueError as error:
+                bug(error)
+    assert [str(r.exc_info[1]) for r in caplog.records if r.exc_info] == ["one", "two"]
