@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -30,6 +31,7 @@ _LARGE = 1 << 20
 # An event longer than this is no longer held back until it is complete.
 _LONG_EVENT = 256 * 1024
 _END = b"[DONE]"
+_ENDED = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -142,9 +144,10 @@ class _Stream(_Large):
             else:
                 rest = b""
             if text:
-                tail = (tail + text)[-16:]
+                ended = _ENDED.search(tail + text)
+                tail = (tail + text)[-18:]
                 await send({"type": "http.response.body", "body": text, "more_body": True})
-                if tail.rstrip().endswith(_END):
+                if ended:
                     self._whole = True
                     return b""
             piece = await content.readany()

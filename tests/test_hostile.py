@@ -13,7 +13,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, completion
+from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, chunk, completion, streamed
 
 from heedful.retrieval.errors import InvalidItem
 from heedful.retrieval.ingest import decoded, parse
@@ -224,3 +224,55 @@ def test_one_bug_does_not_hide_another(caplog: pytest.LogCaptureFixture) -> None
             except ValueError as error:
                 bug(error)
     assert [str(r.exc_info[1]) for r in caplog.records if r.exc_info] == ["one", "two"]
+
+
+WRONG: dict[str, dict[str, Any]] = {
+    "finish_reason": {"finish_reason": {"a": 1}},
+    "logprobs": {"logprobs": [1]},
+    "logprobs.content": {"logprobs": {"content": "abc"}},
+    "refusal": {"message": {"content": [{"type": "refusal", "refusal": "no"}], "refusal": 5}},
+    "name": {
+        "message": {"content": None, "tool_calls": [{"id": "a", "function": {"name": 5, "arguments": "{}"}}]}
+    },
+}
+
+
+@pytest.mark.parametrize("alignment", ["principles", [{"refine": {"verifiers": ["toxicity"]}}]])
+@pytest.mark.parametrize("field", WRONG)
+def test_choices_that_no_api_has_are_the_upstreams_fault(
+    proxied: str, upstream: ScriptedUpstream, field: str, alignment: Any
+) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}
+    upstream.answers(Reply.json({**completion(), "choices": [choice | WRONG[field]]}))
+    for path in ("chat/completions", "messages", "responses"):
+        if path == "chat/completions" and alignment == "principles":
+            continue  # nobody reads it on its way: the client gets what the upstream gave
+        body = {"model": "ours", "max_tokens": 9, "messages": BODY["messages"], "alignment": alignment}
+        if path == "responses":
+            body = {"model": "ours", "input": "Hi", "alignment": alignment}
+        answer = httpx.post(f"{proxied}/v1/{path}", json=body)
+        assert answer.status_code == 502, answer.text
+
+
+def test_counts_of_any_type(proxied: str, upstream: ScriptedUpstream) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": "3"}}
+    upstream.answers(Reply.json({**completion(), "usage": usage}))
+    answer = httpx.post(f"{proxied}/v1/messages", json=BODY | {"max_tokens": 9})
+    assert answer.json()["usage"]["input_tokens"] == 5
+
+
+@pytest.mark.parametrize("logprobs", [[1], {"tokens": [1]}, {"tokens": ["a"], "token_logprobs": ["b"]}])
+def test_a_completions_logprobs_of_any_type(proxied: str, upstream: ScriptedUpstream, logprobs: Any) -> None:
+    choice = {"index": 0, "text": "Hi", "finish_reason": "stop", "logprobs": logprobs}
+    upstream.answers(Reply.json({"id": "a", "object": "text_completion", "choices": [choice]}))
+    wish = [{"urial": {"form": "raw"}}]
+    assert chat(proxied, alignment=wish).status_code == 502
+
+
+def test_what_comes_behind_the_end_of_a_stream(proxied: str, upstream: ScriptedUpstream) -> None:
+    whole = b"".join(streamed("Hi"))
+    for piece in (b": bye\n\n", b"event: ping\ndata: {}\n\n"):
+        upstream.answers(Reply.sse(whole + piece))
+        assert b'"error"' not in chat(proxied, stream=True).content
+    upstream.answers(Reply.sse(chunk("data: [DONE]\n\n"), cut=True))
+    assert b'"error"' in chat(proxied, stream=True).content

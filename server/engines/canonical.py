@@ -96,6 +96,8 @@ def _delta(delta: Mapping[str, Any], nonsense: Nonsense) -> dict[str, Any]:
     if content is not None and not isinstance(content, str):
         texts, refusals, rest = _sorted(_parts(content, nonsense), thoughts)
         shaped["content"] = texts if texts or not thoughts else None
+        if not isinstance(shaped.get("refusal"), str | None):
+            raise nonsense("the refusal of its answer is no string")
         if refusals:
             shaped["refusal"] = (shaped.get("refusal") or "") + refusals
         if rest:  # pictures and the like

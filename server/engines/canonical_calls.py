@@ -83,6 +83,8 @@ class Calls:
     def _belongs(self, piece: Body, body: Body, nth: int | None) -> _Call | None:
         """The call that a piece goes on with; None for a new one. `nth`: its place among several in one event."""
         place, id, name = _place(piece), _id(piece), body.get("name") or ""
+        if not isinstance(name, str):
+            raise self._nonsense("the name of a tool call of its answer is no string")
         latest = self._all[-1] if self._all else None
         if place is not None:
             found = self._last(lambda c: c.place == place and id in (None, c.id))

@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from heedful.server.engines import canonical
+from heedful.server.engines.choices import fault
 from heedful.server.engines.completion_shape import chat_choice, completion_params
 from heedful.server.engines.dialect import Dialect
 from heedful.server.engines.sse import SseParser
@@ -173,6 +174,9 @@ class OpenAIEngine:
         choices = body.get("choices")
         if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
             raise self.upstream.nonsense("its answer has no list of choices")
+        for choice in choices:
+            if wrong := fault(choice):
+                raise self.upstream.nonsense(wrong)
         if raw_prompt:
             return Chunk([chat_choice(c) for c in choices])
         shaped = []
@@ -225,8 +229,12 @@ def _finish(body: Mapping[str, Any], usage: Any) -> Finish:
     counts = dict(usage) if isinstance(usage, dict) else {}
     prompt, completion = _count(counts.pop("prompt_tokens", 0)), _count(counts.pop("completion_tokens", 0))
     counts.pop("total_tokens", None)
-    # Details are read further on as objects.
-    extra = {k: v for k, v in counts.items() if not k.endswith("_details") or isinstance(v, dict)}
+    # Details are read further on as objects that hold numbers.
+    extra = {
+        k: {n: c for n, c in v.items() if isinstance(c, int | float)} if k.endswith("_details") else v
+        for k, v in counts.items()
+        if not k.endswith("_details") or isinstance(v, dict)
+    }
     return Finish(
         Usage(prompt, completion, extra), {k: v for k, v in body.items() if k not in ("choices", "usage")}
     )

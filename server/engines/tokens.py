@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self
 
+from heedful.server.engines.choices import fault
 from heedful.server.engines.prompt_tokens import tokenize_body
 from heedful.server.engines.scores import scored
 from heedful.server.engines.token_cache import TokenCache
@@ -87,7 +88,7 @@ class RemoteTokens:
             return_token_ids=True,
             return_tokens_as_token_ids=True,
         )
-        choices = sorted(body.get("choices") or [], key=lambda c: c.get("index", 0))
+        choices = self._choices(body)
         if len(choices) != e.n:
             raise self._upstream.nonsense(f"it gave {len(choices)} continuations for {e.n}")
         found = [self._continuation(c) for c in choices]
@@ -103,7 +104,7 @@ class RemoteTokens:
             temperature=0,
             prompt_logprobs=0,
         )
-        choices = sorted(body.get("choices") or [], key=lambda c: c.get("index", 0))
+        choices = self._choices(body)
         if len(choices) != len(continuations):
             raise self._upstream.nonsense(f"it scored {len(choices)} of {len(continuations)} continuations")
         return [
@@ -147,6 +148,18 @@ class RemoteTokens:
         if len(closed) > len(open_turn) and closed[: len(open_turn)] == open_turn:
             self.end_tokens |= {closed[len(open_turn)]}
 
+    def _choices(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """An answer's choices, in order."""
+        choices = body.get("choices")
+        if not isinstance(choices, list) or not all(isinstance(c, dict) for c in choices):
+            raise self._upstream.nonsense("its answer has no list of choices")
+        for choice in choices:
+            if wrong := fault(choice):
+                raise self._upstream.nonsense(wrong)
+            if not isinstance(choice.get("index", 0), int):
+                raise self._upstream.nonsense("a choice's index is no number")
+        return sorted(choices, key=lambda c: c.get("index", 0))
+
     def _continuation(self, choice: Mapping[str, Any]) -> Continuation:
         ids, reason, stop = choice.get("token_ids"), choice.get("finish_reason"), choice.get("stop_reason")
         if not isinstance(ids, list) or reason not in ("stop", "length"):
@@ -168,8 +181,11 @@ class RemoteTokens:
             logprobs.get("top_logprobs") or [],
             strict=False,
         ):
-            step = {_token_id(t): v for t, v in (top or {}).items()}
-            steps.append(step | {_token_id(token): value})
+            try:
+                step = {_token_id(t): v for t, v in (top or {}).items()}
+                steps.append(step | {_token_id(token): value})
+            except ValueError as error:
+                raise self._upstream.nonsense("its log-probabilities are not by token id") from error
         return steps
 
     async def _tokenize(self, **body: Any) -> list[int]:
