@@ -31,12 +31,12 @@ async def _chat(body: Body, target: requests.Target, run: Run) -> Response:
     engine, plan = run.engine, target.plan
     if isinstance(engine, OpenAIEngine) and plan.leaves_the_answer and not target.trace:
         if not plan.contexts:
-            payload = passthrough.payload(engine, body.raw, body.fields)
+            payload = passthrough.payload(engine.upstream_model, body.raw, body.fields)
             return await passthrough.forward(engine, "/chat/completions", payload, run.deadline)
         context = await plan.prepare(requests.chat_request(body.fields, engine.model), run)
         if context.prompt is None and not run.ledger.calls:
             fields = {**context.params, "messages": context.messages, "stream": context.original.stream}
-            payload = passthrough.payload(engine, b"", fields)
+            payload = passthrough.payload(engine.upstream_model, b"", fields)
             return await passthrough.forward(engine, "/chat/completions", payload, run.deadline)
         events = plan.decode(context, run)
     else:
@@ -50,7 +50,7 @@ async def _completion(body: Body, target: requests.Target, run: Run) -> Response
     stream = requests.wants_stream(body.fields)
     if target.plan.is_direct:
         if isinstance(engine, OpenAIEngine) and not target.trace:
-            payload = passthrough.payload(engine, body.raw, body.fields)
+            payload = passthrough.payload(engine.upstream_model, body.raw, body.fields)
             return await passthrough.forward(engine, "/completions", payload, run.deadline)
         if not isinstance(engine, RawCompletion):
             raise RequestError(f"model {engine.model!r} has no raw completions", param="model")

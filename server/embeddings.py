@@ -36,7 +36,7 @@ async def embeddings(request: Request) -> Response:
 async def _forwarded(body: Body, target: Target, run: Run) -> Response:
     if not isinstance(run.engine, OpenAIEngine):
         raise RequestError(f"model {run.engine.model!r} does not embed", param="model")
-    payload = passthrough.payload(run.engine, body.raw, body.fields)
+    payload = passthrough.payload(run.engine.upstream_model, body.raw, body.fields)
     return await passthrough.forward(run.engine, "/embeddings", payload, run.deadline)
 
 

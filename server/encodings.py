@@ -15,6 +15,8 @@ _STEP = 1 << 20
 # RFC 9659: the largest window a sender may ask of a receiver.
 _ZSTD_WINDOW_LOG = 23
 _MOST_CODINGS = 3
+# Streams one behind another in a body. What packs in blocks makes one of every 64 KiB; empty ones cost time only.
+_MOST_MEMBERS = 4096
 
 
 class Decoder(Protocol):
@@ -109,6 +111,12 @@ def _invalid(coding: str, why: str) -> RequestError:
     )
 
 
+def _one_more(members: int) -> int:
+    if members == _MOST_MEMBERS:
+        raise ValueError(f"it has more than {_MOST_MEMBERS} parts")
+    return members + 1
+
+
 class _Zlib:
     """gzip (of any number of members), and deflate with its zlib header or, as some send it, without."""
 
@@ -116,6 +124,7 @@ class _Zlib:
         self._bits = bits
         self._state: Any = None
         self._more = bits is not None and bits > zlib.MAX_WBITS  # further members
+        self._members = 0
 
     @property
     def complete(self) -> bool:
@@ -124,6 +133,7 @@ class _Zlib:
     def feed(self, piece: bytes) -> Iterator[bytes]:
         while piece:
             if self._state is None or (self._more and self._state.eof):
+                self._members = _one_more(self._members)
                 self._state = zlib.decompressobj(self._window(piece))
             elif self._state.eof:
                 raise zlib.error("there is more behind its end")
@@ -163,6 +173,7 @@ class _Zstd:
         options = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
         self._make: Any = lambda: module.ZstdDecompressor(options=options)
         self._state: Any = self._make()
+        self._members = 0
 
     @property
     def complete(self) -> bool:
@@ -171,6 +182,7 @@ class _Zstd:
     def feed(self, piece: bytes) -> Iterator[bytes]:
         while piece:
             if self._state.eof:
+                self._members = _one_more(self._members)
                 self._state = self._make()
             yield self._state.decompress(piece, _STEP)
             while not self._state.eof and not self._state.needs_input:

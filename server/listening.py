@@ -54,6 +54,7 @@ class Connection(HttpToolsProtocol):
         self._came = 0
         # Bytes since the last piece of a body, or of the head.
         self._beside = 0
+        self._deaf = False  # whether what comes is of no interest any more
         # Since when the client has been asked to take what waits, and how much that was.
         self._waiting: tuple[float, int] | None = None
         # A client that connects and says nothing is as idle as one between two requests.
@@ -68,6 +69,8 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         reading, came = self._reading, self._came
         self._data = data
         super().data_received(data)
@@ -201,10 +204,12 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, message: str, code: str) -> None:
         """Answers where nobody does yet, and closes."""
         cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and self._reading != "body":
+            # The answer to what came before goes out; then it closes.
+            cycle.keep_alive, self._deaf = False, True
+            return
         waits = self._reading == "body" and cycle is not None and not cycle.response_started
-        if not self.transport.is_closing() and (
-            waits or cycle is None or cycle.response_complete and self._reading != "body"
-        ):
+        if not self.transport.is_closing() and (waits or self._reading != "body"):
             shape = (
                 anthropic_error if getattr(self, "url", b"").startswith(b"/v1/messages") else error_response
             )

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from heedful.server import passthrough, requests
 from heedful.server.engines.openai import OpenAIEngine
 from heedful.server.engines.upstream import Upstream
-from heedful.server.exchange import read
+from heedful.server.exchange import Body, read
 from heedful.server.http import WhileConnected, json_response
 from heedful.server.other_paths import UNALIGNED, named_model, refuse_alignment, upstreams_of
 from heedful.server.service import Service
@@ -58,9 +58,9 @@ async def moderations(request: Request) -> Response:
     deadline = asyncio.get_running_loop().time() + service.config.request_timeout
     async with WhileConnected(request.receive), asyncio.timeout_at(deadline):
         if "verifiers" not in fields and not _is_ours(service, model):
-            for engine in _candidates(service, model):
+            for engine, theirs in _candidates(service, model):
                 try:
-                    return await _forwarded(engine, body.raw, fields, request, deadline)
+                    return await _forwarded(engine, theirs, body, request, deadline)
                 except HeedfulError as error:
                     if error.status not in _LACKING or model is not None:
                         raise
@@ -83,8 +83,8 @@ def _is_ours(service: Service, model: str | None) -> bool:
     return all(name.strip() in known for name in model.split("+"))
 
 
-def _candidates(service: Service, model: str | None) -> list[OpenAIEngine]:
-    """Who is asked, in order. Raises RequestError for a model that nobody has."""
+def _candidates(service: Service, model: str | None) -> list[tuple[OpenAIEngine, str | None]]:
+    """Who is asked, in order, and for which model of theirs. Raises RequestError for a model that nobody has."""
     offering = upstreams_of(service, PATH)
     engines = [e for e in service.engines.values() if isinstance(e, OpenAIEngine)]
     if model is not None:
@@ -94,18 +94,18 @@ def _candidates(service: Service, model: str | None) -> list[OpenAIEngine]:
             ours = ", ".join(sorted({*service.alignments.resources.verifiers, *VERIFIERS.names()}))
             raise NotFound(f"{error}; verifiers: {ours}", param="model", code="model_not_found") from error
         own = next(e for e in engines if e.upstream is upstream)
-        return [next((e for e in engines if e.upstream is upstream and e.upstream_model == theirs), own)]
+        named = (e for e in engines if e.upstream is upstream and e.upstream_model == theirs)
+        return [(next(named, own), theirs)]
     now = time.monotonic()
     asked = [u for u in offering if now - _lacking.get(u, -_FORGET) >= _FORGET]
-    return [next(e for e in engines if e.upstream is upstream) for upstream in asked]
+    return [(next(e for e in engines if e.upstream is upstream), None) for upstream in asked]
 
 
 async def _forwarded(
-    engine: OpenAIEngine, raw: bytes, fields: dict[str, Any], request: Request, deadline: float
+    engine: OpenAIEngine, theirs: str | None, body: Body, request: Request, deadline: float
 ) -> Response:
-    bound = engine.bound(request.scope["headers"], fields)
-    named = fields.get("model") == engine.model and engine.model != engine.upstream_model
-    payload = passthrough.payload(engine, raw, fields) if named else raw
+    bound = engine.bound(request.scope["headers"], body.fields)
+    payload = passthrough.payload(theirs, body.raw, body.fields)
     response = await passthrough.forward(bound, f"/{PATH}", payload, deadline)
     response.raw_headers.append((UNALIGNED.encode(), b"none"))
     return response

@@ -135,12 +135,14 @@ class OtherPaths:
                 await route.handle(scope, receive, send)
                 return True
         path = _plain(scope)
-        mine = any(route.path_regex.match(path.casefold()) for route in self._routes)
+        # Some servers leave out what stands behind a semicolon, or blanks.
+        bare = "/".join(segment.partition(";")[0].strip() for segment in path.casefold().split("/"))
+        mine = any(route.path_regex.match(bare) for route in self._routes)
         if mine and scope["path"] == f"{path}/":
             query = scope["query_string"].decode("latin-1")
             await RedirectResponse(path + (f"?{query}" if query else ""))(scope, receive, send)
             return True
-        if mine or _OWN.match(path.casefold()):
+        if mine or _OWN.match(bare):
             raise HTTPException(404, "Not Found")
         if scope["method"] not in METHODS:
             raise HTTPException(405, "Method Not Allowed", {"Allow": ", ".join(METHODS)})
@@ -214,10 +216,11 @@ class _Forwarding:
     def _choose_by_header(self) -> None:
         if (host := self._headers.get(WHERE)) is None:
             return
-        known = {upstream.host: upstream for upstream in self._offering}
-        if host not in known:
-            raise RequestError(f"{WHERE}: unknown; known here: {', '.join(known)}", param=WHERE)
-        self._offering = [known[host]]
+        asked = [upstream for upstream in self._offering if upstream.host == host]
+        if not asked:
+            known = ", ".join(dict.fromkeys(upstream.host for upstream in self._offering))
+            raise RequestError(f"{WHERE}: unknown; known here: {known}", param=WHERE)
+        self._offering = asked
 
     def _sent(self, upstream: Upstream, length: str | None) -> dict[str, str]:
         raw: Iterable[tuple[bytes, bytes]] = self._scope["headers"]
@@ -271,6 +274,8 @@ class _Forwarding:
             except ValueError as error:
                 raise RequestError(f"the form has more than {_MOST_FIELDS} fields") from error
             fields: dict[str, Any] = dict(pairs)
+            if sum(name == "model" for name, _ in pairs) > 1:
+                raise RequestError("model: the form has it twice", param="model")
             if self._named(fields) == fields.get("model"):
                 return raw
             return urlencode([(k, self._named(fields) if k == "model" else v) for k, v in pairs]).encode()
@@ -298,7 +303,7 @@ class _Forwarding:
         self, boundary: bytes, length: str
     ) -> tuple[bytes | AsyncGenerator[bytes, None], str]:
         """Holds a form back until its model is known, or for a moment where there is one upstream only."""
-        grown, seen = 0, False
+        grown, seen, promised = 0, False, False
 
         def rewrite(name: str, value: str) -> str:
             nonlocal grown, seen
@@ -309,6 +314,12 @@ class _Forwarding:
             seen = True
             theirs = self._named({"model": value}) or value
             grown = len(theirs.encode()) - len(value.encode())
+            if grown and promised:
+                raise RequestError(
+                    f"model: behind the form's files only the upstream's own name for it can stand ({theirs!r}); "
+                    "put it first",
+                    param="model",
+                )
             return theirs
 
         form = Form(boundary, ("model", "alignment"), rewrite)
@@ -320,7 +331,9 @@ class _Forwarding:
                 break
         else:
             return b"".join(held) + form.end(), ""
-        known = str(int(length) + grown) if length.isdecimal() and (seen or not self._renames()) else ""
+        # An upstream may need to know the length; then it can't change any more.
+        promised = length.isdecimal() and (seen or not self._renames())
+        known = str(int(length) + grown) if promised else ""
         return self._through(self._rest_of(form, held, pieces)), known
 
     def _renames(self) -> bool:
@@ -348,7 +361,7 @@ class _Forwarding:
 
 async def _relay(upstream: Upstream, response: aiohttp.ClientResponse, method: str, send: Send) -> None:
     """The answer as it comes in. Raises what breaks it off."""
-    headers = passed_on(upstream.host, response.raw_headers, passthrough.DROPPED)
+    headers = passed_on(upstream.host, response.raw_headers, passthrough.DROPPED, upstream.secrets)
     if "content-length" in response.headers and "content-encoding" not in response.headers:
         headers.append((b"content-length", response.headers["content-length"].encode()))
     headers.append((UNALIGNED.encode(), b"none"))

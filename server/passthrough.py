@@ -42,7 +42,8 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
     """
     response = await engine.forward(path, payload)
     try:
-        headers = passed_on(engine.upstream.host, response.raw_headers, DROPPED)
+        upstream = engine.upstream
+        headers = passed_on(upstream.host, response.raw_headers, DROPPED, upstream.secrets)
         with faults(engine.upstream.host):
             if response.content_type == "text/event-stream":
                 if not (first := await response.content.readany()):
@@ -136,6 +137,7 @@ class _Stream(_Large):
         """Sends whole events up to [DONE], whether or not the upstream then ends its answer; returns what is left
         to say after the last."""
         content, piece, rest, tail = self._response.content, self._first, b"", b""
+        secrets = [secret.encode() for secret in self._engine.upstream.secrets]
         while piece:
             text = rest + piece if rest else piece
             if not text.endswith(b"\n\n"):
@@ -146,6 +148,9 @@ class _Stream(_Large):
             if text:
                 ended = _ENDED.search(tail + text)
                 tail = (tail + text)[-18:]
+                for secret in secrets:
+                    if secret in text:
+                        text = text.replace(secret, b"***")
                 await send({"type": "http.response.body", "body": text, "more_body": True})
                 if ended:
                     self._whole = True
@@ -162,9 +167,10 @@ def _broken(engine: OpenAIEngine) -> EngineError:
     )
 
 
-def payload(engine: OpenAIEngine, raw: bytes, fields: dict[str, Any]) -> bytes:
-    """The client's own bytes where nothing in them is ours; else the same fields under the upstream's name."""
-    if fields.get("model") == engine.upstream_model and "alignment" not in fields:
+def payload(model: str | None, raw: bytes, fields: dict[str, Any]) -> bytes:
+    """The client's own bytes where nothing in them is ours; else the same fields with the upstream's name, if any, of
+    the model."""
+    if fields.get("model") == model and "alignment" not in fields:
         return raw
     theirs = {k: v for k, v in fields.items() if k != "alignment"}
-    return msgspec.json.encode({**theirs, "model": engine.upstream_model})
+    return msgspec.json.encode(theirs if model is None else {**theirs, "model": model})

@@ -5,15 +5,18 @@ What took quadratic time (or worse) on the event loop is sent here in a size tha
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
+import socket
 from typing import Any
 
 import httpx
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
-from upstream_fixtures import Asked, Proxy, Reply, ScriptedUpstream, before, chunk, completion, streamed
+from upstream_fixtures import Asked, Gate, Proxy, Reply, ScriptedUpstream, before, chunk, completion, streamed
 
 from heedful.retrieval.errors import InvalidItem
 from heedful.retrieval.ingest import decoded, parse
@@ -276,3 +279,112 @@ def test_what_comes_behind_the_end_of_a_stream(proxied: str, upstream: ScriptedU
         assert b'"error"' not in chat(proxied, stream=True).content
     upstream.answers(Reply.sse(chunk("data: [DONE]\n\n"), cut=True))
     assert b'"error"' in chat(proxied, stream=True).content
+
+
+def test_no_operators_key_in_a_header_or_a_stream_that_is_passed_on(
+    upstream: ScriptedUpstream, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THEIRS", SECRET)
+    head = {"x-debug": f"sent with Bearer {SECRET}", "x-own": "1", "x-kept": "2", "connection": "x-own"}
+    error = b'data: {"error": {"message": "bad key ' + SECRET.encode() + b'"}}\n\n'
+    with proxy(Config(upstreams=[before(upstream, api_key_env="THEIRS")])) as url:
+        upstream.answers(Reply.sse(error, b"data: [DONE]\n\n", headers=head))
+        streamed_answer = chat(url, stream=True)
+        upstream.answers(Reply.json({}, headers=head))
+        other = httpx.get(f"{url}/v1/files")
+    assert "bad key ***" in streamed_answer.text
+    for answer in (streamed_answer, other):
+        assert SECRET not in answer.text + str(answer.headers)
+        assert (answer.headers["x-kept"], answer.headers.get("x-own")) == ("2", None)
+
+
+# -- ways round
+
+
+FORM = "multipart/form-data; boundary=B"
+
+
+def part(head: str, value: bytes) -> bytes:
+    return f"--B\r\nContent-Disposition: form-data; {head}\r\n\r\n".encode() + value + b"\r\n"
+
+
+def test_a_models_other_name_behind_a_large_file(upstream: ScriptedUpstream, proxy: Proxy) -> None:
+    """The length has been promised to the upstream by then: a clear error, and no wait for what never comes."""
+    with proxy(Config(upstreams=[before(upstream, models=["base"])])) as url:
+        for name, status in (("base", 200), ("base@direct", 400)):
+            body = part('name="file"; filename="a"', b"x" * 600_000) + part('name="model"', name.encode())
+            answer = httpx.post(
+                f"{url}/v1/files", content=body + b"--B--\r\n", headers={"content-type": FORM}
+            )
+            assert answer.status_code == status, answer.text
+        assert "put it first" in answer.json()["error"]["message"]
+
+
+def test_a_form_names_one_model(proxied: str, upstream: ScriptedUpstream) -> None:
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = httpx.post(f"{proxied}/v1/rerank", content=b"model=theirs&model=ours", headers=form)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
+    assert not upstream.asked
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "chat/completions;x",
+        "chat;x/completions",
+        "chat/completions%20",
+        "chat/%20completions",
+        "alignment;x/y",
+    ],
+)
+def test_our_paths_in_disguise(proxied: str, upstream: ScriptedUpstream, path: str) -> None:
+    assert httpx.post(f"{proxied}/v1/{path}", json=BODY).status_code == 404
+    assert not upstream.asked
+
+
+def test_moderations_by_a_name_that_says_direct(proxied: str, upstream: ScriptedUpstream) -> None:
+    upstream.answers(Reply.json({"id": "modr-1", "model": "theirs", "results": []}))
+    body = {"input": "Hi", "model": "ours@direct", "alignment": "direct"}
+    assert httpx.post(f"{proxied}/v1/moderations", json=body).status_code == 200
+    assert upstream.last.body == {"input": "Hi", "model": "theirs"}
+
+
+def test_two_upstreams_at_one_address(upstream: ScriptedUpstream, proxy: Proxy) -> None:
+    other = before(upstream, models={"second": "their-second"})
+    other["url"] = other["url"].removesuffix("/v1") + "/other/v1"
+    with proxy(Config(upstreams=[before(upstream), other])) as url:
+        where = {"x-heedful-upstream": upstream.url.split("/")[2]}
+        for name, path in (("ours", "/v1/rerank"), ("second", "/other/v1/rerank")):
+            answer = httpx.post(f"{url}/v1/rerank", json={"model": name}, headers=where)
+            assert answer.status_code == 200 and upstream.last.path == path
+
+
+# -- what a connection brings
+
+
+def test_what_comes_behind_a_request_does_not_cost_its_answer(
+    proxied: str, upstream: ScriptedUpstream
+) -> None:
+    gate = Gate()
+    upstream.answers(Reply([b"one", gate, b"two"], 200, {"content-type": "text/plain"}))
+    host, port = proxied.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as asking:
+        asking.sendall(b"GET /v1/files HTTP/1.1\r\nHost: x\r\n\r\n\x00\x01\x02 no request\r\n\r\n")
+        answer = asking.recv(1 << 16)
+        while b"one" not in answer:
+            answer += asking.recv(1 << 16)
+        asking.sendall(b"and more of it\r\n" * 1000)
+        gate.open.set()
+        while piece := asking.recv(1 << 16):
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 200") and b"two" in answer
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_a_body_of_empty_parts(proxied: str, coding: str) -> None:
+    pack = gzip.compress if coding == "gzip" else zstd.compress
+    for parts, status in ((2000, 200), (10_000, 400)):
+        content = pack(b"") * parts + pack(json.dumps(BODY).encode())
+        headers = {"content-encoding": coding}
+        answer = httpx.post(f"{proxied}/v1/chat/completions", content=content, headers=headers)
+        assert answer.status_code == status, answer.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,18 +52,23 @@ def invalid(host: str, what: str) -> EngineError:
 
 
 def passed_on(
-    host: str, headers: Iterable[tuple[bytes, bytes]], dropped: frozenset[bytes]
+    host: str, headers: Sequence[tuple[bytes, bytes]], dropped: frozenset[bytes], secrets: Iterable[str]
 ) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer that go on to the client, names in lower case; `dropped` do not.
+    """The headers of an answer that go on to the client, names in lower case.
 
-    Raises EngineError where one has a character in it that no header can carry.
+    Those `dropped` do not, nor what is the connection's own (RFC 9110, 7.6.1), nor what has a secret in it. Raises
+    EngineError where one has a character in it that no header can carry.
     """
+    connections = b",".join(value for name, value in headers if name.lower() == b"connection")
+    own = {name.strip().lower() for name in connections.split(b",")}
+    keys = [secret.encode() for secret in secrets]
     kept = []
     for raw_name, value in headers:
-        if (name := raw_name.lower()) not in dropped:
+        if (name := raw_name.lower()) not in dropped and name not in own:
             if _CONTROL.search(value):
                 raise invalid(host, f"a control character in its header {name.decode('latin-1')}")
-            kept.append((name, value))
+            if not any(key in value for key in keys):
+                kept.append((name, value))
     return kept
 
 
