@@ -205,6 +205,23 @@ def test_an_answer_that_takes_its_time_is_none_either() -> None:
         assert b"fine" in connection.recv(65536)
 
 
+def test_what_comes_behind_a_request_does_not_cost_its_answer() -> None:
+    held = threading.Event()
+
+    class Held(ScriptedEngine):
+        async def chat(self, call: Call) -> Any:
+            async for event in super().chat(call):
+                await asyncio.to_thread(held.wait, LIMIT)
+                yield event
+
+    with listening(Config(), Held("here")) as url, connected(url) as connection:
+        connection.sendall(request() + b"\x00\x01\x02 no request\r\n\r\n")
+        connection.sendall(b"and more of it\r\n" * 1000)
+        held.set()
+        status, answer = told(everything(connection))
+    assert status == 200 and answer["choices"][0]["message"]["content"] == "here"
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_does_not_read_is_cut_off(stream: bool, caplog: pytest.LogCaptureFixture) -> None:
     engine = Endless(pieces=10**9 if stream else 100)
