@@ -177,16 +177,16 @@ def test_clients_that_leave_stop_the_engines_work(chat_server: str) -> None:
 
     async def leave() -> None:
         before = await _written(chat_server)
-        # Asking in turns after the state would take the connection from under the first, whose turn never came.
-        async with httpx.AsyncClient() as http, httpx.AsyncClient() as beside:
+        async with httpx.AsyncClient() as http:
             url, health = f"{chat_server}/v1/chat/completions", f"{chat_server}/health"
             plain = asyncio.create_task(http.post(url, json=body))
             async with http.stream("POST", url, json={**body, "stream": True}) as response:
-                await anext(response.aiter_bytes())
-                while (await beside.get(health)).json()["running"] < 2:
+                pieces = response.aiter_bytes()  # which, left to itself, closes the response
+                await anext(pieces)
+                while (await http.get(health)).json()["running"] < 2:
                     assert not plain.done(), plain.result().text
             plain.cancel()
-            while (await beside.get(health)).json()["running"]:
+            while (await http.get(health)).json()["running"]:
                 pass
         assert await _written(chat_server) - before < 3500
 
