@@ -66,6 +66,7 @@ class Alignments:
         self._specs = config.alignments
         self._steps_of: dict[str, list[Step]] = {}
         self._configured: dict[str, Plan] = {}
+        self._single: dict[str, Plan] = {}
         self._asked: OrderedDict[str, Plan] = OrderedDict()
         """Plans that clients have named, the latest last."""
         for name in self._specs:
@@ -77,17 +78,17 @@ class Alignments:
             steps = self._named(name, ())
             with _telling(f"alignments.{name}"):
                 self._configured[name] = Plan.of(name, steps, self.resources, param=f"alignments.{name}")
+        # Now, because it imports strategies, for which no request need wait.
+        for name in strategy_names():
+            if name not in self._configured:
+                with suppress(HeedfulError):  # it needs options
+                    self._single[name] = Plan.of(name, [(name, {})], self.resources, param=PARAM)
         with _telling("default_alignment"):
             self.default = self.resolve(config.default_alignment)
 
     def plans(self) -> dict[str, Plan]:
         """What clients may use by name alone: the configuration's, then single strategies that need no options."""
-        found = {name: self._configured[name] for name in sorted(self._configured)}
-        for name in strategy_names():
-            if name not in found:
-                with suppress(HeedfulError):
-                    found[name] = self.resolve(name)
-        return found
+        return {name: self._configured[name] for name in sorted(self._configured)} | self._single
 
     def names(self) -> list[str]:
         return list(self.plans())
@@ -100,9 +101,9 @@ class Alignments:
             return Plan.of("inline", self._steps(spec, PARAM), self.resources, param=PARAM)
         if spec.count("+") >= _MOST_STEPS:
             raise RequestError(f"an alignment has {_MOST_STEPS} steps at most", param=PARAM)
-        if (plan := self._configured.get(spec) or self._asked.get(spec)) is None:
+        if (plan := self._known(spec)) is None:
             name = "+".join(part.strip() for part in spec.split("+"))
-            if (plan := self._configured.get(name) or self._asked.get(name)) is None:
+            if (plan := self._known(name)) is None:
                 plan = Plan.of(name, self._steps(name, PARAM), self.resources, param=PARAM)
                 # Clients make these up without end.
                 while len(self._asked) >= _MOST_KEPT:
@@ -111,6 +112,9 @@ class Alignments:
         if plan.name in self._asked:
             self._asked.move_to_end(plan.name)
         return plan
+
+    def _known(self, name: str) -> Plan | None:
+        return self._configured.get(name) or self._single.get(name) or self._asked.get(name)
 
     def _steps(self, spec: str | list[StepConfig], param: str, within: tuple[str, ...] = ()) -> list[Step]:
         """All steps of a selection; `within` are the named alignments whose definition it is part of."""
