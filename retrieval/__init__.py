@@ -1,6 +1,6 @@
 """Retrieval: texts embedded, kept in durable stores, and found again by meaning under a filter."""
 
-from heedful.retrieval.embedder import Embedder
+from heedful.retrieval.embedding.embedder import Embedder
 from heedful.retrieval.errors import (
     DamagedStore,
     EmbedderChanged,

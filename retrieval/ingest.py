@@ -19,10 +19,10 @@ from typing import Any
 
 import msgspec
 
-from heedful.retrieval.database import Written
 from heedful.retrieval.errors import InvalidItem
 from heedful.retrieval.items import ALIASES, ITEM_FIELDS, Item, item_of, unhurried
-from heedful.retrieval.store import Progress, Store
+from heedful.retrieval.store.database import Written
+from heedful.retrieval.store.store import Progress, Store
 
 FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 STARTERS = ("norms", "demos")

@@ -1,6 +1,6 @@
 """`python -m heedful.server` is the `heedful` command."""
 
-from heedful.server.cli import main
+from heedful.server.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -15,22 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from heedful.server import (
-    completions,
-    count_tokens,
-    embeddings,
-    messages,
-    models,
-    moderations,
-    openapi,
-    responses,
-    score,
-    stores,
-)
-from heedful.server.hints import hint
+from heedful.server.api import chat, completions, embeddings, models, moderations, openapi, score, stores
+from heedful.server.api.hints import hint
+from heedful.server.api.messages.count import count_tokens
+from heedful.server.api.messages.request import messages
+from heedful.server.api.other_paths import OtherPaths
+from heedful.server.api.responses.request import responses
+from heedful.server.edge.keys import RequireKey
 from heedful.server.http import endpoint, json_response
-from heedful.server.keys import RequireKey
-from heedful.server.other_paths import OtherPaths
 from heedful.server.service import Service
 from heedful.server.shapes import allowed, by_asker, error_shape
 from heedful.strategies import HeedfulError, RequestError
@@ -56,9 +48,9 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
     for path, method, handler in (
-        ("/v1/chat/completions", "POST", completions.chat),
+        ("/v1/chat/completions", "POST", chat.chat),
         ("/v1/completions", "POST", completions.completions),
-        ("/v1/responses", "POST", responses.responses),
+        ("/v1/responses", "POST", responses),
         ("/v1/embeddings", "POST", embeddings.embeddings),
         ("/v1/alignment", "GET", _alignment),
         ("/v1/alignment/score", "POST", score.score),
@@ -70,8 +62,8 @@ def create_app(service: Service) -> FastAPI:
     ):
         app.add_route(path, endpoint(handler), methods=[method])
     for path, method, handler in (
-        ("/v1/messages", "POST", messages.messages),
-        ("/v1/messages/count_tokens", "POST", count_tokens.count_tokens),
+        ("/v1/messages", "POST", messages),
+        ("/v1/messages/count_tokens", "POST", count_tokens),
         ("/v1/models", "GET", models.models),
         ("/v1/models/{model:path}", "GET", models.model),
     ):

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heedful.prompts.yaml_file import YamlError, load_yaml
-from heedful.retrieval.encoder import BUNDLED
-from heedful.server.engines.settings import UpstreamConfig
+from heedful.retrieval.embedding.encoder import BUNDLED
+from heedful.server.engines.upstream.settings import UpstreamConfig
 
 StepConfig = str | dict[str, dict[str, Any] | None]
 """A step of an alignment: a name, or a strategy's name with its options."""

@@ -11,9 +11,8 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import Response
 
-from heedful.server import requests
 from heedful.server.http import EventStream, WhileConnected, body_of, in_header, json_object, json_response
-from heedful.server.service import Service
+from heedful.server.service import Service, Target
 from heedful.strategies import (
     Answer,
     Chunk,
@@ -58,7 +57,7 @@ class Exchange:
 
     events: AsyncGenerator[Event, None]
     run: Run
-    target: requests.Target
+    target: Target
     wire: Wire
 
     @property
@@ -66,7 +65,7 @@ class Exchange:
         return describe(self.run, self.target.plan) if self.target.trace else None
 
 
-Handler = Callable[[Body, requests.Target, Run], Awaitable[Response]]
+Handler = Callable[[Body, Target, Run], Awaitable[Response]]
 
 
 async def read(request: Request) -> Body:

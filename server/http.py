@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from heedful.server.encodings import codings_of, decoded, too_large
+from heedful.server.edge.encodings import codings_of, decoded, too_large
+from heedful.server.edge.surrogates import half_in
 from heedful.server.log import bug, failed
-from heedful.server.surrogates import half_in
 from heedful.strategies import DeadlineExceeded, HeedfulError, RequestError
 
 _DEEPEST = 256  # levels of a body; msgspec reads some thousand
@@ -103,6 +103,11 @@ def _deeper(value: Any, levels: int) -> bool:
         if not layer:
             return False
     return any(isinstance(part, dict | list) for part in layer)
+
+
+def sse(payload: bytes) -> bytes:
+    """One server-sent event."""
+    return b"data: " + payload + b"\n\n"
 
 
 class WhileConnected:

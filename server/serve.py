@@ -18,15 +18,15 @@ import uvloop
 from rich.text import Text
 
 from heedful.prompts import Prompts
-from heedful.server import bundled, upstreams
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
-from heedful.server.listening import uvicorn_config
-from heedful.server.progress import bar
+from heedful.server.edge.listening import uvicorn_config
+from heedful.server.engines.upstream import start as upstreams
+from heedful.server.models import bundled
 from heedful.server.service import Service
-from heedful.server.store_files import open_stores
-from heedful.server.terminal import plain, terminal
+from heedful.server.stores import open_stores
+from heedful.server.terminal import bar, plain, terminal
 from heedful.strategies import Engine, HeedfulError, Resources
 
 console = terminal(stderr=True)
@@ -134,7 +134,7 @@ async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack)
         "ignore::UserWarning:multiprocessing.resource_tracker,ignore::FutureWarning:vllm.triton_utils.dispatcher",
     )
     try:
-        from heedful.server.engines import vllm
+        from heedful.server.engines.vllm import engine as vllm
     except ImportError as error:
         raise ConfigError(
             f"model: running a model here needs vLLM, which is not installed: {error}"

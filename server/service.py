@@ -10,12 +10,29 @@ from typing import Any
 from starlette.requests import Request
 
 from heedful.retrieval import Embedder
-from heedful.server import requests
-from heedful.server.alignments import Alignments
+from heedful.server.alignments import Alignments, Selection
 from heedful.server.config import Config
-from heedful.server.engines.openai import OpenAIEngine
+from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.log import logger, one_line
-from heedful.strategies import Engine, EngineUnavailable, HeedfulError, MissingCapability, NotFound, Run
+from heedful.strategies import (
+    Engine,
+    EngineUnavailable,
+    HeedfulError,
+    MissingCapability,
+    NotFound,
+    Plan,
+    RequestError,
+    Run,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who answers a request, and how."""
+
+    engine: Engine
+    plan: Plan
+    trace: bool
 
 
 @dataclass(slots=True)
@@ -40,12 +57,12 @@ class Service:
         stores = self.alignments.resources.stores
         return stores.embedder if stores is not None else None
 
-    def target(self, body: Mapping[str, Any], header: str | None) -> requests.Target:
+    def target(self, body: Mapping[str, Any], header: str | None) -> Target:
         if failed := self.failed:
             raise EngineUnavailable(failed)
-        return requests.target(body, header, self.engines, self.alignments)
+        return target_of(body, header, self.engines, self.alignments)
 
-    def run(self, target: requests.Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
+    def run(self, target: Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
         """The request's resources. Its own key and ids go with every call to an upstream.
 
         `fields`: the request's body, from which engines tell the client's own parameters from ours.
@@ -62,12 +79,12 @@ class Service:
 
     def fallback(
         self,
-        failed: requests.Target,
+        failed: Target,
         error: HeedfulError,
         run: Run,
         request: Request,
         fields: Mapping[str, Any] | None = None,
-    ) -> Iterator[tuple[requests.Target, Run]]:
+    ) -> Iterator[tuple[Target, Run]]:
         """Who answers in place of an engine that is down, full or failing: the configuration's list, in order."""
         for name in self.config.fallbacks.get(failed.engine.model, ()):
             target = replace(failed, engine=self.engines[name])
@@ -108,3 +125,25 @@ class Service:
 
 def _bound(engine: Engine, request: Request, fields: Mapping[str, Any] | None) -> Engine:
     return engine.bound(request.scope["headers"], fields) if isinstance(engine, OpenAIEngine) else engine
+
+
+def target_of(
+    body: Mapping[str, Any], header: str | None, engines: Mapping[str, Engine], alignments: Alignments
+) -> Target:
+    """Model and alignment: body field, then header, then `MODEL@ALIGNMENT`, then the server's default."""
+    model = body.get("model")
+    if model is None and len(engines) == 1:
+        model = next(iter(engines))
+    if not isinstance(model, str):
+        raise RequestError("model: give the name of a model as a string", param="model")
+    suffix = None
+    if model not in engines and "@" in model:
+        model, _, suffix = model.rpartition("@")
+    if model not in engines:
+        raise NotFound.among("model", model, engines, param="model", code="model_not_found")
+    selection = Selection.from_body(body.get("alignment"))
+    spec = next((s for s in (selection.spec, header, suffix) if s is not None), None)
+    plan = alignments.resolve(spec)
+    engine = engines[model]
+    plan.check(engine.capabilities, model=model)
+    return Target(engine, plan, selection.trace)

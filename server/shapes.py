@@ -1,8 +1,10 @@
-"""Whose API a request speaks, where a path or an error has no handler of its own to say so."""
+"""Whose API a request speaks, and an error in the shape of each."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -10,9 +12,23 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from heedful.server.http import Handler, endpoint, error_response
-from heedful.server.wire.messages import error_response as anthropic_error
-from heedful.strategies import HeedfulError
+from heedful.server.http import Handler, endpoint, error_response, json_response
+from heedful.strategies import ContextOverflow, HeedfulError
+
+_ERRORS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+_OVERFLOW = re.compile(r"maximum context length is \d+", re.IGNORECASE)
 
 
 def speaks_anthropic(scope: Scope) -> bool:
@@ -46,3 +62,24 @@ def allowed(request: Request) -> str:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
             methods |= route.methods or set()
     return ", ".join(sorted(methods))
+
+
+def anthropic_body(error: HeedfulError) -> dict[str, Any]:
+    """An error as Anthropic writes it."""
+    kind = _ERRORS.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": _words(error)}}
+
+
+def _words(error: HeedfulError) -> str:
+    """Anthropic's clients tell an overflow by these words."""
+    if isinstance(error, ContextOverflow):
+        return f"prompt is too long: {error.used} tokens > {error.limit} maximum"
+    if error.code == "context_length_exceeded" or _OVERFLOW.search(error.message):
+        numbers = re.search(r"maximum context length is (\d+) tokens\D+(\d+) ", error.message)
+        counted = f": {numbers[2]} tokens > {numbers[1]} maximum" if numbers else ""
+        return f"prompt is too long{counted} ({error.message})"
+    return error.message
+
+
+def anthropic_error(error: HeedfulError) -> Response:
+    return json_response(anthropic_body(error), error.status, error.headers)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from heedful.strategies import params
-from heedful.strategies.direct import Direct
+from heedful.strategies.decode.direct import Direct
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import HeedfulError, MissingCapability, RequestError, StrategyError
 from heedful.strategies.registry import build

@@ -9,14 +9,14 @@ from heedful.strategies.plugins import Plugins
 from heedful.strategies.run import ContextStrategy, DecodingStrategy
 
 BUILTIN = {
-    "best_of_n": "heedful.strategies.best_of_n:BestOfN",
-    "demos": "heedful.strategies.demos:Demos",
-    "direct": "heedful.strategies.direct:Direct",
-    "norms": "heedful.strategies.norms:Norms",
-    "principles": "heedful.strategies.principles:Principles",
-    "rain": "heedful.strategies.rain:Rain",
-    "refine": "heedful.strategies.refine:Refine",
-    "urial": "heedful.strategies.urial:Urial",
+    "best_of_n": "heedful.strategies.decode.best_of_n:BestOfN",
+    "demos": "heedful.strategies.context.demos:Demos",
+    "direct": "heedful.strategies.decode.direct:Direct",
+    "norms": "heedful.strategies.context.norms:Norms",
+    "principles": "heedful.strategies.context.principles:Principles",
+    "rain": "heedful.strategies.decode.rain:Rain",
+    "refine": "heedful.strategies.decode.refine:Refine",
+    "urial": "heedful.strategies.context.urial:Urial",
 }
 
 AnyStrategy = ContextStrategy | DecodingStrategy

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from heedful.prompts import Prompt, Prompts, UnknownPrompt, Use
-from heedful.retrieval.embedder import Embedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.embedder import Embedder
+from heedful.retrieval.store.stores import Stores
 from heedful.strategies.engine import Capability, Engine, Ledger
 from heedful.strategies.errors import NotFound, RequestError, RetrievalError
 from heedful.strategies.meter import MeteredEngine

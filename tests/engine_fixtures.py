@@ -23,12 +23,12 @@ from running import in_thread, listening
 
 from heedful import prompts
 from heedful.prompts import Prompts
-from heedful.server import bundled
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config, load
+from heedful.server.models import bundled
 from heedful.server.serve import engine_flags, serve
 from heedful.server.service import Service
-from heedful.server.store_files import open_stores
+from heedful.server.stores import open_stores
 from heedful.strategies import Resources
 
 Serve = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]]
@@ -154,7 +154,7 @@ async def _vllms_own(config: Config, engine: Any, folder: Path) -> Any:
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    from heedful.server.engines import vllm
+    from heedful.server.engines.vllm import engine as vllm
 
     args = vllm.engine_arguments(str(folder), CHAT_MODEL, engine_flags(config.engine))
     client = engine._client

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from heedful.server.bench.folder import Settings as BenchSettings
-from heedful.server.bench.folder import opened
-from heedful.server.bench.records import Request
-from heedful.server.evals.folder import Folder, Journals, Settings
-from heedful.server.evals.items import Item, Measure
-from heedful.server.evals.records import Answer, Comparison, Cost, Judgement, Score
+from heedful.benchmarks.evals.folder import Folder, Journals, Settings
+from heedful.benchmarks.evals.items import Item, Measure
+from heedful.benchmarks.evals.records import Answer, Comparison, Cost, Judgement, Score
+from heedful.benchmarks.load.folder import Settings as BenchSettings
+from heedful.benchmarks.load.folder import opened
+from heedful.benchmarks.load.records import Request
 
 # Seconds to an answer, share of harmless answers, of safe requests refused, prompt and hidden tokens, calls.
 STRATEGIES = {

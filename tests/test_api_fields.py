@@ -14,7 +14,8 @@ from anthropic.types.beta import message_create_params as beta_create_params
 from openai.types.responses import response_create_params
 from upstream_fixtures import ScriptedUpstream
 
-from heedful.server import messages_fields, responses_fields
+from heedful.server.api.messages import fields as messages_fields
+from heedful.server.api.responses import fields as responses_fields
 
 HI: Any = [{"role": "user", "content": "Hi"}]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}

@@ -14,14 +14,14 @@ import pytest
 from typer.testing import CliRunner, Result
 from waiting import HANG
 
-from heedful.server.bench.arrivals import Closed, Poisson
-from heedful.server.bench.client import Endpoint
-from heedful.server.bench.records import BenchError, Request
-from heedful.server.bench.stream import Reading
-from heedful.server.bench.summary import inter_token, summaries, summary
-from heedful.server.bench.workload import Words, read
-from heedful.server.cli import app
-from heedful.server.journal import Journal
+from heedful.benchmarks.journal import Journal
+from heedful.benchmarks.load.arrivals import Closed, Poisson
+from heedful.benchmarks.load.client import Endpoint
+from heedful.benchmarks.load.records import BenchError, Request
+from heedful.benchmarks.load.stream import Reading
+from heedful.benchmarks.load.summary import inter_token, summaries, summary
+from heedful.benchmarks.load.workload import Words, read
+from heedful.server.cli.main import app
 from heedful.strategies import Call, Capability, EngineUnavailable, Event
 from heedful.strategies.scripted import ALL, ScriptedEngine
 from heedful.strategies.types import Chunk, Finish, Usage

@@ -16,11 +16,11 @@ import pytest
 from fuzz_engine import FuzzEngine
 from upstream_fixtures import LIMIT, Asked, Proxy, Reply, ScriptedUpstream, before, completion, streamed
 
-from heedful.retrieval.embedder import Embedder
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.embedder import Embedder
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
 from heedful.server.config import Config
-from heedful.server.engines.token_cache import TokenCache
+from heedful.server.engines.upstream.token_cache import TokenCache
 from heedful.strategies.verifiers import toxicity
 
 NAMES = 270  # of alignments, which fill what is kept of those

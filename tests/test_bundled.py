@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from heedful.server import bundled
-from heedful.server.bundled import MODELS, ModelUnavailable
+from heedful.server.models import bundled
+from heedful.server.models.bundled import MODELS, ModelUnavailable
 
 SMALL = MODELS["smollm2-135m-instruct"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from heedful.server.cli import app
+from heedful.server.cli.main import app
 from heedful.server.config import Config
 from heedful.server.serve import engine_flags, model_path
 from heedful.strategies.scripted import ScriptedEngine

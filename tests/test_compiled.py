@@ -20,7 +20,7 @@ runs = pytest.mark.skipif("ONEDNN_MAX_CPU_ISA" in os.environ, reason="oneDNN is 
 
 
 def bundled() -> Any:
-    from heedful.retrieval.encoding import model
+    from heedful.retrieval.embedding.encoding import model
 
     return model("all-MiniLM-L6-v2", "cpu", 1)
 
@@ -33,7 +33,7 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
 
 @runs
 def test_vectors_are_those_of_pytorch_in_any_company_and_of_any_length() -> None:
-    from heedful.retrieval.compiled import compiled
+    from heedful.retrieval.embedding.compiled import compiled
 
     expected = bundled().encode(TEXTS)
     encode = compiled(bundled(), threads=1)
@@ -53,7 +53,7 @@ def test_a_model_that_openvino_would_compute_wrongly_stays_pytorchs() -> None:
     import torch
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    from heedful.retrieval.compiled import NotCompiled, compiled
+    from heedful.retrieval.embedding.compiled import NotCompiled, compiled
 
     model = bundled()
 
@@ -72,7 +72,7 @@ def test_a_model_that_openvino_would_compute_wrongly_stays_pytorchs() -> None:
 
 
 def test_a_model_that_puts_a_prompt_before_texts_stays_pytorchs() -> None:
-    from heedful.retrieval.compiled import NotCompiled, compiled
+    from heedful.retrieval.embedding.compiled import NotCompiled, compiled
 
     model = bundled()
     model.prompts, model.default_prompt_name = {"query": "query: "}, "query"
@@ -83,7 +83,7 @@ def test_a_model_that_puts_a_prompt_before_texts_stays_pytorchs() -> None:
 def test_a_model_that_openvino_fails_on_stays_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
     import openvino
 
-    from heedful.retrieval.compiled import NotCompiled, compiled
+    from heedful.retrieval.embedding.compiled import NotCompiled, compiled
 
     def fails(*_: Any) -> None:
         raise RuntimeError("Exception from src/inference/src/cpp/core.cpp:117:")

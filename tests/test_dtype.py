@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from heedful.server.engines import vllm
-from heedful.server.engines.cpu import default_dtype
+from heedful.server.engines.vllm import engine as vllm
+from heedful.server.engines.vllm.cpu import default_dtype
 
 INTEL: dict[str, Any] = {"architecture": "x86_64", "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}
 

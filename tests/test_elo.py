@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from heedful.server.evals.elo import standings
-from heedful.server.evals.records import Comparison
+from heedful.benchmarks.evals.elo import standings
+from heedful.benchmarks.evals.records import Comparison
 
 
 def game(

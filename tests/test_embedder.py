@@ -11,7 +11,7 @@ import pytest
 from waiting import HANG
 
 from heedful.retrieval import Embedder, EmbedderMissing
-from heedful.retrieval.embedder import Encode, Vectors, load
+from heedful.retrieval.embedding.embedder import Encode, Vectors, load
 
 
 def _lengths(texts: list[str]) -> Vectors:
@@ -113,7 +113,7 @@ async def test_the_bundled_model_knows_what_is_near() -> None:
 async def test_a_killed_encoder_is_begun_anew_and_none_is_left_behind() -> None:
     def encoders() -> list[psutil.Process]:
         mine = psutil.Process().children()
-        return [p for p in mine if "heedful.retrieval.encoding" in p.cmdline()]
+        return [p for p in mine if "heedful.retrieval.embedding.encoding" in p.cmdline()]
 
     before = set(encoders())
     embedder = load()

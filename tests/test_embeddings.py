@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from openai import BadRequestError, OpenAI
 
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
 from heedful.strategies.scripted import ScriptedEngine
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from heedful.retrieval import Embedder, EmbedderFailed, EmbedderMissing
-from heedful.retrieval.encoder import Encoder
+from heedful.retrieval.embedding.encoder import Encoder
 
-# Speaks like heedful.retrieval.encoding; texts are as long as their vectors' first number.
+# Speaks like heedful.retrieval.embedding.encoding; texts are as long as their vectors' first number.
 _PROCESS = """
 import os, pickle, sys
 from pathlib import Path
@@ -40,7 +40,7 @@ while True:
 @pytest.fixture
 def embedder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Embedder:
     command = (sys.executable, "-c", _PROCESS, str(tmp_path))
-    monkeypatch.setattr("heedful.retrieval.encoder.COMMAND", command)
+    monkeypatch.setattr("heedful.retrieval.embedding.encoder.COMMAND", command)
     return Embedder("model", lambda: Encoder("model", None, None))
 
 
@@ -76,7 +76,7 @@ async def test_an_answer_that_breaks_off_is_asked_for_again(embedder: Embedder) 
 
 async def test_no_process_can_be_started(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("heedful.retrieval.encoder.COMMAND", (os.devnull,))
+        patch.setattr("heedful.retrieval.embedding.encoder.COMMAND", (os.devnull,))
         with pytest.raises(EmbedderMissing, match="can't be loaded"):
             await embedder.embed(["one"])
     assert np.isclose(np.linalg.norm(await embedder.embed(["one"])), 1)

@@ -15,8 +15,8 @@ import pytest
 from backports import zstd
 from upstream_fixtures import Proxy, Reply, ScriptedUpstream, before, completion
 
-from heedful.server import encodings
 from heedful.server.config import Config
+from heedful.server.edge import encodings
 from heedful.strategies.scripted import ScriptedEngine
 
 Serving = Callable[..., AbstractContextManager[str]]

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from heedful.benchmarks.evals.norms import Question, read_questions
+from heedful.benchmarks.evals.questions import turn
+from heedful.benchmarks.evals.records import EvalError
 from heedful.retrieval import Item
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
-from heedful.server.cli import app
-from heedful.server.evals.norms import Question, read_questions
-from heedful.server.evals.questions import turn
-from heedful.server.evals.records import EvalError
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
+from heedful.server.cli.main import app
 from heedful.strategies import Call
 from heedful.strategies.scripted import ScriptedEngine
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from heedful.server.cli import app
+from heedful.benchmarks.evals.records import Answer, EvalError, Score
+from heedful.benchmarks.evals.table import Row, rows
+from heedful.benchmarks.journal import Journal
+from heedful.server.cli.main import app
 from heedful.server.config import Config
-from heedful.server.evals.records import Answer, EvalError, Score
-from heedful.server.evals.table import Row, rows
-from heedful.server.journal import Journal
 from heedful.strategies import Call, Capability, EngineError
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 from heedful.strategies.types import text_of

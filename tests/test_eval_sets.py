@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from heedful.server.evals import sets
-from heedful.server.evals.items import Item
-from heedful.server.evals.judges.exact import matches
-from heedful.server.evals.likelihood import mc1, mc2, picks, prefers
-from heedful.server.evals.misalignment import misalignment
-from heedful.server.evals.own_sets import read_file
-from heedful.server.evals.records import EvalError, Score
+from heedful.benchmarks.evals import sets
+from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.judges.exact import matches
+from heedful.benchmarks.evals.likelihood import mc1, mc2, picks, prefers
+from heedful.benchmarks.evals.misalignment import misalignment
+from heedful.benchmarks.evals.own_sets import read_file
+from heedful.benchmarks.evals.records import EvalError, Score
 
 
 def test_well_known_files(tmp_path: Path) -> None:

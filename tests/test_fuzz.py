@@ -21,10 +21,10 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 from upstream_fixtures import LIMIT, Asked, Proxy, Reply, ScriptedUpstream, before, completion, streamed
 
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
+from heedful.server.api.openapi import document
 from heedful.server.config import Config
-from heedful.server.openapi import document
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
 MODELS = [

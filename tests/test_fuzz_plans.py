@@ -16,8 +16,8 @@ from random_plans import Plans, fault, reply
 from upstream_fixtures import LIMIT, Asked, Proxy, Reply, ScriptedUpstream, before, completion, streamed
 
 from heedful.prompts import Prompts
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
 from heedful.server.config import Config
 
 CASES = int(os.environ.get("HEEDFUL_FUZZ_PLANS", "400"))

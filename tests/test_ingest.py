@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from heedful.retrieval import InvalidItem, Item
+from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.ingest import export_lines, import_items, parse, starter
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.store import Store
+from heedful.retrieval.store.store import Store
 
 
 def texts(content: str, format: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heedful.server.intervals import bootstrap, paired_difference, percentile, wilson
+from heedful.benchmarks.intervals import bootstrap, paired_difference, percentile, wilson
 
 
 def test_wilson() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from heedful.server.evals.records import Judgement
-from heedful.server.journal import Journal, JournalError
+from heedful.benchmarks.evals.records import Judgement
+from heedful.benchmarks.journal import Journal, JournalError
 
 
 def _judgement(id: str, value: float) -> Judgement:

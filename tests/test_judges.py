@@ -10,16 +10,16 @@ from contextlib import AbstractContextManager, asynccontextmanager
 import pytest
 from openai import APIStatusError, AsyncOpenAI
 
+from heedful.benchmarks.evals.ask import Asker, named
+from heedful.benchmarks.evals.elo import standings
+from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.judges.base import Judge, PairJudge
+from heedful.benchmarks.evals.judges.harm import Harm, harmful
+from heedful.benchmarks.evals.judges.options import Options
+from heedful.benchmarks.evals.judges.pairwise import Pairwise, position_bias
+from heedful.benchmarks.evals.judges.refusal import Refusal, refused
+from heedful.benchmarks.evals.records import Answer, Comparison
 from heedful.prompts import Prompts
-from heedful.server.evals.ask import Asker, named
-from heedful.server.evals.elo import standings
-from heedful.server.evals.items import Item
-from heedful.server.evals.judges.base import Judge, PairJudge
-from heedful.server.evals.judges.harm import Harm, harmful
-from heedful.server.evals.judges.options import Options
-from heedful.server.evals.judges.pairwise import Pairwise, position_bias
-from heedful.server.evals.judges.refusal import Refusal, refused
-from heedful.server.evals.records import Answer, Comparison
 from heedful.strategies import Call
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import EngineUnavailable, RequestError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from heedful.server.multipart import Form, boundary_of
+from heedful.server.edge.multipart import Form, boundary_of
 from heedful.strategies import RequestError
 
 FILE = b'\x00\r\n--no boundary\r\n--Bou\r\n\r\nContent-Disposition: form-data; name="model"\r\n\r\nfake'

@@ -11,9 +11,9 @@ import pytest
 
 from heedful.prompts import Prompts
 from heedful.retrieval import Item
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.store import Store
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.store import Store
+from heedful.retrieval.store.stores import Stores
 from heedful.strategies import (
     Capability,
     ChatRequest,

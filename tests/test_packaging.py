@@ -65,4 +65,4 @@ def test_a_clean_environment_gets_no_generic_names(wheel: Path, tmp_path: Path) 
     )
     first, second = told.stdout.splitlines()
     assert first.startswith("[] 0.") and "site-packages/heedful/server/__init__.py" in first
-    assert second == "['heedful.server.cli:main']"
+    assert second == "['heedful.server.cli.main:main']"

@@ -25,7 +25,7 @@ from heedful.strategies import (
     Usage,
     collect,
 )
-from heedful.strategies.direct import Direct
+from heedful.strategies.decode.direct import Direct
 from heedful.strategies.plan import Step, describe
 from heedful.strategies.run import Streaming
 from heedful.strategies.scripted import ALL, ScriptedEngine

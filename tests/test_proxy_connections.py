@@ -49,7 +49,7 @@ def test_calls_one_after_another_share_a_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A stream's body ends only once the client has had its last event."""
-    monkeypatch.setattr("heedful.server.engines.upstream._LINGER", LIMIT)
+    monkeypatch.setattr("heedful.server.engines.upstream.client._LINGER", LIMIT)
     gates: list[Gate] = []
 
     def script(asked: Asked) -> Reply:

@@ -11,7 +11,7 @@ from anthropic import Anthropic
 from upstream_fixtures import LIMIT, Asked, Proxy, Reply, ScriptedUpstream, before, completion, streamed
 
 from heedful.server.config import Config
-from heedful.server.engines.dialect import Dialect
+from heedful.server.engines.upstream.dialect import Dialect
 from heedful.strategies import RequestError
 
 CLIENT = httpx.Client(timeout=LIMIT)

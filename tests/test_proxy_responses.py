@@ -12,8 +12,8 @@ import pytest
 from openai import OpenAI, RateLimitError
 from upstream_fixtures import DONE, LIMIT, Gate, Reply, ScriptedUpstream, chunk, completion
 
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
 from heedful.strategies.scripted import ScriptedEngine
 
 Client = Callable[[str], OpenAI]

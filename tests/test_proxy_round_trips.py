@@ -13,10 +13,10 @@ import pytest
 from upstream_fixtures import LIMIT, Asked, Proxy, Reply, ScriptedUpstream, before, completion
 
 from heedful.retrieval import Item
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
 from heedful.server.config import Config
-from heedful.server.engines.token_cache import TokenCache
+from heedful.server.engines.upstream.token_cache import TokenCache
 from heedful.strategies.tasks import SOME, together
 
 HI: Any = [{"role": "user", "content": "Which rules hold here?"}]

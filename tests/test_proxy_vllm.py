@@ -14,9 +14,9 @@ from openai import OpenAI
 from running import at_once
 from upstream_fixtures import Proxy
 
-from heedful.server import upstreams
 from heedful.server.config import Config
-from heedful.server.engines.openai import OpenAIEngine
+from heedful.server.engines.upstream import start as upstreams
+from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.strategies import Capability, Extension, RequestError, collect
 from heedful.strategies.types import Call
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
+from heedful.server.api.openapi import document
 from heedful.server.config import Config
-from heedful.server.openapi import document
 from heedful.strategies.registry import BUILTIN
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

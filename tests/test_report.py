@@ -12,14 +12,14 @@ import report_records
 from report_records import NO_LIKELIHOOD, SECRET, STRATEGIES
 from typer.testing import CliRunner
 
-from heedful.server.cli import app
-from heedful.server.evals.records import EvalError
-from heedful.server.evals.table import Figure
-from heedful.server.journal import JournalError
-from heedful.server.report import labels
-from heedful.server.report.inputs import read
-from heedful.server.report.measures import measure
-from heedful.server.report.page import html, markdown
+from heedful.benchmarks.evals.records import EvalError
+from heedful.benchmarks.evals.table import Figure
+from heedful.benchmarks.journal import JournalError
+from heedful.benchmarks.report import labels
+from heedful.benchmarks.report.inputs import read
+from heedful.benchmarks.report.measures import measure
+from heedful.benchmarks.report.page import html, markdown
+from heedful.server.cli.main import app
 
 MODELS = ("small", "large")
 _VOID = {"meta", "link", "br", "hr", "img", "input"}

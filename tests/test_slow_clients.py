@@ -20,7 +20,7 @@ from heedful.prompts import Prompts
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
-from heedful.server.listening import uvicorn_config
+from heedful.server.edge.listening import uvicorn_config
 from heedful.server.service import Service
 from heedful.strategies import Call, Chunk, Engine, Finish, Resources, Usage
 from heedful.strategies.scripted import ScriptedEngine

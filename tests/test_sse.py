@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heedful.server.engines.sse import SseParser, whole_events
+from heedful.server.engines.upstream.sse import SseParser, whole_events
 
 STREAM = (
     "\ufeff: a comment\n\n"

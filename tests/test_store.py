@@ -27,11 +27,11 @@ from heedful.retrieval import (
     StoreError,
     UnknownStore,
 )
-from heedful.retrieval import index as index_module
-from heedful.retrieval.embedder import Vectors
-from heedful.retrieval.index import Index
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.store import Store
+from heedful.retrieval.embedding.embedder import Vectors
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store import index as index_module
+from heedful.retrieval.store.index import Index
+from heedful.retrieval.store.store import Store
 
 
 @pytest.fixture
@@ -193,9 +193,9 @@ def test_a_large_store_gets_lists_beside_the_old_index_and_keeps_every_filter(
 def test_a_filter_that_lets_few_through_is_exact_whatever_is_written(
     tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heedful.retrieval.index.FLAT_ROWS", 400)
-    monkeypatch.setattr("heedful.retrieval.store.FLAT_ROWS", 400)
-    monkeypatch.setattr("heedful.retrieval.narrow.ROWS", 60)
+    monkeypatch.setattr("heedful.retrieval.store.index.FLAT_ROWS", 400)
+    monkeypatch.setattr("heedful.retrieval.store.store.FLAT_ROWS", 400)
+    monkeypatch.setattr("heedful.retrieval.store.narrow.ROWS", 60)
     rng = np.random.default_rng(8)
     vectors = rng.standard_normal((3000, embedder.dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -268,8 +268,8 @@ def test_a_store_closed_while_it_builds_lets_the_build_come_to_its_end(
         raise AssertionError("the build was not given up")
 
     monkeypatch.setattr(Index, "build", build)
-    monkeypatch.setattr("heedful.retrieval.index.FLAT_ROWS", 10)
-    monkeypatch.setattr("heedful.retrieval.store._CHUNK", 20)
+    monkeypatch.setattr("heedful.retrieval.store.index.FLAT_ROWS", 10)
+    monkeypatch.setattr("heedful.retrieval.store.store._CHUNK", 20)
     store.add([Item(f"rule {i}") for i in range(60)])
     assert begun.wait(HANG)
     store.close()
@@ -283,8 +283,8 @@ def test_another_process_sees_what_this_one_writes(store: Store, tmp_path: Path)
         "import sys\n"
         "from pathlib import Path\n"
         "from heedful.retrieval import Filter\n"
-        "from heedful.retrieval.scripted import word_embedder\n"
-        "from heedful.retrieval.store import Store\n"
+        "from heedful.retrieval.embedding.scripted import word_embedder\n"
+        "from heedful.retrieval.store.store import Store\n"
         "e = word_embedder(); s = Store(Path(sys.argv[1]), e)\n"
         "for line in sys.stdin:\n"
         "    hits = s.search(e.embed_now([line])[0], 1, Filter())\n"
@@ -315,8 +315,8 @@ _WRITER = """
 import sys
 from pathlib import Path
 from heedful.retrieval import Item
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.store import Store
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.store import Store
 path, start = Path(sys.argv[1]), int(sys.argv[2])
 store = Store(path, word_embedder())
 print("open", flush=True)

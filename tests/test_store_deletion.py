@@ -14,11 +14,11 @@ import psutil
 import pytest
 
 from heedful.retrieval import Filter, Item, StoreError, UnknownStore
-from heedful.retrieval.embedder import Embedder
-from heedful.retrieval.index import Index
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.store import Store
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.embedder import Embedder
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.index import Index
+from heedful.retrieval.store.store import Store
+from heedful.retrieval.store.stores import Stores
 
 _WAIT = 60
 
@@ -134,8 +134,8 @@ _SEARCHED = """
 import sys, threading
 from pathlib import Path
 from heedful.retrieval import Filter, Item, StoreError, UnknownStore
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
 embedder = word_embedder()
 stores, query = Stores(Path(sys.argv[1]), embedder), embedder.embed_now(["rule"])[0]
 items = [Item(f"rule {i} of many") for i in range(200)]
@@ -177,8 +177,8 @@ def test_deleting_under_search_again_and_again(tmp_path: Path) -> None:
 
 
 def test_connections_are_closed_by_their_last_user(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heedful.retrieval.index.FLAT_ROWS", 100)
-    monkeypatch.setattr("heedful.retrieval.store.FLAT_ROWS", 100)
+    monkeypatch.setattr("heedful.retrieval.store.index.FLAT_ROWS", 100)
+    monkeypatch.setattr("heedful.retrieval.store.store.FLAT_ROWS", 100)
     store = stores.create("norms")[0]
     store.add([Item(f"rule {i}") for i in range(200)])
     store.settle()

@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from heedful.retrieval import InvalidItem, Item
-from heedful.retrieval.database import Database
-from heedful.retrieval.embedder import Embedder
+from heedful.retrieval.embedding.embedder import Embedder
+from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.ingest import decoded, parse
 from heedful.retrieval.items import item_of
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.store import Store
-from heedful.retrieval.stores import Stores
-from heedful.server import store_cli
-from heedful.server import stores as stores_http
-from heedful.server.cli import app
+from heedful.retrieval.store.database import Database
+from heedful.retrieval.store.store import Store
+from heedful.retrieval.store.stores import Stores
+from heedful.server.api import stores as stores_http
+from heedful.server.cli import store as store_cli
+from heedful.server.cli.main import app
 from heedful.strategies.scripted import ScriptedEngine
 
 _WAIT = 60

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from heedful.retrieval import Embedder, Filter, Item
-from heedful.retrieval.catalogue import Catalogue
-from heedful.retrieval.database import Database
-from heedful.retrieval.embedder import Vectors
-from heedful.retrieval.index import Index
-from heedful.retrieval.narrow import Narrow
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.sharing import Sharing
-from heedful.retrieval.store import Store
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.embedder import Vectors
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.catalogue import Catalogue
+from heedful.retrieval.store.database import Database
+from heedful.retrieval.store.index import Index
+from heedful.retrieval.store.narrow import Narrow
+from heedful.retrieval.store.sharing import Sharing
+from heedful.retrieval.store.store import Store
+from heedful.retrieval.store.stores import Stores
 
 _WAIT = 60
 
@@ -64,7 +64,7 @@ async def test_long_jobs_and_a_writer_that_waits_keep_nobody(stores: Stores, tmp
 async def test_a_store_that_takes_much_in_keeps_no_search_of_another(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heedful.retrieval.store._SOON", 100)
+    monkeypatch.setattr("heedful.retrieval.store.store._SOON", 100)
     elsewhere = Store(stores.path("norms"), stores.embedder)
     elsewhere.add([Item(f"rule {i}") for i in range(300)])
     elsewhere.close()
@@ -179,8 +179,8 @@ def test_readers_and_writers_come_in_turn() -> None:
 def test_what_is_remembered_by_filter_is_bounded_whatever_clients_ask(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("heedful.retrieval.index.FLAT_ROWS", 50)
-    monkeypatch.setattr("heedful.retrieval.store.FLAT_ROWS", 50)
+    monkeypatch.setattr("heedful.retrieval.store.index.FLAT_ROWS", 50)
+    monkeypatch.setattr("heedful.retrieval.store.store.FLAT_ROWS", 50)
     store = stores.get("norms")
     store.add([Item(f"rule {i}", scope=f"s{i % 3}", tags=(f"t{i % 2}",)) for i in range(3000)])
     store.settle()

@@ -15,11 +15,11 @@ import pytest
 from openai import OpenAI
 from typer.testing import CliRunner
 
-from heedful.retrieval.embedder import Embedder
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
-from heedful.server import store_cli
-from heedful.server.cli import app
+from heedful.retrieval.embedding.embedder import Embedder
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
+from heedful.server.cli import store as store_cli
+from heedful.server.cli.main import app
 from heedful.server.config import Config
 from heedful.strategies.scripted import ScriptedEngine
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from heedful.server.bench import terminal as figures
-from heedful.server.bench.summary import CellSummary
-from heedful.server.progress import bar
-from heedful.server.terminal import terminal
+from heedful.benchmarks.load import terminal as figures
+from heedful.benchmarks.load.summary import CellSummary
+from heedful.server.terminal import bar, terminal
 from heedful.strategies import RequestError
 from heedful.strategies.scripted import ScriptedEngine
 

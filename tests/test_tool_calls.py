@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from heedful.server.engines import tool_parsers
-from heedful.server.engines.tool_calls import FORMS, MOST, Forced, Form, Reader, joined
-from heedful.server.engines.tool_prompt import written_out
+from heedful.server.engines.vllm import tool_parsers
+from heedful.server.engines.vllm.tool_calls import FORMS, MOST, Forced, Form, Reader, joined
+from heedful.server.engines.vllm.tool_prompt import written_out
 from heedful.strategies import Chunk, EngineError, Event, Finish, RequestError, Usage, collect
 
 CITY: dict[str, Any] = {

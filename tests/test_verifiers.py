@@ -13,8 +13,8 @@ import pytest
 
 from heedful.prompts import Prompts
 from heedful.retrieval import Item
-from heedful.retrieval.scripted import word_embedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.store.stores import Stores
 from heedful.strategies import (
     Call,
     Capability,

@@ -18,7 +18,7 @@ from heedful.prompts import Prompts
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
-from heedful.server.engines import vllm
+from heedful.server.engines.vllm import engine as vllm
 from heedful.server.service import Service
 from heedful.strategies import (
     Call,

@@ -18,11 +18,11 @@ from running import in_thread, listening
 from waiting import HANG
 
 from heedful.prompts import Prompts
-from heedful.retrieval.stores import Stores
-from heedful.server import upstreams
+from heedful.retrieval.store.stores import Stores
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
+from heedful.server.engines.upstream import start as upstreams
 from heedful.server.service import Service
 from heedful.strategies import Engine, Resources
 

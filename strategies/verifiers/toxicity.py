@@ -1,7 +1,7 @@
 """A toxicity classifier that runs anywhere: a linear model over hashed pieces of text, under a millisecond an answer.
 
-Trained by benchmarks/train_toxicity.py; docs/refine.md has its data, accuracy and limits. The critique names the
-worst attribute and its score, as that of Gou et al. 2023 (CRITIC, arXiv 2305.11738, section 4.3) does.
+Trained by benchmarks/scripts/train_toxicity.py; docs/refine.md has its data, accuracy and limits. The critique names
+the worst attribute and its score, as that of Gou et al. 2023 (CRITIC, arXiv 2305.11738, section 4.3) does.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from heedful.prompts import Prompts
-from heedful.retrieval.scripted import ScriptedEmbedder
-from heedful.retrieval.stores import Stores
+from heedful.retrieval.embedding.scripted import ScriptedEmbedder
+from heedful.retrieval.store.stores import Stores
 from heedful.strategies import Answer, ChatRequest, Plan, Resources, Run, collect
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 

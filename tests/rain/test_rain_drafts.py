@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from heedful.strategies import Chunk
-from heedful.strategies.rain import tree
-from heedful.strategies.rain.drafts import Counts, Drafter, draw
-from heedful.strategies.rain.request import Request
-from heedful.strategies.rain.tree import Constants, Draft, Node
-from heedful.strategies.rain.writer import Writer
+from heedful.strategies.decode.rain import tree
+from heedful.strategies.decode.rain.drafts import Counts, Drafter, draw
+from heedful.strategies.decode.rain.request import Request
+from heedful.strategies.decode.rain.tree import Constants, Draft, Node
+from heedful.strategies.decode.rain.writer import Writer
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 
 

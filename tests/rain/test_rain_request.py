@@ -24,7 +24,7 @@ from heedful.strategies import (
     Run,
     collect,
 )
-from heedful.strategies.rain import Rain
+from heedful.strategies.decode.rain import Rain
 from heedful.strategies.scripted import ALL, ScriptedEngine
 
 # -- what a client may ask

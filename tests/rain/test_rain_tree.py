@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from heedful.strategies.rain import tree
-from heedful.strategies.rain.search import Need, Search, StopRule
-from heedful.strategies.rain.tree import Constants, Draft, Leaf, Node, Vector
+from heedful.strategies.decode.rain import tree
+from heedful.strategies.decode.rain.search import Need, Search, StopRule
+from heedful.strategies.decode.rain.tree import Constants, Draft, Leaf, Node, Vector
 
 PUBLISHED = Constants()
 

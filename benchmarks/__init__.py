@@ -1,0 +1,1 @@
+"""What measures a server: evaluations, load, reports. It serves nothing."""

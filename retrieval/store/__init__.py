@@ -1,0 +1,1 @@
+"""Stores of norms and demonstrations: durable, live, searched."""

@@ -1,0 +1,365 @@
+"""A store: the database, and what is derived from it in memory to find things fast."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from heedful.retrieval.embedding.embedder import Embedder, Vectors
+from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
+from heedful.retrieval.items import Filter, Hit, Item, Version, check_id
+from heedful.retrieval.store import narrow
+from heedful.retrieval.store.catalogue import Catalogue, Rows
+from heedful.retrieval.store.database import Database, Identity, Snapshot, Written
+from heedful.retrieval.store.index import FLAT_ROWS, Index
+from heedful.retrieval.store.narrow import Narrow
+from heedful.retrieval.store.reembedding import reembed
+from heedful.retrieval.store.sharing import Sharing
+
+Progress = Callable[[str, float], None]
+P = ParamSpec("P")
+T = TypeVar("T")
+_CHUNK = 20_000
+_FEW_ROWS = 1000  # are read while searches wait
+_UNSAVED_ROWS = 20_000  # taken in again at the next start in a second or two
+_SOON = 2000  # rows written elsewhere that a hurried thread takes in by itself, in a few milliseconds
+_SOON_SECONDS = 0.05  # for which it waits for another that takes them in
+
+
+class Behind(Exception):
+    """Much has been written elsewhere that a store takes in first (`Store.catch_up`)."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(f"{store.path.name} has much to take in")
+        self.store = store
+
+
+class _Hurry(threading.local):
+    on = False
+
+
+_hurry = _Hurry()
+
+
+def in_a_hurry() -> None:
+    """From now on this thread is never kept by a store that takes in what was written elsewhere: it raises Behind."""
+    _hurry.on = True
+
+
+class Store:
+    """Methods block (on the disk, on the embedder); all are safe to call from many threads.
+
+    A search first takes in what anybody has written since the last one, in this process or another. Building the
+    index anew happens in a thread beside the old one, which goes on answering.
+    """
+
+    def __init__(self, path: Path, embedder: Embedder, progress: Progress = lambda step, share: None) -> None:
+        """Opens a store; if another embedder made its vectors, embeds it anew first, telling `progress`.
+
+        Raises a StoreError where it can't be opened.
+        """
+        self.path, self.embedder = path, embedder
+        self._database = Database(path)
+        if not self._database.identity().made_by(embedder.probe):
+            reembed(self._database, embedder.name, embedder.probe, embedder.embed_now, progress)
+        self._identity: Identity = self._database.identity()
+        self._catalogue, self._narrow = Catalogue(), Narrow()
+        self._index = Index.flat(embedder.dimension)
+        self._indexed = self._saved = self._seen_row = self._seen_seq = 0
+        self._sharing = Sharing()
+        self._refreshing = threading.Lock()
+        self._building: threading.Thread | None = None
+        self._seen_version = -1
+        self._closing = False
+        self._writer = ThreadPoolExecutor(1, f"write-{path.stem}")
+        last_row = self._database.last_row()
+        if loaded := Index.load(path, self._identity.generation, embedder.dimension, last_row):
+            self._index, self._indexed = loaded
+            self._saved = self._indexed
+        self.catch_up()
+
+    @classmethod
+    def create(cls, path: Path, embedder: Embedder) -> Store:
+        """Raises FileExistsError where there is one."""
+        Database.create(path, embedder.name, embedder.probe).close()
+        return cls(path, embedder)
+
+    # -- reading
+
+    def search(self, query: Vectors, k: int, filter: Filter) -> list[Hit]:
+        """The `k` items nearest to a unit vector, shape (d,), best first."""
+        self._refresh()
+        with self._sharing.reading():
+            filter = self._catalogue.known(filter)
+            passing = self._catalogue.passing(filter)
+            own = self._narrow.get(filter.timeless)
+            rows, scores = (self._index if own is None else own).search(query, k, passing)
+            few = len(self._index) > FLAT_ROWS and passing.count <= narrow.ROWS
+        if own is None and few and self._narrow.wanted(filter.timeless):
+            self._narrow_down(filter.timeless)
+        items = self._database.items([int(r) for r in rows])
+        return [Hit(items[int(r)], float(s)) for r, s in zip(rows, scores, strict=True)]
+
+    def mandatory(self, filter: Filter) -> list[Item]:
+        """The mandatory items that pass, in the order written."""
+        self._refresh()
+        with self._sharing.reading():
+            rows = self._catalogue.mandatory(self._catalogue.known(filter))
+        items = self._database.items(rows)
+        return [items[row] for row in rows]
+
+    def scopes(self) -> list[str]:
+        """Scopes in use, or used once."""
+        self._refresh()
+        with self._sharing.reading():
+            return self._catalogue.scopes()
+
+    def get(self, id: str) -> Item | None:
+        return self._database.item(id)
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """Vectors of standing items, shape (n, d), in the order of ids; zeros for one that stands no more."""
+        return self._database.vectors_of(ids)
+
+    def history(self, id: str) -> list[Version]:
+        """All versions of an item, the oldest first; empty where there never was one."""
+        return self._database.history(id)
+
+    def page(
+        self,
+        after: int = 0,
+        limit: int = 100,
+        *,
+        as_of: float | None = None,
+        within: Snapshot | None = None,
+    ) -> list[tuple[int, Version]]:
+        """Up to `limit` versions past row `after` with their rows: those that stand, stood at a time, or `within`."""
+        return self._database.page(after, limit, as_of=as_of, within=within)
+
+    def snapshot(self) -> Snapshot:
+        """What stands now, for `page`: whatever is written meanwhile, its pages together are this state."""
+        return self._database.snapshot()
+
+    def __iter__(self) -> Iterator[Item]:
+        """All items that stand now, in the order written."""
+        after, now = 0, self.snapshot()
+        while page := self.page(after, 1000, within=now):
+            yield from (version.item for _, version in page)
+            after = page[-1][0]
+
+    def __len__(self) -> int:
+        return self._database.count()
+
+    def describe(self) -> dict[str, object]:
+        """Name, number of items, embedder and kind of index."""
+        self._refresh()
+        return {
+            "name": self.path.stem,
+            "items": self._catalogue.count,
+            "embedder": self._identity.embedder,
+            "dimension": int(self._identity.probe.shape[1]),
+            "index": self._index.kind,
+        }
+
+    # -- writing
+
+    def add(self, items: Sequence[Item], vectors: Mapping[str, Vectors] | None = None) -> Written:
+        """Adds or replaces (same id) items, all in one transaction; on the disk when it returns.
+
+        `vectors`: those of texts that this store's embedder has embedded already, shape (d,). Raises InvalidItem
+        for two different items of one id, EmbedderChanged where the store was embedded anew.
+        """
+        by_id = _by_id(items)
+        for text, vector in (vectors or {}).items():
+            if vector.shape != (self.embedder.dimension,):
+                raise InvalidItem(f"a vector of {text[:40]!r} has shape {vector.shape}", "vectors")
+        while True:
+            known = dict(vectors or {})
+            if new := self.unembedded(items, known):
+                known |= zip(new, self.embedder.embed_now(new), strict=True)
+            try:
+                written = self._database.write(list(by_id.values()), known, self._identity.generation)
+            except KeyError:  # another writer has changed an item in between, so that its text is new again
+                continue
+            self._refresh()
+            cut = self.embedder.truncated_now(new)
+            return replace(written, truncated=[item.id for item in by_id.values() if item.text in cut])
+
+    def unembedded(self, items: Sequence[Item], known: Mapping[str, Vectors]) -> list[str]:
+        """The texts that `add` would have to embed. Raises InvalidItem for items that it would refuse."""
+        by_id = _by_id(items)
+        changed = [item for item in by_id.values() if item.text not in known]
+        there = self._database.texts([item.id for item in changed])
+        return sorted({item.text for item in changed if there.get(item.id) != item.text})
+
+    def delete(self, ids: Sequence[str]) -> list[str]:
+        """Ends items; returns the ids that stood. On the disk when it returns; their history stays."""
+        gone = self._database.delete(ids)
+        self._refresh()
+        return gone
+
+    def in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Runs a function that writes in this store's own thread for that, after those given to it before.
+
+        So no writer waits long for a lock that others take again and again, nor keeps a thread from other stores.
+        """
+        self._database.raise_if_closed()
+        return self._writer.submit(function, *args, **kwargs)
+
+    def settle(self) -> None:
+        """Waits until no index is being built."""
+        if (building := self._building) is not None:
+            building.join()
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is open, and its file still the one of its name."""
+        return self._database.stands
+
+    def close(self, *, deleted: bool = False) -> None:
+        """Keeps a large index for the next start and lets go of the file; `deleted`: keeps nothing.
+
+        Waits for nobody who reads or writes: they finish what they do, and raise StoreError (UnknownStore where it is
+        deleted) at their next step. A build that is under way is given up.
+        """
+        if deleted:  # first, so that nobody who sees that it is closing takes it for merely closed
+            self._database.close(deleted=True)
+        self._closing = True
+        self._writer.shutdown(wait=False)
+        if deleted:
+            return
+        with self._refreshing:
+            unsaved = self._indexed - self._saved > _UNSAVED_ROWS
+            if self._index.kind != "flat" and unsaved and self._building is None:
+                self._index.save(self.path, self._identity.generation, self._indexed)
+            self._database.close()
+
+    # -- what is derived
+
+    def catch_up(self) -> None:
+        """Takes in what has been written since the last time, however long it takes."""
+        hurried, _hurry.on = _hurry.on, False
+        try:
+            self._refresh()
+        finally:
+            _hurry.on = hurried
+
+    def _refresh(self) -> None:
+        with self._one_refreshing():
+            version = self._database.version()
+            if version == self._seen_version:
+                return
+            if self._database.identity().generation != self._identity.generation:
+                raise EmbedderChanged(f"{self.path.name}: the store has been embedded anew; open it again")
+            if _hurry.on and self._database.last_row() - self._seen_row > _SOON:
+                raise Behind(self)
+            self._take_in()
+            self._seen_version = version
+            if self._building is None and self._index.outgrown(self._catalogue.count):
+                self._building = threading.Thread(target=self._build, name="index", daemon=True)
+                self._building.start()
+
+    @contextmanager
+    def _one_refreshing(self) -> Iterator[None]:
+        if not self._refreshing.acquire(timeout=_SOON_SECONDS if _hurry.on else -1):
+            raise Behind(self)
+        try:
+            yield
+        finally:
+            self._refreshing.release()
+
+    def _take_in(self) -> None:
+        """In pieces, so that searches run in between; vectors first: no filter passes them before their facts."""
+        while True:
+            if self._closing:
+                self._database.raise_if_closed()
+                raise StoreError(f"{self.path.name}: the store is closed")
+            news = self._database.news(self._seen_row, self._seen_seq, _CHUNK)
+            for rows, vectors in self._database.vectors(self._indexed, news.last_row, _CHUNK):
+                with self._sharing.writing():
+                    self._index.add(rows, vectors)
+            done = news.last_row < self._seen_row + _CHUNK
+            with self._sharing.writing():
+                self._catalogue.end(news.ended)
+                since = self._catalogue.size
+                self._catalogue.add(news.facts)
+                self._take_into_narrow(since)
+            self._indexed = max(self._indexed, news.last_row)
+            self._seen_row, self._seen_seq = news.last_row, news.seq
+            if done:
+                return
+
+    def _take_into_narrow(self, since: int) -> None:
+        for filter, index in self._narrow:
+            new = self._catalogue.rows(filter, since)
+            if len(index) + len(new) > narrow.ROWS or len(new) > _FEW_ROWS:
+                self._narrow.drop(filter)  # made anew where it is asked for again, if it is narrow still
+            else:
+                self._gather(index, new)
+
+    def _narrow_down(self, filter: Filter) -> None:
+        """Makes a filter's own index while others go on."""
+        with self._sharing.reading():
+            there, since = self._catalogue.rows(filter, 0), self._catalogue.size
+        index = Index.flat_in_half_precision(self.embedder.dimension)
+        self._gather(index, there)
+        with self._sharing.writing():
+            self._gather(index, self._catalogue.rows(filter, since))
+            self._narrow.put(filter, index)
+
+    def _gather(self, index: Index, rows: Rows) -> None:
+        for standing, vectors in self._database.vectors_at(rows):
+            index.add(standing, vectors)
+
+    def _build(self) -> None:
+        """Builds the index anew until it fits what is there by then."""
+        try:
+            while self._index.outgrown(self._catalogue.count):
+                self._rebuild()
+        except StoreError:
+            if not self._closing:
+                raise
+        finally:
+            with self._refreshing:
+                self._building = None
+
+    def _rebuild(self) -> None:
+        """Builds an index beside the old one, catches up with what was written meanwhile, and swaps it in."""
+        upto, count = self._seen_row, self._catalogue.count
+        index = Index.build(self.embedder.dimension, count, lambda: self._vectors(upto))
+        if count > FLAT_ROWS and not self._closing:
+            index.save(self.path, self._identity.generation, upto)
+            self._saved = upto
+        while self._indexed - upto > _CHUNK:  # most of it while others go on
+            upto = self._catch_up(index, upto)
+        with self._refreshing:
+            self._catch_up(index, upto)
+            with self._sharing.writing():
+                self._index = index
+
+    def _vectors(self, upto: int) -> Iterator[tuple[Rows, Vectors]]:
+        for piece in self._database.vectors(0, upto, _CHUNK):
+            if self._closing:
+                self._database.raise_if_closed()
+                raise StoreError(f"{self.path.name}: the store is closed")
+            yield piece
+
+    def _catch_up(self, index: Index, after: int) -> int:
+        upto = self._indexed
+        for rows, vectors in self._database.vectors(after, upto, _CHUNK):
+            index.add(rows, vectors)
+        return upto
+
+
+def _by_id(items: Sequence[Item]) -> dict[str, Item]:
+    by_id: dict[str, Item] = {}
+    for item in items:
+        check_id(item.id)
+        if by_id.setdefault(item.id, item) != item:
+            raise InvalidItem(f"two different items have the id {item.id!r}", "id")
+    return by_id

@@ -1,0 +1,217 @@
+"""All stores of one folder, with one embedder, for callers on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from heedful.retrieval.embedding.embedder import Embedder
+from heedful.retrieval.errors import InvalidItem, UnknownStore
+from heedful.retrieval.ingest import STARTERS, Imported, import_items, pieces, starter
+from heedful.retrieval.items import Filter, Hit, Item
+from heedful.retrieval.store import files
+from heedful.retrieval.store.database import Database, Written
+from heedful.retrieval.store.store import Behind, Progress, Store, in_a_hurry
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_SUFFIX = ".db"
+_LONG_JOBS, _OPENINGS = 2, 4  # threads
+_FEW_ITEMS = 1000  # are looked up in milliseconds
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Stores:
+    """Stores by name, each opened when first used. `embedder` is theirs, and whoever's needs one."""
+
+    def __init__(self, folder: Path, embedder: Embedder) -> None:
+        self.folder, self.embedder = folder, embedder
+        self._open: dict[str, Store] = {}
+        # A name's lock is held while its store is opened, made or deleted; names share them, so that they stay few.
+        self._locks = [threading.Lock() for _ in range(64)]
+        # Searches spend their time in FAISS and SQLite, which both let other threads run. What is not done in
+        # milliseconds has threads of its own; who writes has its store's (`Store.in_turn`).
+        self._quick = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2), "retrieval", in_a_hurry)
+        self._long = ThreadPoolExecutor(_LONG_JOBS, "retrieval-long")
+        self._opening = ThreadPoolExecutor(_OPENINGS, "retrieval-open")
+        self._shared: dict[Hashable, Future[Any]] = {}
+
+    def names(self) -> list[str]:
+        return sorted(p.stem for p in self.folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(p.stem))
+
+    def path(self, name: str) -> Path:
+        """Raises InvalidItem for a name that can't be a store's."""
+        if not _NAME.fullmatch(name):
+            raise InvalidItem(
+                "a store's name has lower-case letters, digits, - and _, 64 at most, and begins with no sign",
+                "store",
+            )
+        return self.folder / f"{name}{_SUFFIX}"
+
+    def embedder_of(self, name: str) -> str:
+        """The name of the embedder that made a store's vectors. Blocks."""
+        with closing(Database(self.path(name))) as database:
+            return database.identity().embedder
+
+    def count(self, name: str) -> int:
+        """How many items stand in a store, without opening its index. Blocks."""
+        with closing(Database(self.path(name))) as database:
+            return database.count()
+
+    def require(self, name: str) -> None:
+        """Raises UnknownStore, with those that there are."""
+        if not self.path(name).is_file():
+            raise UnknownStore(f"unknown store {name!r}; known: {', '.join(self.names()) or 'none'}")
+
+    def get(self, name: str, progress: Progress = lambda step, share: None) -> Store:
+        """Opens a store or returns the open one. Blocks. Raises StoreError where it can't be opened.
+
+        `progress` is told where it has to be embedded anew.
+        """
+        with self._lock(name):
+            store = self._open.get(name)
+            if store is None or not store.stands:
+                self._forget(name)
+                self.require(name)
+                store = self._open[name] = Store(self.path(name), self.embedder, progress)
+            return store
+
+    def create(self, name: str) -> tuple[Store, bool]:
+        """The store of that name, and whether it is new. Blocks."""
+        path = self.path(name)
+        try:
+            Database.create(path, self.embedder.name, self.embedder.probe).close()
+        except FileExistsError:
+            return self.get(name), False
+        return self.get(name), True
+
+    def open_all(self, progress: Progress) -> None:
+        """Opens every store, so that no request waits for it. Blocks."""
+        for name in self.names():
+            self.get(name, progress)
+
+    def check_all(self, progress: Progress) -> None:
+        """Sees that every store can be opened, without loading what embeds. Blocks. Raises StoreError.
+
+        One that an embedder of another name has made is opened, so that no request waits for its new vectors.
+        """
+        for name in self.names():
+            if self.embedder_of(name) != self.embedder.name:
+                self.get(name, progress)
+
+    def missing_starters(self) -> list[str]:
+        return [name for name in STARTERS if not self.path(name).is_file()]
+
+    def add_starters(self) -> list[str]:
+        """Makes the stores that ship with heedful, where they are not there yet. Blocks."""
+        made = self.missing_starters()
+        for name in made:
+            import_items(self.create(name)[0], starter(name))
+        return made
+
+    def drop(self, name: str) -> None:
+        """Deletes a store, history and all. Blocks, but not for those who read it or write to it."""
+        self.require(name)
+        with self._lock(name):
+            self._forget(name)
+            files.remove(self.path(name))
+
+    # -- for an event loop
+
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a blocking function that takes milliseconds in one of the threads for it.
+
+        A store that has much to take in first does so in a thread for long jobs, and keeps nobody else waiting.
+        """
+        while True:
+            try:
+                return await _in(self._quick, function, *args, **kwargs)
+            except Behind as behind:
+                await self._once(behind.store, self._long, behind.store.catch_up)
+
+    async def long(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs a blocking function that takes longer: it waits for a thread while others do such things."""
+        return await _in(self._long, function, *args, **kwargs)
+
+    async def open(self, name: str) -> Store:
+        """`get` for an event loop."""
+        store = self._open.get(name)
+        if store is not None and store.stands:
+            return store
+        return await self._once(name, self._opening, self.get, name)
+
+    async def make(self, name: str) -> tuple[Store, bool]:
+        """`create` for an event loop."""
+        return await _in(self._opening, self.create, name)
+
+    async def delete_store(self, name: str) -> None:
+        """`drop` for an event loop."""
+        await _in(self._opening, self.drop, name)
+
+    async def search(self, name: str, text: str, k: int, filter: Filter) -> list[Hit]:
+        """The `k` items of a store nearest in meaning to a text, best first. Raises StoreError."""
+        store = await self.open(name)
+        vectors = await self.embedder.embed([text])
+        return await self.call(store.search, vectors[0], k, filter)
+
+    async def add(self, store: Store, items: Sequence[Item]) -> Written:
+        """`Store.add`, embedding before the store's turn to write comes."""
+        look = self.call if len(items) <= _FEW_ITEMS else self.long
+        new = await look(store.unembedded, items, {})
+        vectors = dict(zip(new, await self.embedder.embed(new), strict=True))
+        written = await asyncio.wrap_future(store.in_turn(store.add, items, vectors))
+        cut = await self.embedder.truncated(new)
+        return replace(written, truncated=list(dict.fromkeys(item.id for item in items if item.text in cut)))
+
+    async def delete(self, store: Store, ids: Sequence[str]) -> list[str]:
+        """`Store.delete` when its turn comes."""
+        return await asyncio.wrap_future(store.in_turn(store.delete, ids))
+
+    async def add_all(self, store: Store, items: Sequence[Item]) -> Imported:
+        """`import_items`: a few items at a time, each of which waits for its turn like anybody's."""
+        total = Imported()
+        for piece in pieces(items):
+            total.count(await self.add(store, piece))
+        return total
+
+    def close(self) -> None:
+        """Closes all stores."""
+        for threads in (self._quick, self._long, self._opening):
+            threads.shutdown()
+        for store in self._open.values():
+            store.close()
+        self._open.clear()
+
+    def _lock(self, name: str) -> threading.Lock:
+        return self._locks[hash(name) % len(self._locks)]
+
+    def _forget(self, name: str) -> None:
+        if store := self._open.pop(name, None):
+            store.close(deleted=True)
+
+    async def _once(
+        self,
+        key: Hashable,
+        threads: ThreadPoolExecutor,
+        function: Callable[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Runs it once for all who wait for the same."""
+        shared: Future[T] | None = self._shared.get(key)
+        if shared is None:
+            shared = self._shared[key] = threads.submit(function, *args, **kwargs)
+            shared.add_done_callback(lambda _: self._shared.pop(key, None))
+        return await asyncio.shield(asyncio.wrap_future(shared))
+
+
+async def _in(threads: ThreadPoolExecutor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    return await asyncio.get_running_loop().run_in_executor(threads, lambda: function(*args, **kwargs))

@@ -1,0 +1,1 @@
+"""One file an API: its requests read, its answers written."""

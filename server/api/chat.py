@@ -1,0 +1,160 @@
+"""OpenAI's /v1/chat/completions: a body to a request; events to chunks, answers to one object."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from heedful.server.api import passthrough
+from heedful.server.api.fields import wants_stream, wants_usage
+from heedful.server.engines.upstream.engine import OpenAIEngine
+from heedful.server.exchange import Body, Exchange, answer, respond
+from heedful.server.http import sse
+from heedful.server.service import Target
+from heedful.strategies import Answer, ChatRequest, Chunk, Finish, HeedfulError, RequestError, Run, Usage
+
+_FIELDS = frozenset({"model", "messages", "stream", "alignment"})
+# Who can't send a message without content; an assistant's may hold tool calls alone.
+_SPEAKING = frozenset({"user", "system", "developer"})
+
+encode = msgspec.json.encode
+
+
+DONE = sse(b"[DONE]")
+
+
+async def chat(request: Request) -> Response:
+    """POST /v1/chat/completions"""
+    return await answer(request, _chat)
+
+
+async def _chat(body: Body, target: Target, run: Run) -> Response:
+    engine, plan = run.engine, target.plan
+    if isinstance(engine, OpenAIEngine) and plan.leaves_the_answer and not target.trace:
+        if not plan.contexts:
+            payload = passthrough.payload(engine.upstream_model, body.raw, body.fields)
+            return await passthrough.forward(engine, "/chat/completions", payload, run.deadline)
+        context = await plan.prepare(chat_request(body.fields, engine.model), run)
+        if context.prompt is None and not run.ledger.calls:
+            fields = {**context.params, "messages": context.messages, "stream": context.original.stream}
+            payload = passthrough.payload(engine.upstream_model, b"", fields)
+            return await passthrough.forward(engine, "/chat/completions", payload, run.deadline)
+        events = plan.decode(context, run)
+    else:
+        events = plan.stream(chat_request(body.fields, engine.model), run)
+    wire = wire_of(ChatWire, "chatcmpl", body, target)
+    return await respond(Exchange(events, run, target, wire), stream=wants_stream(body.fields))
+
+
+def chat_request(body: Mapping[str, Any], model: str) -> ChatRequest:
+    """A /v1/chat/completions body. Fields we do not know travel on to the engine."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise RequestError("messages: give a list of at least one message", param="messages")
+    for i, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise RequestError(f"messages.{i}: must be an object with a role", param=f"messages.{i}")
+        content = message.get("content")
+        if content is None and message["role"] in _SPEAKING:
+            raise RequestError(
+                f"messages.{i}.content: must be a string or a list of parts, and is null or left out",
+                param=f"messages.{i}.content",
+            )
+        if content is not None and not isinstance(content, str | list):
+            raise RequestError(
+                f"messages.{i}.content: must be a string or a list of parts", param=f"messages.{i}.content"
+            )
+    params = {k: v for k, v in body.items() if k not in _FIELDS}
+    return ChatRequest(model, tuple(messages), params, wants_stream(body))
+
+
+def usage_object(usage: Usage) -> dict[str, Any]:
+    total = usage.prompt_tokens + usage.completion_tokens
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "total_tokens": total,
+        "completion_tokens": usage.completion_tokens,
+        **usage.extra,
+    }
+
+
+class ChatWire:
+    """One response in the making.
+
+    `untouched` says that chunks come from a single engine call, so that those which already are this format go
+    out byte by byte; else they are written anew under this response's own id.
+    """
+
+    chunk_object = "chat.completion.chunk"
+    whole_object = "chat.completion"
+
+    def __init__(self, *, id: str, created: int, model: str, untouched: bool, include_usage: bool) -> None:
+        self._head = {"id": id, "object": self.chunk_object, "created": created, "model": model}
+        self._untouched = untouched
+        self._include_usage = include_usage
+        self._begun: set[int] = set()
+
+    def chunk(self, chunk: Chunk) -> bytes:
+        if self._untouched and chunk.raw is not None:
+            return sse(chunk.raw)
+        return sse(encode({**self._head, "choices": [self._choice(c) for c in chunk.choices]}))
+
+    def _choice(self, choice: Mapping[str, Any]) -> dict[str, Any]:
+        """The role goes with a choice's first piece, once, however many engine calls it is made from."""
+        index = choice.get("index", 0)
+        delta = {k: v for k, v in choice.get("delta", {}).items() if k != "role"}
+        if index not in self._begun:
+            self._begun.add(index)
+            delta = {"role": "assistant", **delta}
+        return {"index": index, "logprobs": None, "finish_reason": None, **choice, "delta": delta}
+
+    def end(self, finish: Finish, alignment: Mapping[str, Any] | None) -> bytes:
+        """The closing events: usage where the client wants it, the trace where it asked, then [DONE]."""
+        if not self._include_usage and alignment is None:
+            return DONE
+        head = {**self._head, **(finish.extra if self._untouched else {}), "object": self.chunk_object}
+        last: dict[str, Any] = {**head, "choices": []}
+        if self._include_usage:
+            last["usage"] = usage_object(finish.usage)
+        if alignment is not None:
+            last["alignment"] = alignment
+        return sse(encode(last)) + DONE
+
+    def error(self, error: HeedfulError) -> bytes:
+        """One error event, and no [DONE] after it."""
+        return sse(encode(error.body()))
+
+    def whole(self, answer: Answer, alignment: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A complete response."""
+        extra = answer.extra if self._untouched else {}
+        body = {**self._head, **extra, "object": self.whole_object}
+        body["choices"] = [
+            {
+                "index": choice.index,
+                "message": {"role": "assistant", "content": None, **choice.message},
+                "logprobs": choice.logprobs,
+                "finish_reason": choice.finish_reason,
+                **choice.extra,
+            }
+            for choice in answer.choices
+        ]
+        body["usage"] = usage_object(answer.usage)
+        return body if alignment is None else body | {"alignment": alignment}
+
+
+def wire_of(kind: type[ChatWire], prefix: str, body: Body, target: Target) -> ChatWire:
+    """The format of one response."""
+    return kind(
+        id=f"{prefix}-{uuid4().hex}",
+        created=int(time.time()),
+        model=target.engine.model,
+        # Chunks of an engine that went through a completion of another kind are not of this format.
+        untouched=target.plan.decoder[0] == "direct" and (kind is ChatWire or target.plan.is_direct),
+        include_usage=wants_usage(body.fields),
+    )

@@ -1,0 +1,95 @@
+"""OpenAI's legacy /v1/completions: chat's events, with `text` in place of a message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from heedful.server.api import passthrough
+from heedful.server.api.chat import ChatWire, usage_object, wire_of
+from heedful.server.api.fields import wants_stream
+from heedful.server.engines.upstream.engine import OpenAIEngine
+from heedful.server.exchange import Body, Exchange, answer, respond
+from heedful.server.service import Target
+from heedful.strategies import Answer, ChatRequest, RequestError, Run
+from heedful.strategies.engine import RawCompletion
+
+_FIELDS = frozenset({"model", "prompt", "stream", "alignment"})
+# Under an alignment the answer is a chat's, so what only a raw completion has can't be honoured.
+_RAW_ONLY = ("echo", "suffix", "logprobs", "best_of", "use_beam_search")
+
+
+async def completions(request: Request) -> Response:
+    """POST /v1/completions: raw text where the alignment is direct, else the prompt as the user's turn."""
+    return await answer(request, _completion)
+
+
+async def _completion(body: Body, target: Target, run: Run) -> Response:
+    engine = run.engine
+    stream = wants_stream(body.fields)
+    if target.plan.is_direct:
+        if isinstance(engine, OpenAIEngine) and not target.trace:
+            payload = passthrough.payload(engine.upstream_model, body.raw, body.fields)
+            return await passthrough.forward(engine, "/completions", payload, run.deadline)
+        if not isinstance(engine, RawCompletion):
+            raise RequestError(f"model {engine.model!r} has no raw completions", param="model")
+        events = engine.complete(raw_params(body.fields), stream=stream)
+    else:
+        events = target.plan.stream(prompt_request(body.fields, engine.model), run)
+    wire = wire_of(CompletionWire, "cmpl", body, target)
+    return await respond(Exchange(events, run, target, wire), stream=stream)
+
+
+def prompt_request(body: Mapping[str, Any], model: str) -> ChatRequest:
+    """A /v1/completions body under an alignment: the prompt is the user's turn."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise RequestError(
+            "prompt: under an alignment give one string; it is taken as the user's turn "
+            '(set "alignment": "direct" for raw completions)',
+            param="prompt",
+        )
+    for field in _RAW_ONLY:
+        if body.get(field):
+            raise RequestError(f"{field}: only for raw completions (alignment 'direct')", param=field)
+    # The legacy endpoint's default, which chat does not have.
+    params = {"max_tokens": 16} | {k: v for k, v in body.items() if k not in _FIELDS and k not in _RAW_ONLY}
+    return ChatRequest(model, ({"role": "user", "content": prompt},), params, wants_stream(body))
+
+
+def raw_params(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A /v1/completions body for the engine itself."""
+    return {k: v for k, v in body.items() if k not in ("model", "stream", "alignment")}
+
+
+class CompletionWire(ChatWire):
+    """A text completion, from an engine that writes that format itself or from an aligned chat."""
+
+    chunk_object = "text_completion"
+    whole_object = "text_completion"
+
+    def _choice(self, choice: Mapping[str, Any]) -> dict[str, Any]:
+        text = choice["text"] if "text" in choice else choice.get("delta", {}).get("content") or ""
+        rest = {k: v for k, v in choice.items() if k not in ("delta", "text")}
+        return {"index": 0, "text": text, "logprobs": None, "finish_reason": None, **rest}
+
+    def whole(self, answer: Answer, alignment: Mapping[str, Any] | None) -> dict[str, Any]:
+        extra = answer.extra if self._untouched else {}
+        body = {**self._head, **extra, "object": self.whole_object}
+        body["choices"] = [
+            {
+                "index": choice.index,
+                "text": choice.text,
+                "logprobs": choice.logprobs,
+                "finish_reason": choice.finish_reason,
+                **choice.extra,
+            }
+            for choice in answer.choices
+        ]
+        body["usage"] = usage_object(answer.usage)
+        return body if alignment is None else body | {"alignment": alignment}

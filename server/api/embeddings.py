@@ -1,0 +1,107 @@
+"""/v1/embeddings: an upstream's as they are, and those of the embedder that the stores use."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from heedful.retrieval import Embedder, StoreError
+from heedful.server.api import passthrough
+from heedful.server.api.fields import listed
+from heedful.server.engines.upstream.engine import OpenAIEngine
+from heedful.server.exchange import Body, answer, read
+from heedful.server.http import WhileConnected, json_response
+from heedful.server.service import Service, Target
+from heedful.strategies import ContextOverflow, RequestError, RetrievalError, Run
+
+_MOST = 2048  # texts in one request, as OpenAI has it
+_LONGEST = 1 << 20  # characters of a text, as of an item's
+
+
+async def embeddings(request: Request) -> Response:
+    """POST /v1/embeddings. An alignment has nothing to do with them."""
+    service: Service = request.app.state.service
+    body = await read(request)
+    embedder = service.embedder
+    if embedder is None or body.fields.get("model") != embedder.name or embedder.name in service.engines:
+        return await answer(request, _forwarded, body)
+    async with WhileConnected(request.receive), asyncio.timeout(service.config.request_timeout):
+        return json_response(await _local(embedder, body.fields))
+
+
+async def _forwarded(body: Body, target: Target, run: Run) -> Response:
+    if not isinstance(run.engine, OpenAIEngine):
+        raise RequestError(f"model {run.engine.model!r} does not embed", param="model")
+    payload = passthrough.payload(run.engine.upstream_model, body.raw, body.fields)
+    return await passthrough.forward(run.engine, "/embeddings", payload, run.deadline)
+
+
+async def _local(embedder: Embedder, fields: dict[str, Any]) -> dict[str, Any]:
+    """The embedder's unit vectors, and how many tokens they are of."""
+    texts = _texts(embedder, fields.get("input"))
+    form = fields.get("encoding_format") or "float"
+    if form not in ("float", "base64"):
+        raise RequestError("encoding_format: must be float or base64", param="encoding_format")
+    try:
+        tokens = await embedder.tokens(texts)
+        _check_size(embedder, fields, tokens)
+        vectors = await embedder.embed(texts)
+    except StoreError as error:
+        raise RetrievalError(str(error)) from error
+    data = [
+        {
+            "object": "embedding",
+            "index": i,
+            "embedding": v.tolist() if form == "float" else b64encode(v.astype("<f4").tobytes()).decode(),
+        }
+        for i, v in enumerate(vectors)
+    ]
+    read = sum(min(n, embedder.longest or n) for n in tokens)
+    usage = {"prompt_tokens": read, "total_tokens": read}
+    return {"object": "list", "data": data, "model": embedder.name, "usage": usage}
+
+
+def _texts(embedder: Embedder, given: Any) -> list[str]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not 0 < len(texts) <= _MOST:
+        raise RequestError(f"input: give one text, or a list of 1 to {_MOST}", param="input")
+    if any(isinstance(text, int | list) for text in texts):
+        raise RequestError(
+            f"input: {embedder.name} takes texts, no token ids: another tokenizer's would say something else "
+            "(LangChain's OpenAIEmbeddings sends texts with check_embedding_ctx_length=False)",
+            param="input",
+        )
+    for i, text in enumerate(listed(texts, "input")):
+        where = "input" if isinstance(given, str) else f"input.{i}"
+        if not text:
+            raise RequestError(f"{where}: can't be an empty string", param=where)
+        if len(text) > _LONGEST:
+            raise RequestError(f"{where}: has {len(text)} characters, {_LONGEST} at most", param=where)
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise RequestError(f"{where}: holds half a surrogate pair, which is no text", param=where)
+    return texts
+
+
+def _check_size(embedder: Embedder, fields: dict[str, Any], tokens: list[int]) -> None:
+    """In OpenAI's words, which clients look for. `truncate_prompt_tokens: -1` asks for a beginning, as with vLLM."""
+    dimensions = fields.get("dimensions")
+    if dimensions is not None and (isinstance(dimensions, bool) or dimensions != embedder.dimension):
+        raise RequestError(
+            f"dimensions: {embedder.name} has {embedder.dimension} and can't be shortened", param="dimensions"
+        )
+    truncate = fields.get("truncate_prompt_tokens")
+    if truncate is not None and (isinstance(truncate, bool) or truncate not in (-1, embedder.longest)):
+        raise RequestError(
+            f"truncate_prompt_tokens: must be -1, for the {embedder.longest} tokens that the model reads",
+            param="truncate_prompt_tokens",
+        )
+    limit = embedder.longest
+    for i, n in enumerate(tokens):
+        if limit is not None and n > limit and truncate is None:
+            where = "input" if isinstance(fields["input"], str) else f"input.{i}"
+            mend = "Please shorten it, or send truncate_prompt_tokens: -1 to have its beginning embedded."
+            raise ContextOverflow(limit, n, param=where, what="your text", mend=mend)

@@ -1,0 +1,175 @@
+"""The upstream's answer to the client, byte by byte: for requests whose answer nobody has to read."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+import msgspec
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from heedful.server.engines.upstream.engine import OpenAIEngine
+from heedful.server.engines.upstream.errors import faults, passed_on
+from heedful.server.engines.upstream.sse import whole_events
+from heedful.server.http import WhileConnected, sse, told
+from heedful.strategies import EngineError
+
+# Of the connection and not of the answer, or ours to say.
+DROPPED = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade "
+    b"content-length content-encoding date server set-cookie alt-svc strict-transport-security "
+    b"access-control-allow-origin access-control-allow-credentials access-control-expose-headers".split()
+)
+# A whole answer up to this size is checked and sent at once; a larger one goes out as it comes.
+_LARGE = 1 << 20
+# An event longer than this is no longer held back until it is complete.
+_LONG_EVENT = 256 * 1024
+_END = b"[DONE]"
+_ENDED = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: float | None) -> Response:
+    """Posts `payload` and waits for the answer, or for the first bytes of one that streams.
+
+    Raises HeedfulError where the upstream refuses, fails, or answers with something that is no JSON.
+    """
+    response = await engine.forward(path, payload)
+    try:
+        upstream = engine.upstream
+        headers = passed_on(upstream.host, response.raw_headers, DROPPED, upstream.secrets)
+        with faults(engine.upstream.host):
+            if response.content_type == "text/event-stream":
+                if not (first := await response.content.readany()):
+                    raise _broken(engine)
+                return _Stream(engine, response, headers, first, deadline)
+            body = await response.content.readany()
+            while not response.content.at_eof() and len(body) < _LARGE:
+                body += await response.content.readany()
+            if response.content.at_eof():
+                _check(engine, body)
+                whole = Response(body, response.status)
+                whole.raw_headers += headers
+                return whole
+            return _Large(engine, response, headers, body, deadline)
+    except BaseException:
+        response.close()
+        raise
+
+
+def _check(engine: OpenAIEngine, body: bytes) -> None:
+    """Raises EngineError for what is no JSON object, and for an error in the clothes of a success."""
+    try:
+        fields = _object.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise engine.upstream.nonsense("its answer is no JSON object") from error
+    if "error" in fields:
+        engine.object(body)
+
+
+class _Large(Response):
+    """A body that goes out as it comes in. One that breaks off leaves the connection broken off too."""
+
+    def __init__(
+        self,
+        engine: OpenAIEngine,
+        response: aiohttp.ClientResponse,
+        headers: list[tuple[bytes, bytes]],
+        first: bytes,
+        deadline: float | None,
+    ) -> None:
+        self.status_code = response.status
+        self.raw_headers = headers
+        self.background = None
+        self._engine, self._response, self._first, self._deadline = engine, response, first, deadline
+        self._whole = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with suppress(ClientDisconnect):
+                async with WhileConnected(receive):
+                    await send(
+                        {
+                            "type": "http.response.start",
+                            "status": self.status_code,
+                            "headers": self.raw_headers,
+                        }
+                    )
+                    await self._pump(send)
+        finally:
+            self._engine.upstream.finish(self._response, whole=self._whole)
+
+    async def _pump(self, send: Send) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                with faults(self._engine.upstream.host):
+                    piece = self._first
+                    while piece:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                        piece = await self._response.content.readany()
+        except Exception as error:
+            told(error)  # into the log: the client is told by an answer without its end
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Stream(_Large):
+    """Server-sent events. Only whole ones go out, so that what follows a break is an event of its own."""
+
+    async def _pump(self, send: Send) -> None:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                with faults(self._engine.upstream.host):
+                    last = await self._events(send)
+        except Exception as error:
+            self._response.close()  # before the last word, for which a slow reader can take its time
+            # Too late for a status: one error event, and no [DONE] that would call the answer whole.
+            last = b"\n\n" + sse(msgspec.json.encode(told(error).body()))
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _events(self, send: Send) -> bytes:
+        """Sends whole events up to [DONE], whether or not the upstream then ends its answer; returns what is left
+        to say after the last."""
+        content, piece, rest, tail = self._response.content, self._first, b"", b""
+        secrets = [secret.encode() for secret in self._engine.upstream.secrets]
+        while piece:
+            text = rest + piece if rest else piece
+            if not text.endswith(b"\n\n"):
+                cut = whole_events(text) if len(text) < _LONG_EVENT else len(text)
+                text, rest = text[:cut], text[cut:]
+            else:
+                rest = b""
+            if text:
+                ended = _ENDED.search(tail + text)
+                tail = (tail + text)[-18:]
+                for secret in secrets:
+                    if secret in text:
+                        text = text.replace(secret, b"***")
+                await send({"type": "http.response.body", "body": text, "more_body": True})
+                if ended:
+                    self._whole = True
+                    return b""
+            piece = await content.readany()
+        if rest.rstrip().endswith(_END):
+            return rest.rstrip() + b"\n\n"
+        raise _broken(self._engine)
+
+
+def _broken(engine: OpenAIEngine) -> EngineError:
+    return EngineError(
+        f"upstream {engine.upstream.host} broke off its stream", status=502, code="upstream_broken"
+    )
+
+
+def payload(model: str | None, raw: bytes, fields: dict[str, Any]) -> bytes:
+    """The client's own bytes where nothing in them is ours; else the same fields with the upstream's name, if any, of
+    the model."""
+    if fields.get("model") == model and "alignment" not in fields:
+        return raw
+    theirs = {k: v for k, v in fields.items() if k != "alignment"}
+    return msgspec.json.encode(theirs if model is None else {**theirs, "model": model})

@@ -1,0 +1,78 @@
+"""/v1/alignment/score: the log-likelihood of given answers under an alignment's context."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from heedful.server.api.chat import chat_request
+from heedful.server.api.fields import listed
+from heedful.server.exchange import Body, answer
+from heedful.server.http import json_response
+from heedful.server.service import Target
+from heedful.strategies import Capability, MissingCapability, RequestError, Run, Usage
+from heedful.strategies.likelihood import log_likelihoods
+from heedful.strategies.plan import Plan, describe
+
+MOST_ANSWERS = 64
+
+
+async def score(request: Request) -> Response:
+    """POST /v1/alignment/score"""
+    return await answer(request, _score)
+
+
+async def _score(body: Body, target: Target, run: Run) -> Response:
+    answers = _answers(body.fields)
+    _check(target.plan, run)
+    fields = {k: v for k, v in body.fields.items() if k != "answers"}
+    context = await target.plan.prepare(chat_request(fields, run.engine.model), run)
+    scores = await log_likelihoods(context, answers, run.stage("score").engine)
+    usage = run.ledger.usage(_whole(run))
+    response: dict[str, Any] = {
+        "object": "alignment.score",
+        "model": run.engine.model,
+        "answers": [{"logprob": sum(each), "tokens": len(each), "token_logprobs": each} for each in scores],
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            **usage.extra,
+        },
+    }
+    if target.trace:
+        response["alignment"] = describe(run, target.plan)
+    return json_response(response)
+
+
+def _answers(fields: dict[str, Any]) -> list[str]:
+    answers = listed(fields.get("answers"), "answers")
+    if not 1 <= len(answers) <= MOST_ANSWERS:
+        raise RequestError(f"answers: give 1 to {MOST_ANSWERS} answers", param="answers")
+    for i, text in enumerate(answers):
+        if not text:
+            raise RequestError(f"answers.{i}: is empty", param=f"answers.{i}")
+    return answers
+
+
+def _check(plan: Plan, run: Run) -> None:
+    if not plan.leaves_the_answer:
+        raise RequestError(
+            f"alignment {plan.name!r} decodes by {plan.decoder[0]!r}, which has no likelihood of its own: "
+            "only context strategies can be scored",
+            param="alignment",
+            code="no_likelihood",
+        )
+    if Capability.TOKENS not in run.engine.capabilities:
+        raise MissingCapability(
+            f"scores need tokens from the engine, and model {run.engine.model!r} offers "
+            f"{', '.join(run.engine.capabilities.names) or 'nothing of the kind'}",
+            param="model",
+        )
+
+
+def _whole(run: Run) -> Usage:
+    stages = run.ledger.stages.values()
+    return Usage(sum(s.prompt_tokens for s in stages), sum(s.completion_tokens for s in stages))

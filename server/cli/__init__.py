@@ -1,0 +1,1 @@
+"""The `heedful` command, one file a command."""

@@ -1,0 +1,64 @@
+"""Commands that others mount: entry points of the group `heedful.commands`, as `heedful eval` and `bench` are.
+
+An entry point is a function with Typer's annotations, or a `typer.Typer` with commands of its own; imported when it
+is asked for, and not before.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from heedful.server.cli.errors import CommandError
+
+GROUP = "heedful.commands"
+
+
+class WithOthers(TyperGroup):
+    """Our commands, then those of others; a name of ours stays ours."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        ours = super().list_commands(ctx)
+        return [*ours, *sorted(_mounted().keys() - set(ours))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if ours := super().get_command(ctx, cmd_name):
+            return ours
+        entry = _mounted().get(cmd_name)
+        return None if entry is None else _command(entry)
+
+
+@cache
+def _mounted() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+@cache
+def _command(entry: EntryPoint) -> Any:
+    """Where it can't be loaded, a command that says why: the others work on."""
+    try:
+        command = entry.load()
+        return _made(entry.name, command)
+    except Exception as error:
+        why = f"{entry.name} ({entry.value}) can't be loaded: {error}"
+
+        def broken() -> None:
+            raise CommandError(why)
+
+        broken.__doc__ = why
+        return _made(entry.name, broken)
+
+
+def _made(name: str, command: Any) -> Any:
+    parent = typer.Typer(add_completion=False)
+    if isinstance(command, typer.Typer):
+        parent.add_typer(command, name=name)
+    else:
+        parent.command(name)(command)
+        parent.callback()(lambda: None)  # makes it a group even with one command
+    group: Any = typer.main.get_command(parent)
+    return group.commands[name]

@@ -1,0 +1,63 @@
+"""`heedful serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heedful.server.cli.errors import fail
+from heedful.server.config import load, with_upstream
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Argument(help="A bundled name, a local folder, or a Hugging Face id.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="heedful.yaml")] = None,
+    upstream: Annotated[
+        str | None, typer.Option(help="Stand before this OpenAI-compatible server: its URL, with /v1")
+    ] = None,
+    upstream_models: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A model of --upstream; may be repeated [all that it lists]"),
+    ] = None,
+    upstream_key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with the key for --upstream [each client's own key]"),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on [8000]; 0 takes a free one")] = None,
+    default_alignment: Annotated[
+        str | None, typer.Option("--alignment", help="What a request gets that names none [direct]")
+    ] = None,
+    served_name: Annotated[str | None, typer.Option(help="The model's name for clients")] = None,
+    prompts: Annotated[
+        list[Path] | None, typer.Option(help="A folder with prompts of your own; may be repeated")
+    ] = None,
+) -> None:
+    """Serve MODEL. Any option not listed here goes to vLLM as it is (--max-model-len 4096, --dtype bfloat16, …)."""
+    from heedful.server.serve import run
+
+    if model is not None and model.startswith("-"):
+        # Options of vLLM's are positional to the parser, so a first one stands where MODEL belongs.
+        fail(f"no such option: {model}" if upstream else "MODEL comes first, before the options of vLLM's")
+    if upstream is None and (upstream_models or upstream_key_env):
+        fail("--model and --upstream-key-env belong to --upstream; MODEL itself comes without a flag")
+    overrides = {
+        "model": model,
+        "host": host,
+        "port": port,
+        "default_alignment": default_alignment,
+        "served_name": served_name,
+        "prompts": prompts or None,
+    }
+    settings = load(config, overrides)
+    if upstream is not None:
+        named = {"url": upstream, "models": upstream_models or [], "api_key_env": upstream_key_env}
+        settings = with_upstream(settings, named)
+    if settings.model is None and context.args:
+        fail(f"no such option: {context.args[0]}")
+    raise typer.Exit(run(settings, context.args))

@@ -1,0 +1,1 @@
+"""The model that vLLM runs in this process."""

@@ -1,1 +1,0 @@
-"""Wire formats: events to bytes, one file per API."""

@@ -1,0 +1,1 @@
+"""Strategies that rewrite what the model will see."""

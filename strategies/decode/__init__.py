@@ -1,0 +1,1 @@
+"""Strategies that turn a context into the answer."""

@@ -1,0 +1,185 @@
+"""Several answers sampled at once, and the best one kept."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from heedful.strategies.answer import Answer, Choice, collect, settled
+from heedful.strategies.decode.aborted import book
+from heedful.strategies.decode.refine.whole import why_untouched
+from heedful.strategies.engine import Capability
+from heedful.strategies.errors import MissingCapability
+from heedful.strategies.run import Run, Streaming
+from heedful.strategies.tasks import together
+from heedful.strategies.thinking import spoken
+from heedful.strategies.types import Call, Chunk, Context, Event, Finish, Usage, choices_wanted
+from heedful.strategies.verifiers.panel import Verified
+
+Rank = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class BestOfN(Verified):
+    """Samples `n` answers in one batch and returns the one that the verifiers score highest.
+
+    As soon as a finished one passes them all, the rest are aborted. With no `verifiers` the answer with the highest
+    mean log-probability wins, and none is aborted. A client that asks for several choices gets so many of the best.
+    At temperature 0 all samples are one, and one is drawn. `on_error`, `verifier_timeout` and `keep_alive` are those
+    of `refine`.
+    """
+
+    n: Annotated[int, Field(ge=1, le=128)] = 4
+    streaming: ClassVar[Streaming] = "buffer"
+    step: ClassVar[str] = "best_of_n"
+
+    @property
+    def needs(self) -> Capability:
+        return self.panel.needs if self.verifiers else Capability.LOGPROBS
+
+    async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
+        async with aclosing(settled(_Search(self, context, run).best(), self.keep_alive)) as events:
+            async for event in events:
+                yield event
+
+
+class _Search:
+    """The samples of one request, judged as they finish."""
+
+    def __init__(self, options: BestOfN, context: Context, run: Run) -> None:
+        self._options, self._context, self._run = options, context, run
+        self._wanted = choices_wanted(context.params)
+        self._samples: dict[int, Choice] = {}
+        self._ranks: dict[int, Rank] = {}
+        self._passed: set[int] = set()
+        self._enough = asyncio.Event()
+        self._finish: Finish | None = None
+
+    async def best(self) -> Answer:
+        """The best answers, as many as the client wants, best first."""
+        # Equal samples are no choice, and engines refuse to draw them.
+        greedy = self._context.params.get("temperature") == 0
+        n = self._wanted if greedy else max(self._options.n, self._wanted)
+        usage, extra = await self._sample(n)
+        missing = [i for i in range(n) if i not in self._samples]
+        if missing and not self._enough.is_set():
+            # A server that knows no `n`: the rest are asked for one by one.
+            await together(self._single(i) for i in missing)
+        order = sorted(self._ranks, key=lambda i: self._ranks[i], reverse=True)[: self._wanted]
+        self._run.trace.note(
+            "best_of_n",
+            samples=n,
+            judged=len(self._ranks),
+            chosen=order,
+            passed=[i in self._passed for i in order],
+        )
+        return Answer([self._chosen(i, place) for place, i in enumerate(order)], usage, extra)
+
+    async def _sample(self, n: int) -> tuple[Usage, Mapping[str, Any]]:
+        """One call for all. It ends early where enough have passed."""
+        call = self._context.with_params(n=n, **self._scoring()).call(stream=True)
+        reading = asyncio.ensure_future(self._read(call))
+        enough = asyncio.ensure_future(self._enough.wait())
+        try:
+            await asyncio.wait({reading, enough}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+        finally:
+            reading.cancel()
+            enough.cancel()
+            await asyncio.gather(reading, enough, return_exceptions=True)
+        if self._finish is not None:
+            return self._finish.usage, self._finish.extra
+        self._run.trace.note("best_of_n", aborted=n - len(self._ranks))
+        return await book(self._run, call, [c.text for c in self._samples.values()]), {}
+
+    async def _read(self, call: Call) -> None:
+        """Takes the samples in, and has each judged once it is finished."""
+        judging: dict[int, asyncio.Future[None]] = {}
+
+        def judge(choice: Choice) -> None:
+            if choice.index not in judging:  # its end may be told twice
+                judging[choice.index] = asyncio.ensure_future(self._judge(choice))
+
+        try:
+            async with aclosing(self._run.engine.chat(call)) as events:
+                async for event in events:
+                    if isinstance(event, Finish):
+                        self._finish = event
+                        break
+                    for piece in event.choices if isinstance(event, Chunk) else ():
+                        choice = self._samples.setdefault(index := piece.get("index", 0), Choice(index))
+                        choice.add(piece)
+                        if piece.get("finish_reason") is not None:
+                            judge(choice)
+            for choice in self._samples.values():  # whose end was not told
+                judge(choice)
+            await asyncio.gather(*judging.values())
+        finally:
+            for task in judging.values():
+                task.cancel()
+            await asyncio.gather(*judging.values(), return_exceptions=True)
+
+    async def _single(self, index: int) -> None:
+        params = dict(self._context.params) | {"n": 1} | self._scoring()
+        if isinstance(params.get("seed"), int):
+            params["seed"] += index
+        context = replace(self._context, params=params)
+        answer = await collect(self._run.engine.chat(context.call(stream=False)))
+        for choice in answer.choices[:1]:
+            choice.index = index
+            self._samples[index] = choice
+            await self._judge(choice)
+
+    async def _judge(self, choice: Choice) -> None:
+        note = self._run.trace.note
+        if self._options.verifiers and (spoke := spoken(choice)) is not choice:
+            note("best_of_n", choice=choice.index, left_out="the model's thoughts, which are not judged")
+            self._samples[choice.index] = choice = spoke
+        if untouched := why_untouched(choice):
+            # A tool call is nothing to judge and goes out; a sample without a word is the last that does.
+            passed = untouched == "tool call"
+            note("best_of_n", choice=choice.index, passed_through=untouched)
+            self._ranks[choice.index] = (math.inf if passed else -math.inf,)
+        elif self._options.verifiers:
+            judgement = await self._options.panel.judge(self._context, choice.text, self._run)
+            self._ranks[choice.index], passed = judgement.rank, judgement.passed
+            score = round(judgement.score, 4)
+            note("best_of_n", choice=choice.index, score=score, passed=passed, verdicts=judgement.facts)
+        else:
+            mean = self._mean_logprob(choice)
+            self._ranks[choice.index], passed = (mean,), False
+            note("best_of_n", choice=choice.index, mean_logprob=round(mean, 4))
+        if passed:
+            self._passed.add(choice.index)
+            if len(self._passed) >= self._wanted:
+                self._enough.set()
+
+    def _mean_logprob(self, choice: Choice) -> float:
+        steps = (choice.logprobs or {}).get("content") or []
+        values = [step.get("logprob") for step in steps if isinstance(step, dict)]
+        numbers = [float(v) for v in values if isinstance(v, int | float)]
+        if not numbers:
+            engine = self._run.engine
+            engine.habits.lacks |= Capability.LOGPROBS
+            raise MissingCapability(
+                "strategy 'best_of_n' needs logprobs from its engine to choose without verifiers, and model "
+                f"{engine.model!r} turns out to report no log-probabilities; name verifiers",
+                param="alignment.best_of_n.verifiers",
+            )
+        return sum(numbers) / len(numbers)
+
+    def _scoring(self) -> dict[str, Any]:
+        return {} if self._options.verifiers else {"logprobs": True}
+
+    def _chosen(self, index: int, place: int) -> Choice:
+        """The sample as the client asked for it."""
+        choice = self._samples[index]
+        asked = self._context.params.get("logprobs")
+        return replace(choice, index=place, logprobs=choice.logprobs if asked else None)

@@ -1,0 +1,66 @@
+"""Answers the search's needs through the engine: one node's drafts, or what a leaf is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from heedful.retrieval.embedding.embedder import Embedder
+from heedful.retrieval.errors import EmbedderMissing
+from heedful.strategies.decode.rain.drafts import Drafter, together
+from heedful.strategies.decode.rain.judge import Judge, Verdict
+from heedful.strategies.decode.rain.search import Answer, Need
+from heedful.strategies.decode.rain.tree import Leaf, Node, Vector
+from heedful.strategies.errors import RetrievalError
+
+
+@dataclass(slots=True)
+class Evaluator:
+    """Pure in the node: asked twice, it answers the same. `embedder` None: no similarity update."""
+
+    drafter: Drafter
+    judge: Judge
+    embedder: Embedder | None
+    batched: bool = True
+    _ended: dict[tuple[int, ...], Leaf] = field(default_factory=dict)
+
+    async def answer(self, need: Need) -> Answer:
+        if need.kind == "first":
+            return await self.drafter.first(need.node)
+        if need.kind == "samples":
+            return await self.drafter.samples(need.node)
+        if need.kind == "add":
+            return await self.drafter.sample(need.node, need.number)
+        return await self._evaluate(need.node, need.starts)
+
+    async def _evaluate(self, node: Node, starts: Sequence[int]) -> Leaf:
+        """Simulates, then judges and embeds. A finished answer is scored once, however often it is reached."""
+        if node.end is not None and (known := self._ended.get(node.path)) is not None:
+            return known
+        tokens, text = await self.drafter.simulate(node)
+        if self.embedder is None:
+            verdict, vectors = await self.judge.judge(tokens, text), list[Vector]()
+        else:
+            verdict, vectors = await self._both(tokens, text, [text[start:] for start in starts])
+        leaf = Leaf(verdict.value, vectors, verdict.opinion)
+        if node.end is not None:
+            self._ended[node.path] = leaf
+        return leaf
+
+    async def _both(self, tokens: Sequence[int], text: str, texts: list[str]) -> tuple[Verdict, list[Vector]]:
+        assert self.embedder is not None
+        embedder = self.embedder
+        found: list[Vector] = []
+        verdicts: list[Verdict] = []
+
+        async def judge() -> None:
+            verdicts.append(await self.judge.judge(tokens, text))
+
+        async def embed() -> None:
+            try:
+                found.extend(await embedder.embed(texts))
+            except EmbedderMissing as error:
+                raise RetrievalError(str(error)) from error
+
+        await together([judge(), embed()], self.batched)
+        return verdicts[0], found

@@ -1,0 +1,153 @@
+"""Self-evaluation: the model is asked which of two options holds for the answer so far, in both orders.
+
+The published form: an instruction, judged examples, the conversation, two options (A) and (B), an opening bracket;
+then the next-token probabilities of A and B are compared, and again with the options swapped. Everything but the
+answer and the options is one prefix, the same for all judgements of a request, so the engine reads it once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from heedful.prompts import Prompt
+from heedful.strategies import tasks
+from heedful.strategies.decode.rain.drafts import Counts, together
+from heedful.strategies.engine import Engine, Extension
+from heedful.strategies.errors import EngineError, RequestError
+from heedful.strategies.types import Context, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The two options between which the model decides."""
+
+    good: str
+    bad: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`value` in [-1, 1]; `opinion` is false where the model took the same letter in both orders."""
+
+    value: float
+    opinion: bool
+
+
+@dataclass(slots=True)
+class Judge:
+    """Judges answers of one request. Verdicts are kept by text.
+
+    `head` are the tokens before the answer, `tails` those after it: good option first, then swapped. `letters` are
+    the token ids of A and B.
+    """
+
+    engine: Engine
+    head: tuple[int, ...]
+    tails: tuple[tuple[int, ...], tuple[int, ...]]
+    letters: tuple[int, int]
+    counts: Counts
+    soft: bool = False
+    batched: bool = True
+    _kept: dict[str, Verdict] = field(default_factory=dict)
+
+    @property
+    def overhead(self) -> int:
+        """Tokens that a judgement needs beside the answer, its own one included."""
+        return len(self.head) + max(map(len, self.tails)) + 1
+
+    async def judge(self, answer: Sequence[int], text: str) -> Verdict:
+        """Judges an answer given as tokens; `text` is what they say. Raises EngineError as the engine does."""
+        if (kept := self._kept.get(text)) is not None:
+            self.counts.judgements_cached += 1
+            return kept
+        first, second = await together([self._ask(answer, tail) for tail in self.tails], self.batched)
+        # `first` holds p(good), p(bad); the swapped order p(bad), p(good).
+        orders = [(first[0], first[1]), (second[1], second[0])]
+        if self.soft:
+            shares = [good / (good + bad) if good + bad > 0 else 0.5 for good, bad in orders]
+        else:
+            shares = [1.0 if good > bad else 0.0 for good, bad in orders]
+        verdict = Verdict(sum(shares) - 1, (orders[0][0] > orders[0][1]) == (orders[1][0] > orders[1][1]))
+        self._kept[text] = verdict
+        self.counts.judgements += 1
+        return verdict
+
+    async def _ask(self, answer: Sequence[int], tail: Sequence[int]) -> tuple[float, float]:
+        """Probabilities of A and B as the next token."""
+        (asked,) = await self.engine.extend(
+            Extension(
+                (*self.head, *answer, *tail),
+                max_tokens=1,
+                temperature=0.0,
+                logprob_token_ids=self.letters,
+                ignore_eos=True,
+            )
+        )
+        self.counts.calls += 1
+        self.counts.drafted += 1
+        try:
+            a, b = (math.exp(asked.logprobs[0][letter]) for letter in self.letters)
+        except (IndexError, KeyError) as error:
+            raise EngineError(
+                "the engine gave no probabilities for the options of a self-evaluation"
+            ) from error
+        return a, b
+
+
+async def prepare(
+    engine: Engine,
+    context: Context,
+    prompt: Prompt,
+    counts: Counts,
+    *,
+    variables: Mapping[str, Any],
+    pair: Pair | None = None,
+    soft: bool = False,
+    batched: bool = True,
+) -> Judge:
+    """A judge of answers to this conversation. Raises RequestError for a conversation that it can't read."""
+    turns, begun = conversation(context)
+    pair = pair or Pair(prompt.data["good"], prompt.data["bad"])
+    head = prompt.render("head", turns=turns, **variables) + "\n" + begun
+    orders = ((pair.good, pair.bad), (pair.bad, pair.good))
+    tails = ["\n" + prompt.render("tail", a=a, b=b) for a, b in orders]
+    texts = [(head, True), (tails[0], False), (tails[1], False)]
+    first, *rest = await tasks.together([engine.tokenize(text, special=special) for text, special in texts])
+    letters = await tasks.together([_letter(engine, letter) for letter in "AB"])
+    return Judge(
+        engine,
+        tuple(first),
+        (tuple(rest[0]), tuple(rest[1])),
+        (letters[0], letters[1]),
+        counts,
+        soft,
+        batched,
+    )
+
+
+async def _letter(engine: Engine, letter: str) -> int:
+    """The token that writes a letter right after an opening parenthesis, where the prompt ends."""
+    bare, joined = await engine.tokenize("("), await engine.tokenize(f"({letter}")
+    if len(joined) == len(bare) + 1:
+        return joined[-1]
+    return (await engine.tokenize(letter))[-1]  # where "(A" is a token of its own
+
+
+def conversation(context: Context) -> tuple[list[dict[str, str]], str]:
+    """The client's turns as speaker and text, and what it has begun of the answer (or "").
+
+    The client's own words, not what context strategies made of them: those shape the answer and are not judged.
+    """
+    turns = [
+        {"speaker": "Human" if m.get("role") == "user" else "Assistant", "text": text_of(m).strip()}
+        for m in context.original.messages
+        if m.get("role") in ("user", "assistant")
+    ]
+    if not turns or turns[-1]["speaker"] == "Human":
+        return turns, ""
+    if not context.params.get("continue_final_message"):
+        raise RequestError("messages: the last message must be the user's", param="messages")
+    return turns[:-1], text_of(context.original.messages[-1])

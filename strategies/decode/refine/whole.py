@@ -1,0 +1,111 @@
+"""Whole answers, corrected as a whole."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from heedful.strategies.answer import Answer, Choice, ask, collect
+from heedful.strategies.decode.refine.correct import correction, text_params
+from heedful.strategies.decode.refine.structure import Check, check_of
+from heedful.strategies.errors import RequestError
+from heedful.strategies.run import Run
+from heedful.strategies.tasks import together
+from heedful.strategies.thinking import spoken
+from heedful.strategies.types import Context
+from heedful.strategies.verifiers.panel import Judgement
+
+if TYPE_CHECKING:
+    from heedful.strategies.decode.refine.refine import Refine
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    choice: Choice
+    judgement: Judgement
+    malformed: str | None
+    """How it breaks the structure that the client asked for."""
+
+    @property
+    def passed(self) -> bool:
+        return self.judgement.passed and self.malformed is None
+
+    @property
+    def rank(self) -> tuple[bool, tuple[int, float, float]]:
+        return self.malformed is None, self.judgement.rank
+
+
+async def settle(options: Refine, context: Context, run: Run) -> Answer:
+    """The draft with each of its choices refined on its own, all at once."""
+    draft = await collect(run.engine.chat(context.call(stream=False)))
+    check = check_of(context.params)
+    settled = await together(_refined(options, c, check, context, run) for c in draft.choices)
+    return Answer(settled, draft.usage, draft.extra)
+
+
+async def _refined(options: Refine, draft: Choice, check: Check | None, context: Context, run: Run) -> Choice:
+    if (spoke := spoken(draft)) is not draft:
+        run.trace.note("refine", choice=draft.index, left_out="the model's thoughts, which are not judged")
+        draft = spoke
+    if passed_through := why_untouched(draft):
+        run.trace.note("refine", choice=draft.index, passed_through=passed_through)
+        return draft
+    prompt = run.prompts.get(options.prompt)
+    part = "structured" if check else "correct"
+
+    async def judged(choice: Choice) -> _Candidate:
+        malformed = check(choice.text) if check else None
+        return _Candidate(choice, await options.panel.judge(context, choice.text, run), malformed)
+
+    def note(number: int, candidate: _Candidate, **facts: Any) -> None:
+        if candidate.malformed:
+            facts["malformed"] = candidate.malformed
+        judgement = candidate.judgement
+        facts |= {"score": round(judgement.score, 4), "verdicts": judgement.facts}
+        run.trace.note("refine", choice=draft.index, round=number, passed=candidate.passed, **facts)
+
+    best = await judged(draft)
+    note(0, best)
+    seen = {draft.text}
+    for number in range(1, options.max_rounds + 1):
+        if best.passed:
+            break
+        began = time.perf_counter()
+        critique = "\n".join(filter(None, (best.judgement.critique, best.malformed)))
+        messages = correction(context, prompt, best.choice.text, critique, part=part)
+        params = text_params(context, shift=number, temperature=options.temperature)
+        try:
+            answer = await ask(run.engine, messages, params)
+        except RequestError as error:
+            # Too long for the model, say: the draft was not.
+            run.trace.note("refine", choice=draft.index, round=number, accepted=False, stopped=error.message)
+            break
+        attempt = spoken(answer.choices[0]) if answer.choices else Choice(0)
+        attempt.index = draft.index
+        if not attempt.text.strip() or attempt.text in seen:
+            # What a greedy model says twice it says for ever.
+            why = "the correction is empty" if not attempt.text.strip() else "the correction repeats a text"
+            run.trace.note("refine", choice=draft.index, round=number, accepted=False, stopped=why)
+            break
+        seen.add(attempt.text)
+        candidate = await judged(attempt)
+        accepted = candidate.rank > best.rank
+        note(number, candidate, accepted=accepted)
+        if accepted:
+            best = candidate
+        remaining = run.remaining()
+        if remaining is not None and remaining < 2 * (time.perf_counter() - began):
+            run.trace.note("refine", choice=draft.index, stopped="no time for another round")
+            break
+    if best.passed or options.unresolved == "release":
+        return best.choice
+    run.trace.note("refine", choice=draft.index, withheld=True)
+    return Choice(draft.index, {"role": "assistant", "content": ""}, "content_filter")
+
+
+def why_untouched(choice: Choice) -> str | None:
+    """Why a choice is nothing that verifiers can judge."""
+    if choice.message.get("tool_calls") or choice.message.get("function_call"):
+        return "tool call"
+    return None if choice.text.strip() else "no text"

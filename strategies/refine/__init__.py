@@ -1,5 +1,0 @@
-"""Generate, verify, correct: until the verifiers pass an answer or the rounds are used up."""
-
-from heedful.strategies.refine.refine import Refine
-
-__all__ = ["Refine"]
