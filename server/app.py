@@ -98,7 +98,7 @@ async def _alignment(request: Request) -> Response:
 async def _health(request: Request) -> Response:
     """GET /health: 200 while requests can be answered."""
     service: Service = request.app.state.service
-    running = sum(getattr(engine, "running", 0) for engine in service.engines.values())
+    running = sum(engine.running for engine in service.engines.values())
     if failed := service.failed:
         return json_response({"status": "failed", "reason": failed, "running": running}, 503)
     return json_response({"status": "ok", "running": running})

@@ -79,7 +79,7 @@ async def answer(request: Request, handler: Handler, body: Body | None = None) -
     """Reads the request, finds who answers it, and lets `handler` do so, for as long as the client is there."""
     service: Service = request.app.state.service
     body = body or await read(request)
-    target = service.target(body.fields, request.headers.get("x-alignment"))
+    target = service.target(request, body.fields)
     run = service.run(target, request, body.fields)
     async with WhileConnected(request.receive), asyncio.timeout_at(run.deadline):
         try:

@@ -22,12 +22,13 @@ from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
 from heedful.server.edge.listening import uvicorn_config
+from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream import start as upstreams
 from heedful.server.models import bundled
 from heedful.server.service import Service
 from heedful.server.stores import open_stores
 from heedful.server.terminal import bar, plain, terminal
-from heedful.strategies import Engine, HeedfulError, Resources
+from heedful.strategies import HeedfulError, Resources
 
 console = terminal(stderr=True)
 # Seconds between looks at an engine's health, and for clients to see a failure before the process goes.
@@ -90,12 +91,12 @@ async def serve(
         return 1 if service.failed else 0
 
 
-async def _engines(config: Config, options: list[str], stack: AsyncExitStack) -> dict[str, Engine]:
+async def _engines(config: Config, options: list[str], stack: AsyncExitStack) -> dict[str, ServedModel]:
     """The upstreams' models and our own, by name. Upstreams come first: what is wrong there is known at once."""
     with console.status("asking the upstreams …"):
         remote = await upstreams.start(config.upstreams, stack, client_keys=config.api_key_env is None)
     own = [await _start_vllm(config, options, stack)] if config.model is not None else []
-    engines: dict[str, Engine] = {}
+    engines: dict[str, ServedModel] = {}
     for engine in (*own, *remote):
         if engine.model in engines:
             raise ConfigError(f"upstreams: two models are called {engine.model!r}; give one another name")
@@ -122,7 +123,7 @@ class Server(uvicorn.Server):
         self._announce()
 
 
-async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack) -> Engine:
+async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack) -> ServedModel:
     assert config.model is not None
     # Set before vLLM is imported and inherited by its processes. Whoever sets them otherwise is obeyed.
     quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "TQDM_DISABLE": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}
@@ -213,12 +214,12 @@ def _announce(service: Service, listener: socket.socket) -> None:
     console.print(Text.assemble(("heedful is listening", "green"), " on ", (f"{url}/v1", "bold")))
     default = service.alignments.default.name
     for name, engine in service.engines.items():
-        note = f"; {note}" if (note := getattr(engine, "note", "")) else ""
+        note = f"; {engine.note}" if engine.note else ""
         can = ", ".join(engine.capabilities.names)
         line = Text.assemble("  model ", plain(name, "bold"), f" ({can}", plain(note), ")")
         console.print(line, soft_wrap=True)
-        if tools := getattr(engine, "tools", ""):
-            console.print(plain(f"  tools of {name}: {tools}"), soft_wrap=True)
+        if engine.tools:
+            console.print(plain(f"  tools of {name}: {engine.tools}"), soft_wrap=True)
     console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
 
 

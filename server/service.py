@@ -12,6 +12,7 @@ from starlette.requests import Request
 from heedful.retrieval import Embedder
 from heedful.server.alignments import Alignments, Selection
 from heedful.server.config import Config
+from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.log import logger, one_line
 from heedful.strategies import (
@@ -30,7 +31,8 @@ from heedful.strategies import (
 class Target:
     """Who answers a request, and how."""
 
-    engine: Engine
+    engine: ServedModel
+    """As it serves this one request: bound to the client's own key and ids."""
     plan: Plan
     trace: bool
 
@@ -40,14 +42,14 @@ class Service:
     """The server's state."""
 
     config: Config
-    engines: Mapping[str, Engine]
+    engines: Mapping[str, ServedModel]
     alignments: Alignments
 
     @property
     def failed(self) -> str | None:
         """What went wrong for good, once something has."""
         for name, engine in self.engines.items():
-            if getattr(engine, "dead", False):
+            if engine.dead:
                 return f"the engine of {name} has died; this server is going down to be restarted"
         return None
 
@@ -57,13 +59,20 @@ class Service:
         stores = self.alignments.resources.stores
         return stores.embedder if stores is not None else None
 
-    def target(self, body: Mapping[str, Any], header: str | None) -> Target:
+    @property
+    def remotes(self) -> list[OpenAIEngine]:
+        """The models that upstreams answer for, in the configuration's order."""
+        return [remote for engine in self.engines.values() if (remote := engine.remote)]
+
+    def target(self, request: Request, fields: Mapping[str, Any]) -> Target:
+        """Who answers a request with this body. Its own key and ids go with every call to an upstream."""
         if failed := self.failed:
             raise EngineUnavailable(failed)
-        return target_of(body, header, self.engines, self.alignments)
+        target = target_of(fields, request.headers.get("x-alignment"), self.engines, self.alignments)
+        return replace(target, engine=target.engine.bound(request.scope["headers"], fields))
 
     def run(self, target: Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
-        """The request's resources. Its own key and ids go with every call to an upstream.
+        """The request's resources.
 
         `fields`: the request's body, from which engines tell the client's own parameters from ours.
         """
@@ -72,10 +81,9 @@ class Service:
         def find(model: str) -> Engine:
             if model not in self.engines:
                 raise NotFound.among("model", model, self.engines, param="alignment", code="model_not_found")
-            return _bound(self.engines[model], request, fields)
+            return self.engines[model].bound(request.scope["headers"], fields)
 
-        engine = _bound(target.engine, request, fields)
-        return Run(engine, self.alignments.resources, deadline=deadline, find=find)
+        return Run(target.engine, self.alignments.resources, deadline=deadline, find=find)
 
     def fallback(
         self,
@@ -87,7 +95,8 @@ class Service:
     ) -> Iterator[tuple[Target, Run]]:
         """Who answers in place of an engine that is down, full or failing: the configuration's list, in order."""
         for name in self.config.fallbacks.get(failed.engine.model, ()):
-            target = replace(failed, engine=self.engines[name])
+            engine = self.engines[name].bound(request.scope["headers"], fields)
+            target = replace(failed, engine=engine)
             try:
                 target.plan.check(target.engine.capabilities, model=name)
             except MissingCapability as lacking:
@@ -99,7 +108,7 @@ class Service:
             logger.warning(
                 "%s answers in place of %s: %s", name, failed.engine.model, one_line(error.message)
             )
-            yield target, replace(run, engine=_bound(target.engine, request, fields))
+            yield target, replace(run, engine=engine)
 
     def models(self) -> list[dict[str, Any]]:
         """Every name a client may put into `model`: each model, and each model at each alignment it can run."""
@@ -110,9 +119,8 @@ class Service:
             about: dict[str, Any] = {
                 "max_model_len": engine.context_length,
                 "capabilities": engine.capabilities.names,
+                **engine.about(),
             }
-            if isinstance(engine, OpenAIEngine):
-                about |= {"upstream": engine.upstream.host, "capabilities_known_by": engine.note}
             entries.append({"id": model, **base, **about})
             for name, plan in plans.items():
                 if plan.runs_on(engine.capabilities):
@@ -123,12 +131,8 @@ class Service:
         return entries
 
 
-def _bound(engine: Engine, request: Request, fields: Mapping[str, Any] | None) -> Engine:
-    return engine.bound(request.scope["headers"], fields) if isinstance(engine, OpenAIEngine) else engine
-
-
 def target_of(
-    body: Mapping[str, Any], header: str | None, engines: Mapping[str, Engine], alignments: Alignments
+    body: Mapping[str, Any], header: str | None, engines: Mapping[str, ServedModel], alignments: Alignments
 ) -> Target:
     """Model and alignment: body field, then header, then `MODEL@ALIGNMENT`, then the server's default."""
     model = body.get("model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Flag, auto
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from heedful.strategies.types import Call, Event, Message, Usage
 
@@ -140,24 +140,6 @@ class Engine(Protocol):
 
         `prompt` and each continuation hold at least one token.
         """
-        ...
-
-
-@runtime_checkable
-class RawCompletion(Protocol):
-    """An engine that also has OpenAI's legacy completions, for requests without any alignment."""
-
-    def complete(self, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Event, None]:
-        """`params` is the request body without `model` and `stream`. Choices hold `text` in place of `delta`."""
-        ...
-
-
-@runtime_checkable
-class PromptCounter(Protocol):
-    """An engine that can say how many tokens a call's prompt would have, without running it."""
-
-    async def count_prompt(self, call: Call) -> int:
-        """Conversation, tools and all, as the model would see them. Raises MissingCapability where nobody knows."""
         ...
 
 

@@ -33,9 +33,7 @@ class Plan:
         contexts: list[tuple[str, ContextStrategy]] = []
         decoder: tuple[str, DecodingStrategy] | None = None
         for step, options in steps:
-            strategy = build(step, options, param=param)
-            if ready := getattr(strategy, "ready", None):
-                ready(resources)
+            strategy = build(step, options, param=param).ready(resources)
             if isinstance(strategy, DecodingStrategy):
                 if decoder is not None:
                     raise RequestError(
@@ -62,15 +60,19 @@ class Plan:
 
     @property
     def steps(self) -> list[str]:
-        return [name for name, _ in (*self.contexts, self.decoder)]
+        return [name for name, _ in self._all]
+
+    @property
+    def _all(self) -> tuple[tuple[str, ContextStrategy | DecodingStrategy], ...]:
+        return *self.contexts, self.decoder
 
     def runs_on(self, capabilities: Capability) -> bool:
         """Whether an engine has what every strategy needs."""
-        return not any(s.needs & ~capabilities for _, s in (*self.contexts, self.decoder))
+        return not any(strategy.needs & ~capabilities for _, strategy in self._all)
 
     def check(self, capabilities: Capability, *, model: str) -> None:
         """Raises MissingCapability where the engine lacks what a strategy needs."""
-        for name, strategy in (*self.contexts, self.decoder):
+        for name, strategy in self._all:
             if missing := strategy.needs & ~capabilities:
                 raise MissingCapability(
                     f"strategy {name!r} needs {', '.join(missing.names)} from its engine, and model {model!r} "

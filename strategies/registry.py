@@ -6,7 +6,7 @@ from typing import Any
 
 from heedful.strategies.errors import StrategyError
 from heedful.strategies.plugins import Plugins
-from heedful.strategies.run import ContextStrategy, DecodingStrategy
+from heedful.strategies.run import ContextStrategy, DecodingStrategy, Strategy
 
 BUILTIN = {
     "best_of_n": "heedful.strategies.decode.best_of_n:BestOfN",
@@ -19,17 +19,21 @@ BUILTIN = {
     "urial": "heedful.strategies.context.urial:Urial",
 }
 
-AnyStrategy = ContextStrategy | DecodingStrategy
+_KINDS: tuple[type, ...] = (ContextStrategy, DecodingStrategy)
+_TO_DEFINE = ("needs", "streaming", "prepare", "stream")
 
 
 def _check(name: str, cls: type) -> None:
-    if hasattr(cls, "prepare") == hasattr(cls, "stream"):
-        raise StrategyError(f"strategy {name!r} must have either `prepare` or `stream`, and not both")
-    if not hasattr(cls, "needs") or (hasattr(cls, "stream") and not hasattr(cls, "streaming")):
-        raise StrategyError(f"strategy {name!r} must declare `needs` (and `streaming`, if it decodes)")
+    kinds = [kind for kind in _KINDS if kind in cls.__mro__]
+    if len(kinds) > 1 or Strategy not in cls.__mro__:
+        raise StrategyError(f"strategy {name!r} must derive from either ContextStrategy or DecodingStrategy")
+    for kind in kinds:
+        for each in _TO_DEFINE:
+            if hasattr(kind, each) and getattr(cls, each) is getattr(kind, each):
+                raise StrategyError(f"strategy {name!r} must define `{each}`")
 
 
-STRATEGIES: Plugins[AnyStrategy] = Plugins(
+STRATEGIES: Plugins[Strategy] = Plugins(
     "strategy", "heedful.strategies", BUILTIN, _check, code="alignment_not_found"
 )
 names = STRATEGIES.names
@@ -41,6 +45,5 @@ def describe_options() -> dict[str, dict[str, Any]]:
     described = STRATEGIES.describe()
     for name, about in described.items():
         if "error" not in about:
-            kind = "decoding" if hasattr(STRATEGIES.load(name), "stream") else "context"
-            described[name] = {"kind": kind, **about}
+            described[name] = {"kind": STRATEGIES.load(name).kind, **about}
     return described

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 from heedful.prompts import Prompt, Prompts, UnknownPrompt, Use
 from heedful.retrieval.embedding.embedder import Embedder
@@ -92,33 +92,50 @@ class Run:
 
 
 class Strategy(Protocol):
-    """What both kinds share. A strategy is a frozen dataclass whose fields are its options.
+    """What is configured: a frozen dataclass whose fields are its options. Its kind is the class it derives from."""
 
-    `needs`: what it requires of an engine (a property where options decide). A strategy may also define
-    `ready(self, resources: Resources) -> None`, called once when it is configured, which raises a
-    `RequestError` if something that its options name is not there.
-    """
+    kind: ClassVar[Literal["context", "decoding"]]
 
-    @property
-    def needs(self) -> Capability: ...
+    def ready(self, resources: Resources) -> ContextStrategy | DecodingStrategy:
+        """What runs, called once per configuration. Raises RequestError if what an option names is not there."""
+        ...
 
 
 @runtime_checkable
 class ContextStrategy(Strategy, Protocol):
     """Rewrites what the model will see. Composes freely, in order."""
 
+    kind: ClassVar[Literal["context", "decoding"]] = "context"
+
+    @property
+    def needs(self) -> Capability:
+        """What it requires of an engine: a class variable, or a property where options decide."""
+        ...
+
+    def ready(self, resources: Resources) -> ContextStrategy:
+        return self
+
     async def prepare(self, context: Context, run: Run) -> Context: ...
 
 
 @runtime_checkable
 class DecodingStrategy(Strategy, Protocol):
-    """Turns a context into the answer's events: chunks, then one Finish. Exactly one per plan.
+    """Turns a context into the answer's events: chunks, then one Finish. Exactly one per plan."""
 
-    `streaming` declares when text leaves: "stream" as it is generated, "sentence" by checked pieces, "buffer"
-    when the answer is settled.
-    """
+    kind: ClassVar[Literal["context", "decoding"]] = "decoding"
 
     @property
-    def streaming(self) -> Streaming: ...
+    def needs(self) -> Capability:
+        """As a context strategy's."""
+        ...
+
+    @property
+    def streaming(self) -> Streaming:
+        """When text leaves: "stream" as it is generated, "sentence" by checked pieces, "buffer" when the answer is
+        settled."""
+        ...
+
+    def ready(self, resources: Resources) -> DecodingStrategy:
+        return self
 
     def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]: ...

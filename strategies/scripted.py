@@ -8,7 +8,7 @@ import math
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Self
 
 from heedful.strategies.engine import Capability, Continuation, Extension, Habits
 from heedful.strategies.errors import MissingCapability, RequestError
@@ -36,6 +36,10 @@ class ScriptedEngine:
     """
 
     end_tokens = frozenset({0})
+    # What a server asks of a model that it serves.
+    dead = False
+    note = tools = ""
+    remote = None
 
     def __init__(
         self,
@@ -111,6 +115,15 @@ class ScriptedEngine:
         open_end = bool(call.params.get("continue_final_message"))
         tools = json.dumps(call.params["tools"]) if call.params.get("tools") else ""
         return len(await self.render(call.messages, continue_final=open_end)) + len(tools)
+
+    def complete(self, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Event, None]:
+        raise RequestError(f"model {self.model!r} has no raw completions", param="model")
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+    def bound(self, headers: object, fields: object = None) -> Self:
+        return self
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return list(text.encode())

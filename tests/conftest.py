@@ -26,8 +26,9 @@ from heedful.retrieval.store.stores import Stores
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
+from heedful.server.engines.served import ServedModel
 from heedful.server.service import Service
-from heedful.strategies import Engine, Resources
+from heedful.strategies import Resources
 from heedful.strategies.scripted import ScriptedEngine
 
 pytest_plugins = ["upstream_fixtures", "engine_fixtures"]
@@ -58,7 +59,9 @@ def resources(prompts: Prompts, stores: Stores) -> Resources:
 
 
 @contextmanager
-def _serving(*engines: Engine, config: Config | None = None, stores: Stores | None = None) -> Iterator[str]:
+def _serving(
+    *engines: ServedModel, config: Config | None = None, stores: Stores | None = None
+) -> Iterator[str]:
     """A real HTTP server over the given engines, in a thread; yields its address."""
     config = config or Config()
     alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts), stores=stores))

@@ -27,14 +27,14 @@ from heedful.strategies import (
 )
 from heedful.strategies.decode.direct import Direct
 from heedful.strategies.plan import Step, describe
-from heedful.strategies.run import Streaming
+from heedful.strategies.run import ContextStrategy, DecodingStrategy, Streaming
 from heedful.strategies.scripted import ALL, ScriptedEngine
 
 REQUEST = ChatRequest("scripted", ({"role": "user", "content": "Hi"},))
 
 
 @dataclass(frozen=True)
-class Says:
+class Says(ContextStrategy):
     """Adds a line to the system message."""
 
     line: str
@@ -46,7 +46,7 @@ class Says:
 
 
 @dataclass(frozen=True)
-class Broken:
+class Broken(DecodingStrategy):
     """Decodes in a way that breaks the contract."""
 
     how: str
@@ -67,7 +67,7 @@ async def test_contexts_apply_in_order_and_the_original_stays() -> None:
     seen: list[Context] = []
 
     @dataclass(frozen=True)
-    class Looks:
+    class Looks(ContextStrategy):
         needs: ClassVar[Capability] = Capability.NONE
 
         async def prepare(self, context: Context, run: Run) -> Context:

@@ -219,7 +219,9 @@ def test_what_clients_name_is_kept_within_bounds() -> None:
     names = ["+".join(each) for n in range(1, 5) for each in itertools.product(known[1:], repeat=n)]
     made = [weakref.ref(alignments.resolve(name).decoder[1]) for name in names]
     gc.collect()
-    assert len(names) == 340 and sum(ref() is not None for ref in made) <= 260
+    assert (
+        len(names) == 340 and sum(ref() is not None for ref in made) <= 256 + 5
+    )  # four stay, `plan` is held
     with pytest.raises(RequestError, match="64 steps at most"):
         alignments.resolve("+".join(["urial"] * 65))
     with pytest.raises(RequestError, match="64 steps at most"):

@@ -21,8 +21,9 @@ from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
 from heedful.server.edge.listening import uvicorn_config
+from heedful.server.engines.served import ServedModel
 from heedful.server.service import Service
-from heedful.strategies import Call, Chunk, Engine, Finish, Resources, Usage
+from heedful.strategies import Call, Chunk, Finish, Resources, Usage
 from heedful.strategies.scripted import ScriptedEngine
 
 HI: Any = [{"role": "user", "content": "Hi"}]
@@ -30,7 +31,7 @@ BIG = "x" * 500_000
 
 
 @contextmanager
-def listening(config: Config, *engines: Engine) -> Iterator[str]:
+def listening(config: Config, *engines: ServedModel) -> Iterator[str]:
     """heedful's own HTTP side over the given engines; yields its address."""
     alignments = Alignments(config, Resources(prompts=Prompts(), stores=None))
     app = create_app(Service(config, {e.model: e for e in engines}, alignments))

@@ -29,7 +29,7 @@ from heedful.strategies import (
 )
 from heedful.strategies.scripted import ScriptedEngine
 from heedful.strategies.thinking import Thoughts
-from heedful.strategies.verifiers.registry import VERIFIERS, make_ready
+from heedful.strategies.verifiers.registry import VERIFIERS
 
 CONTEXT = Context.of(ChatRequest("m", ({"role": "user", "content": "May I park here?"},)))
 SHOWN = ["field", "newer field", "tags", "in the prompt", "never"]
@@ -69,8 +69,7 @@ class Thinking(ScriptedEngine):
 
 
 async def verify(name: str, engine: ScriptedEngine, resources: Resources, **options: Any) -> Verdict:
-    verifier = VERIFIERS.build(name, options)
-    make_ready(verifier, resources)
+    verifier = VERIFIERS.build(name, options).ready(resources)
     return await verifier.verify(CONTEXT, "An answer.", Run(engine, resources))
 
 

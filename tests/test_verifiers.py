@@ -34,7 +34,7 @@ from heedful.strategies import (
 )
 from heedful.strategies.scripted import ScriptedEngine
 from heedful.strategies.verifiers.panel import Panel, Spec
-from heedful.strategies.verifiers.registry import VERIFIERS, make_ready
+from heedful.strategies.verifiers.registry import VERIFIERS
 
 CONTEXT = Context.of(ChatRequest("m", ({"role": "user", "content": "May I park here?"},)))
 
@@ -47,8 +47,7 @@ async def verify(
     context: Context = CONTEXT,
     **options: Any,
 ) -> Verdict:
-    verifier = VERIFIERS.build(name, options)
-    make_ready(verifier, resources)
+    verifier = VERIFIERS.build(name, options).ready(resources)
     return await verifier.verify(context, answer, Run(engine or ScriptedEngine(), resources))
 
 
@@ -125,7 +124,7 @@ async def test_policy(options: dict[str, Any], answer: str, score: float, resour
 def test_patterns_that_need_backtracking_or_too_much_are_refused(pattern: str, resources: Resources) -> None:
     for option in ("deny", "require"):
         with pytest.raises(RequestError, match="refused") as caught:
-            make_ready(VERIFIERS.build("policy", {option: [pattern]}), resources)
+            VERIFIERS.build("policy", {option: [pattern]}).ready(resources)
         assert caught.value.code == "invalid_pattern" and caught.value.param.endswith(option)  # type: ignore[union-attr]
 
 
@@ -141,7 +140,7 @@ async def test_a_policy_speaks_in_its_own_words(resources: Resources) -> None:
     verdict = await verify("policy", "a tip", resources, words=["tip"], critique="No advice, please.")
     assert verdict.critique == "No advice, please." and verdict.facts["found"] == ["tip"]
     with pytest.raises(RequestError, match="words"):
-        make_ready(VERIFIERS.build("policy", {}), resources)
+        VERIFIERS.build("policy", {}).ready(resources)
 
 
 # -- self

@@ -22,9 +22,10 @@ from heedful.retrieval.store.stores import Stores
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
+from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream import start as upstreams
 from heedful.server.service import Service
-from heedful.strategies import Engine, Resources
+from heedful.strategies import Resources
 
 LIMIT = HANG  # seconds until a test that waits gives up
 
@@ -275,7 +276,7 @@ def proxy() -> Proxy:
     """`with proxy(Config(upstreams=[...]), engine, ...) as url`: heedful before upstreams (and further engines)."""
 
     @contextmanager
-    def serve(config: Config, *engines: Engine, stores: Stores | None = None) -> Iterator[str]:
+    def serve(config: Config, *engines: ServedModel, stores: Stores | None = None) -> Iterator[str]:
         @asynccontextmanager
         async def main() -> AsyncIterator[str]:
             async with AsyncExitStack() as stack:

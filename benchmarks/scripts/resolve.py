@@ -16,8 +16,9 @@ from heedful.benchmarks.machine import machine
 from heedful.prompts import Prompts
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config
+from heedful.server.engines.served import ServedModel
 from heedful.server.service import Service, target_of
-from heedful.strategies import Engine, Resources
+from heedful.strategies import Resources
 from heedful.strategies.scripted import ScriptedEngine
 
 SECONDS = 2.0
@@ -47,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path)
     out: Path | None = parser.parse_args().json
-    engines: dict[str, Engine] = {f"m{i}": ScriptedEngine(model=f"m{i}") for i in range(10)}
+    engines: dict[str, ServedModel] = {f"m{i}": ScriptedEngine(model=f"m{i}") for i in range(10)}
     alignments = Alignments(CONFIG, Resources(Prompts()))
     service = Service(CONFIG, engines, alignments)
 

@@ -23,10 +23,11 @@ from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
 from heedful.server.edge.listening import uvicorn_config
+from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream import start as upstreams
 from heedful.server.engines.upstream.settings import UpstreamConfig, UpstreamModel
 from heedful.server.service import Service
-from heedful.strategies import Call, Engine, Resources
+from heedful.strategies import Call, Resources
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 
 WORDS = "the cat sat on a warm mat and thought about bread while rain fell outside".split()
@@ -70,7 +71,7 @@ async def main(port: int, upstream: str, folder: Path) -> None:
         model = ScriptedModel(step)
         engine = ScriptedEngine(reply, extend=model, score=model.score)
         alignments = Alignments(config, Resources(prompts=Prompts(), stores=stores))
-        engines: list[Engine] = [engine, *remote]
+        engines: list[ServedModel] = [engine, *remote]
         service = Service(config, {e.model: e for e in engines}, alignments)
         forget = asyncio.create_task(_forget(engine))
         try:

@@ -13,7 +13,6 @@ from starlette.responses import Response
 
 from heedful.server.api import passthrough
 from heedful.server.api.fields import wants_stream, wants_usage
-from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.http import sse
 from heedful.server.service import Target
@@ -35,16 +34,16 @@ async def chat(request: Request) -> Response:
 
 
 async def _chat(body: Body, target: Target, run: Run) -> Response:
-    engine, plan = run.engine, target.plan
-    if isinstance(engine, OpenAIEngine) and plan.leaves_the_answer and not target.trace:
+    engine, plan = target.engine, target.plan
+    if (remote := engine.remote) and plan.leaves_the_answer and not target.trace:
         if not plan.contexts:
-            payload = passthrough.payload(engine.upstream_model, body.raw, body.fields)
-            return await passthrough.forward(engine, "/chat/completions", payload, run.deadline)
+            payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
+            return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
         context = await plan.prepare(chat_request(body.fields, engine.model), run)
         if context.prompt is None and not run.ledger.calls:
             fields = {**context.params, "messages": context.messages, "stream": context.original.stream}
-            payload = passthrough.payload(engine.upstream_model, b"", fields)
-            return await passthrough.forward(engine, "/chat/completions", payload, run.deadline)
+            payload = passthrough.payload(remote.upstream_model, b"", fields)
+            return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
         events = plan.decode(context, run)
     else:
         events = plan.stream(chat_request(body.fields, engine.model), run)

@@ -11,11 +11,9 @@ from starlette.responses import Response
 from heedful.server.api import passthrough
 from heedful.server.api.chat import ChatWire, usage_object, wire_of
 from heedful.server.api.fields import wants_stream
-from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.service import Target
 from heedful.strategies import Answer, ChatRequest, RequestError, Run
-from heedful.strategies.engine import RawCompletion
 
 _FIELDS = frozenset({"model", "prompt", "stream", "alignment"})
 # Under an alignment the answer is a chat's, so what only a raw completion has can't be honoured.
@@ -28,14 +26,12 @@ async def completions(request: Request) -> Response:
 
 
 async def _completion(body: Body, target: Target, run: Run) -> Response:
-    engine = run.engine
+    engine = target.engine
     stream = wants_stream(body.fields)
     if target.plan.is_direct:
-        if isinstance(engine, OpenAIEngine) and not target.trace:
-            payload = passthrough.payload(engine.upstream_model, body.raw, body.fields)
-            return await passthrough.forward(engine, "/completions", payload, run.deadline)
-        if not isinstance(engine, RawCompletion):
-            raise RequestError(f"model {engine.model!r} has no raw completions", param="model")
+        if (remote := engine.remote) and not target.trace:
+            payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
+            return await passthrough.forward(remote, "/completions", payload, run.deadline)
         events = engine.complete(raw_params(body.fields), stream=stream)
     else:
         events = target.plan.stream(prompt_request(body.fields, engine.model), run)

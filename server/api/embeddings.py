@@ -12,7 +12,6 @@ from starlette.responses import Response
 from heedful.retrieval import Embedder, StoreError
 from heedful.server.api import passthrough
 from heedful.server.api.fields import listed
-from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.exchange import Body, answer, read
 from heedful.server.http import WhileConnected, json_response
 from heedful.server.service import Service, Target
@@ -34,10 +33,10 @@ async def embeddings(request: Request) -> Response:
 
 
 async def _forwarded(body: Body, target: Target, run: Run) -> Response:
-    if not isinstance(run.engine, OpenAIEngine):
-        raise RequestError(f"model {run.engine.model!r} does not embed", param="model")
-    payload = passthrough.payload(run.engine.upstream_model, body.raw, body.fields)
-    return await passthrough.forward(run.engine, "/embeddings", payload, run.deadline)
+    if (remote := target.engine.remote) is None:
+        raise RequestError(f"model {target.engine.model!r} does not embed", param="model")
+    payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
+    return await passthrough.forward(remote, "/embeddings", payload, run.deadline)
 
 
 async def _local(embedder: Embedder, fields: dict[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _is_ours(service: Service, model: str | None) -> bool:
 def _candidates(service: Service, model: str | None) -> list[tuple[OpenAIEngine, str | None]]:
     """Who is asked, in order, and for which model of theirs. Raises RequestError for a model that nobody has."""
     offering = upstreams_of(service, PATH)
-    engines = [e for e in service.engines.values() if isinstance(e, OpenAIEngine)]
+    engines = service.remotes
     if model is not None:
         try:
             upstream, theirs = named_model(service, offering, model)
@@ -125,7 +125,7 @@ async def _judged(
             f"model: no model of this server has what these verifiers need ({', '.join(panel.needs.names)})",
             param="model",
         )
-    target = Target(engine, service.alignments.resolve("direct"), False)
+    target = Target(engine.bound(request.scope["headers"]), service.alignments.resolve("direct"), False)
     run = service.run(target, request).stage("moderations")
     results = await together((_result(panel, text, engine.model, run) for text in texts), SOME)
     names = "+".join(name for name, _ in panel.members)

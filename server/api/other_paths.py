@@ -27,7 +27,6 @@ from heedful.server.edge.encodings import at_most, codings_of, decoded, too_larg
 from heedful.server.edge.multipart import Form, boundary_of
 from heedful.server.edge.upload import Upload
 from heedful.server.engines.upstream.client import Upstream
-from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.engines.upstream.errors import faults, passed_on
 from heedful.server.http import WhileConnected, json_object, told
 from heedful.server.service import Service
@@ -68,8 +67,8 @@ def _no_alignment(param: str) -> RequestError:
 
 def upstreams_of(service: Service, path: str) -> list[Upstream]:
     """Those that may be asked for `path` (below /v1), in the configuration's order."""
-    engines = (e for e in service.engines.values() if isinstance(e, OpenAIEngine))
-    return [u for u in dict.fromkeys(e.upstream for e in engines) if u.config.offers(path)]
+    asked = dict.fromkeys(remote.upstream for remote in service.remotes)
+    return [upstream for upstream in asked if upstream.config.offers(path)]
 
 
 def named_model(service: Service, offering: Sequence[Upstream], model: str) -> tuple[Upstream, str]:
@@ -80,16 +79,14 @@ def named_model(service: Service, offering: Sequence[Upstream], model: str) -> t
     if name not in service.engines:
         if len(offering) == 1 and not offering[0].config.models and not at:
             return offering[0], model  # no list restricts it, and it may have models that it does not show
-        known = [
-            m for m, e in service.engines.items() if isinstance(e, OpenAIEngine) and e.upstream in offering
-        ]
+        known = [remote.model for remote in service.remotes if remote.upstream in offering]
         raise NotFound.among("model", model, known, param="model", code="model_not_found")
     if at and alignment != "direct":
         raise _no_alignment("model")
-    engine = service.engines[name]
-    if not isinstance(engine, OpenAIEngine) or engine.upstream not in offering:
+    remote = service.engines[name].remote
+    if remote is None or remote.upstream not in offering:
         raise RequestError(f"model: {name!r} does not have this path", param="model", status=404)
-    return engine.upstream, engine.upstream_model
+    return remote.upstream, remote.upstream_model
 
 
 class OtherPaths:
@@ -337,8 +334,8 @@ class _Forwarding:
         return self._through(self._rest_of(form, held, pieces)), known
 
     def _renames(self) -> bool:
-        engines = (e for e in self._service.engines.values() if isinstance(e, OpenAIEngine))
-        return any(e.model != e.upstream_model for e in engines if e.upstream is self._offering[0])
+        theirs = (r for r in self._service.remotes if r.upstream is self._offering[0])
+        return any(remote.model != remote.upstream_model for remote in theirs)
 
     async def _rest_of(
         self, form: Form, held: list[bytes], pieces: AsyncGenerator[bytes, None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -22,7 +22,7 @@ from heedful.strategies.context.raw import FORM_NEEDS, TURNS, Form, chosen_form,
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.retrieve import require, telling
-from heedful.strategies.run import Resources, Run
+from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message
 
 _SHORT_CONTEXT = 4096
@@ -43,7 +43,7 @@ _USES = {
 
 
 @dataclass(frozen=True)
-class Demos:
+class Demos(ContextStrategy):
     """Puts the most similar demonstrations of a store before the conversation.
 
     `k`: how many to look at. `max_example_tokens`: longer ones are passed over. `budget`: tokens for all of them
@@ -71,8 +71,9 @@ class Demos:
     def needs(self) -> Capability:
         return FORM_NEEDS[self.form]
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         require(resources, "demos", self.store, self.prompt, _USES[self.form])
+        return self
 
     async def prepare(self, context: Context, run: Run) -> Context:
         form, prompt = chosen_form(self.form, run.engine, "demos"), run.prompts.get(self.prompt)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.retrieve import require, telling
-from heedful.strategies.run import Resources, Run
+from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message, text_of
 
 _LEAST_ANSWER = 256
@@ -31,7 +31,7 @@ _USES = {"system": Use({"system": _GIVEN}), "question": Use({"question": _GIVEN 
 
 
 @dataclass(frozen=True)
-class Norms:
+class Norms(ContextStrategy):
     """Gives the model the norms of a store that bear on the question.
 
     `k`: at most so many are retrieved; mandatory ones are always in, beside those. `max_tokens`: retrieval stops at
@@ -51,8 +51,9 @@ class Norms:
     prompt: str = "norms/default"
     needs: ClassVar[Capability] = Capability.NONE
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         require(resources, "norms", self.store, self.prompt, _USES[self.place])
+        return self
 
     async def prepare(self, context: Context, run: Run) -> Context:
         if context.prompt is not None:

@@ -8,14 +8,14 @@ Q+IF is `mode="instruction"`, Q+IF+CoT is `mode="cot"`. The paper appends the in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from heedful.prompts import Prompt, Use
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.run import Resources, Run
+from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.thinking import say
 from heedful.strategies.types import Context, Message, text_of
 
@@ -28,7 +28,7 @@ _USES = {
 
 
 @dataclass(frozen=True)
-class Principles:
+class Principles(ContextStrategy):
     """Tells the model a set of principles, and in mode "cot" lets it think about them first.
 
     `set` names a prompt in prompts/principles/; `max_reasoning_tokens` bounds the thoughts (the paper: 256), which
@@ -41,9 +41,10 @@ class Principles:
     max_reasoning_tokens: Annotated[int, Field(ge=1, le=8192)] = 256
     needs: ClassVar[Capability] = Capability.CHAT
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         use = _USES[self.mode, self.place]
         resources.prompt(f"principles/{self.set}", param="alignment.principles.set", use=use)
+        return self
 
     async def prepare(self, context: Context, run: Run) -> Context:
         prompt = run.prompts.get(f"principles/{self.set}")

@@ -7,7 +7,7 @@ share everything but their own conversation, so its prompt is one cached prefix 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Self, TypedDict
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from heedful.prompts import Prompt, Use
 from heedful.strategies.context.raw import FORM_NEEDS, TURNS, Form, chosen_form, raw_context, transcript
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.run import Resources, Run
+from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message
 
 
@@ -35,7 +35,7 @@ _USES = {
 
 
 @dataclass(frozen=True)
-class Urial:
+class Urial(ContextStrategy):
     """Puts K fixed examples of good answers before the conversation.
 
     `form`: "raw" continues a transcript (base models), "chat" gives the examples as earlier turns, "auto" is raw
@@ -55,7 +55,7 @@ class Urial:
     def needs(self) -> Capability:
         return FORM_NEEDS[self.form]
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         prompt = resources.prompt(self.prompt, param="alignment.urial.prompt", use=_USES[self.form])
         there = len(prompt.data["demonstrations"])
         if self.examples > there:
@@ -63,6 +63,7 @@ class Urial:
                 f"urial: prompt {self.prompt!r} has {there} examples, not {self.examples}",
                 param="alignment.urial.examples",
             )
+        return self
 
     async def prepare(self, context: Context, run: Run) -> Context:
         prompt = run.prompts.get(self.prompt)

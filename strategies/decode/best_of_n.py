@@ -16,11 +16,11 @@ from heedful.strategies.decode.aborted import book
 from heedful.strategies.decode.refine.whole import why_untouched
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import MissingCapability
-from heedful.strategies.run import Run, Streaming
+from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
 from heedful.strategies.tasks import together
 from heedful.strategies.thinking import spoken
 from heedful.strategies.types import Call, Chunk, Context, Event, Finish, Usage, choices_wanted
-from heedful.strategies.verifiers.panel import Verified
+from heedful.strategies.verifiers.panel import Panel, Verified
 
 Rank = tuple[float, ...]
 
@@ -36,15 +36,27 @@ class BestOfN(Verified):
     """
 
     n: Annotated[int, Field(ge=1, le=128)] = 4
-    streaming: ClassVar[Streaming] = "buffer"
     step: ClassVar[str] = "best_of_n"
+
+    def ready(self, resources: Resources) -> DecodingStrategy:
+        return Choosing(self, self.assemble(resources))
+
+
+@dataclass(frozen=True)
+class Choosing(DecodingStrategy):
+    """`BestOfN` with its panel of verifiers."""
+
+    options: BestOfN
+    panel: Panel
+    streaming: ClassVar[Streaming] = "buffer"
 
     @property
     def needs(self) -> Capability:
-        return self.panel.needs if self.verifiers else Capability.LOGPROBS
+        return self.panel.needs if self.options.verifiers else Capability.LOGPROBS
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
-        async with aclosing(settled(_Search(self, context, run).best(), self.keep_alive)) as events:
+        search = _Search(self, context, run)
+        async with aclosing(settled(search.best(), self.options.keep_alive)) as events:
             async for event in events:
                 yield event
 
@@ -52,8 +64,9 @@ class BestOfN(Verified):
 class _Search:
     """The samples of one request, judged as they finish."""
 
-    def __init__(self, options: BestOfN, context: Context, run: Run) -> None:
-        self._options, self._context, self._run = options, context, run
+    def __init__(self, choosing: Choosing, context: Context, run: Run) -> None:
+        self._options, self._panel = choosing.options, choosing.panel
+        self._context, self._run = context, run
         self._wanted = choices_wanted(context.params)
         self._samples: dict[int, Choice] = {}
         self._ranks: dict[int, Rank] = {}
@@ -148,7 +161,7 @@ class _Search:
             note("best_of_n", choice=choice.index, passed_through=untouched)
             self._ranks[choice.index] = (math.inf if passed else -math.inf,)
         elif self._options.verifiers:
-            judgement = await self._options.panel.judge(self._context, choice.text, self._run)
+            judgement = await self._panel.judge(self._context, choice.text, self._run)
             self._ranks[choice.index], passed = judgement.rank, judgement.passed
             score = round(judgement.score, 4)
             note("best_of_n", choice=choice.index, score=score, passed=passed, verdicts=judgement.facts)

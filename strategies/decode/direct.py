@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from heedful.strategies.engine import Capability
-from heedful.strategies.run import Run, Streaming
+from heedful.strategies.run import DecodingStrategy, Run, Streaming
 from heedful.strategies.types import Context, Event
 
 
 @dataclass(frozen=True)
-class Direct:
+class Direct(DecodingStrategy):
     """Hands the context to the engine and its events back, unchanged."""
 
     needs: ClassVar[Capability] = Capability.NONE

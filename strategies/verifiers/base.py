@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from heedful.strategies.engine import Capability
-from heedful.strategies.run import Run
+from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context
 
 
@@ -22,17 +22,26 @@ class Verdict:
 
 
 class Verifier(Protocol):
-    """A frozen dataclass whose fields are its options, like a strategy.
+    """A frozen dataclass whose fields are its options, like a strategy, and which derives from this.
 
-    `needs`: what it requires of the engine. It may also define `ready(self, resources: Resources) -> None`, called
-    once when it is configured, which raises a RequestError if something that its options name is not there;
-    `close(self)` (async), called when the server ends; and `configured_only = True` where a request must not choose
-    its options (it runs programs, or reaches other machines): then it is named in the configuration's `verifiers`.
     Whatever `verify` raises is a failure of the verifier, and not a verdict.
     """
 
+    configured_only: ClassVar[bool] = False
+    """Whether no request may choose its options, because it runs programs or reaches other machines: then it is named
+    in the configuration's `verifiers`."""
+
     @property
-    def needs(self) -> Capability: ...
+    def needs(self) -> Capability:
+        """What it requires of the engine: a class variable, or a property where options decide."""
+        ...
+
+    def ready(self, resources: Resources) -> Verifier:
+        """What runs, called once per configuration. Raises RequestError if what an option names is not there."""
+        return self
+
+    async def close(self) -> None:
+        """Called when the server ends."""
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         """Judges an answer to `context.original`. `run.engine` is the engine that wrote it, and counts its calls."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from shutil import which
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
@@ -18,14 +18,14 @@ from heedful.strategies.errors import RequestError, VerifierError
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.tasks import together
 from heedful.strategies.types import Context
-from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.base import Verdict, Verifier
 from heedful.strategies.verifiers.report import question, verdict
 
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(Verifier):
     """Runs a program without a shell, in a process group of its own, which is killed when its time is up.
 
     `argv`: the program and its arguments. It reads `{"messages", "norms", "answer"}` and writes `{"score", "passed",
@@ -43,10 +43,11 @@ class Command:
     needs: ClassVar[Capability] = Capability.NONE
     configured_only: ClassVar[bool] = True
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         if not self.argv or which(self.argv[0]) is None:
             name = self.argv[0] if self.argv else ""
             raise RequestError(f"command: argv: no program {name!r} can be run", param="argv")
+        return self
 
     @cached_property
     def _places(self) -> asyncio.Semaphore:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from heedful.strategies.run import Resources, Run
 from heedful.strategies.sentences import split
 from heedful.strategies.tasks import together
 from heedful.strategies.types import Context
-from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.base import Verdict, Verifier
 from heedful.strategies.verifiers.choose import choose
 
 _OPTIONS = ("Supported", "Contradicted", "Unclear")
@@ -36,7 +36,7 @@ _USE = Use({"judge": {"claim": "It is so.", "evidence": _TEXTS}, "critique": {"f
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Evidence(Verifier):
     """Looks each claim of the answer up in a store; the model says whether what is found speaks for or against it.
 
     A claim is a sentence; the first `max_claims` are looked at, all in one batch. `k` texts of the store are shown
@@ -54,8 +54,9 @@ class Evidence:
     prompt: str = "verifiers/evidence"
     needs: ClassVar[Capability] = Capability.CHAT
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         require(resources, "verifiers.evidence", self.store, self.prompt, _USE)
+        return self
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         claims = [s.strip() for s in split(answer) if _is_claim(s)][: self.max_claims]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -17,7 +17,7 @@ from heedful.strategies.errors import NoVerdict
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.thinking import say
 from heedful.strategies.types import Context
-from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.base import Verdict, Verifier
 
 _ANSWER = re.compile(r"\s*(?P<word>safe|unsafe)\b(?P<codes>[\s,A-Z0-9]*)")
 
@@ -25,7 +25,7 @@ _USE = Use({"critique": {"categories": ["hate"]}}, {"categories": dict[str, str]
 
 
 @dataclass(frozen=True)
-class Guard:
+class Guard(Verifier):
     """Asks a guard model about the conversation with its answer.
 
     `model`: one of this server's models by name (an upstream's, say); default the one that wrote the answer.
@@ -40,8 +40,9 @@ class Guard:
     def needs(self) -> Capability:
         return Capability.NONE if self.model else Capability.CHAT
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         resources.prompt(self.prompt, param="alignment.verifiers.guard.prompt", use=_USE)
+        return self
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         engine = run.other(self.model) if self.model else run.engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import aiohttp
 from pydantic import Field
@@ -14,12 +14,12 @@ from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError, VerifierError
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context
-from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.base import Verdict, Verifier
 from heedful.strategies.verifiers.report import question, verdict
 
 
 @dataclass(frozen=True)
-class Http:
+class Http(Verifier):
     """Posts `{"messages", "norms", "answer"}` to a URL, which answers 200 and `{"score", "passed", "critique"}`.
 
     `timeout`: seconds for all of it. `max_output`: bytes of the response. `key_env`: the environment variable with a
@@ -36,13 +36,14 @@ class Http:
     needs: ClassVar[Capability] = Capability.NONE
     configured_only: ClassVar[bool] = True
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         if not self.url:
             raise RequestError("http: give the `url` of the service", param="url")
         if self.key_env is not None and self.key_env not in os.environ:
             raise RequestError(
                 f"http: key_env: the environment variable {self.key_env} is not set", param="key_env"
             )
+        return self
 
     @cached_property
     def _session(self) -> aiohttp.ClientSession:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from heedful.strategies.engine import Capability
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.tasks import together
 from heedful.strategies.types import Context
-from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.base import Verdict, Verifier
 from heedful.strategies.verifiers.choose import choose
 from heedful.strategies.verifiers.prompts import after
 
@@ -20,7 +20,7 @@ _USE = Use({"judge": {"norm": "Be kind."}, "critique": {"norms": ["Be kind."]}})
 
 
 @dataclass(frozen=True)
-class Norms:
+class Norms(Verifier):
     """The model judges the answer by each norm that a context strategy before it has retrieved, all in one batch.
 
     The score is the lowest probability that a norm is kept; each must reach `threshold`. The critique quotes the
@@ -31,8 +31,9 @@ class Norms:
     prompt: str = "verifiers/norms"
     needs: ClassVar[Capability] = Capability.CHAT
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         resources.prompt(self.prompt, param="alignment.verifiers.norms.prompt", use=_USE)
+        return self
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         prompt = run.prompts.get(self.prompt)

@@ -13,11 +13,11 @@ from pydantic import Field
 
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import HeedfulError, NotFound, NoVerdict, RequestError, VerifierError
-from heedful.strategies.run import Resources, Run
+from heedful.strategies.run import Resources, Run, Strategy
 from heedful.strategies.tasks import together
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict, Verifier
-from heedful.strategies.verifiers.registry import VERIFIERS, make_ready
+from heedful.strategies.verifiers.registry import VERIFIERS
 
 Spec = str | dict[str, dict[str, Any] | None]
 """A verifier's name, or its name with its options."""
@@ -126,16 +126,14 @@ def _member(name: str, options: dict[str, Any] | None, resources: Resources, par
     if name not in VERIFIERS.names():
         known = [*own, *VERIFIERS.names()]
         raise NotFound.among("verifier", name, known, param=param, code="verifier_not_found")
-    if getattr(VERIFIERS.load(name), "configured_only", False):
+    if VERIFIERS.load(name).configured_only:
         raise RequestError(
             f"verifier {name!r} can't be set up here: give it a name under `verifiers` in the server's "
             "configuration, and use that name",
             param=f"{param}.{name}",
             code="verifier_not_allowed",
         )
-    verifier = VERIFIERS.build(name, options or {}, param=param)
-    make_ready(verifier, resources)
-    return verifier
+    return VERIFIERS.build(name, options or {}, param=param).ready(resources)
 
 
 def _failed(message: str, error: Exception) -> VerifierError:
@@ -156,7 +154,7 @@ def _why(error: Exception, timeout: float) -> str:
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verified(Strategy):
     """The options that strategies with a panel of verifiers share; see `Refine` for what they mean."""
 
     verifiers: Annotated[tuple[Spec, ...], Field(max_length=32)] = ("toxicity",)
@@ -164,18 +162,14 @@ class Verified:
     verifier_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
     keep_alive: Annotated[float, Field(ge=0.01, le=600)] = 10.0
     step: ClassVar[str]
+    kind: ClassVar[Literal["context", "decoding"]] = "decoding"
 
-    def ready(self, resources: Resources) -> None:
-        panel = Panel.of(
+    def assemble(self, resources: Resources) -> Panel:
+        """Raises RequestError for verifiers that can't be."""
+        return Panel.of(
             self.verifiers,
             resources,
             on_error=self.on_error,
             timeout=self.verifier_timeout,
             param=f"alignment.{self.step}.verifiers",
         )
-        # Built once per configuration, and no option: kept beside the fields.
-        object.__setattr__(self, "_panel", panel)
-
-    @property
-    def panel(self) -> Panel:
-        return self._panel  # type: ignore[attr-defined,no-any-return]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 import re2
 from pydantic import Field
@@ -18,7 +18,7 @@ from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context
-from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.base import Verdict, Verifier
 
 _MEMORY = 4 << 20  # bytes for one pattern's automaton
 _MOST_TEXT = 1 << 18  # characters of all patterns: a request may bring its own
@@ -28,7 +28,7 @@ _Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 @dataclass(frozen=True)
-class Policy:
+class Policy(Verifier):
     """Refuses answers by words and patterns.
 
     `words`: whole words or phrases, and `deny`: RE2 patterns, that must not occur; `require`: patterns that must.
@@ -42,7 +42,7 @@ class Policy:
     critique: str = ""
     needs: ClassVar[Capability] = Capability.NONE
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         if not (self.words or self.deny or self.require):
             raise RequestError(
                 "policy: give `words`, `deny` or `require`", param="alignment.verifiers.policy.deny"
@@ -53,6 +53,7 @@ class Policy:
                 param="alignment.verifiers.policy",
             )
         _ = self._forbidden, self._required
+        return self
 
     @cached_property
     def _forbidden(self) -> list[Any]:

@@ -23,8 +23,11 @@ BUILTIN = {
 
 
 def _check(name: str, cls: type) -> None:
-    if not hasattr(cls, "verify") or not hasattr(cls, "needs"):
-        raise StrategyError(f"verifier {name!r} must have `verify` and declare `needs`")
+    if Verifier not in cls.__mro__:
+        raise StrategyError(f"verifier {name!r} must derive from Verifier")
+    for each in ("verify", "needs"):
+        if getattr(cls, each) is getattr(Verifier, each):
+            raise StrategyError(f"verifier {name!r} must define `{each}`")
 
 
 VERIFIERS: Plugins[Verifier] = Plugins(
@@ -42,17 +45,9 @@ def configured(name: str, spec: Mapping[str, Mapping[str, Any] | None], resource
     if len(spec) != 1:
         raise RequestError("give one verifier with its options")
     ((kind, options),) = spec.items()
-    verifier = VERIFIERS.build(kind, options or {})
-    make_ready(verifier, resources)
-    return verifier
-
-
-def make_ready(verifier: Verifier, resources: Resources) -> None:
-    if ready := getattr(verifier, "ready", None):
-        ready(resources)
+    return VERIFIERS.build(kind, options or {}).ready(resources)
 
 
 async def close_all(verifiers: Iterable[Verifier]) -> None:
     for verifier in verifiers:
-        if close := getattr(verifier, "close", None):
-            await close()
+        await verifier.close()

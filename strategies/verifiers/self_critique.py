@@ -7,7 +7,7 @@ found a model's own verdict unreliable without a tool; combine it with others.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from heedful.strategies.engine import Capability
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.thinking import say
 from heedful.strategies.types import Context
-from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.base import Verdict, Verifier
 from heedful.strategies.verifiers.choose import choose
 from heedful.strategies.verifiers.prompts import after
 
@@ -26,7 +26,7 @@ _ITS_PRINCIPLES = Use(_PARTS, {"principles": list[str]})
 
 
 @dataclass(frozen=True)
-class SelfCritique:
+class SelfCritique(Verifier):
     """The model says whether its answer breaks one of the principles, and if so how.
 
     `principles`: each a sentence; default those of the prompt. The score is the probability that it breaks none,
@@ -40,9 +40,10 @@ class SelfCritique:
     prompt: str = "verifiers/self"
     needs: ClassVar[Capability] = Capability.CHAT
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         use = _OWN_PRINCIPLES if self.principles else _ITS_PRINCIPLES
         resources.prompt(self.prompt, param="alignment.verifiers.self.prompt", use=use)
+        return self
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         prompt = run.prompts.get(self.prompt)

@@ -13,7 +13,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from heedful.strategies.engine import Capability
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.sentences import split
 from heedful.strategies.types import Context
-from heedful.strategies.verifiers.base import Verdict
+from heedful.strategies.verifiers.base import Verdict, Verifier
 
 ATTRIBUTES = (
     "toxicity",
@@ -100,7 +100,7 @@ def _kept_score(sentence: str) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class Toxicity:
+class Toxicity(Verifier):
     """A bundled classifier for rude, hateful, threatening or sexual English text; it judges tone, not harm.
 
     Each sentence is scored, and the worst one counts: 1 - the probability that it is toxic is the score. Passes while
@@ -111,9 +111,10 @@ class Toxicity:
     prompt: str = "verifiers/toxicity"
     needs: ClassVar[Capability] = Capability.NONE
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         resources.prompt(self.prompt, param="alignment.verifiers.toxicity.prompt", use=_USE)
         classifier()
+        return self
 
     def attributes(self, text: str) -> list[tuple[str, float]]:
         """The highest probability of each of ATTRIBUTES among a text's sentences."""

@@ -14,7 +14,6 @@ from heedful.server.exchange import Body, answer
 from heedful.server.http import json_response
 from heedful.server.service import Target
 from heedful.strategies import Capability, Context, HeedfulError, MissingCapability, RequestError, Run
-from heedful.strategies.engine import PromptCounter
 from heedful.strategies.plan import describe
 
 
@@ -25,15 +24,13 @@ async def count_tokens(request: Request) -> Response:
 
 async def _count(body: Body, target: Target, run: Run) -> Response:
     """Of a decoding strategy it counts the first call's prompt; a context strategy that thinks first is run."""
-    engine = run.engine
+    engine = target.engine
     chat = messages.chat_request(body.fields, engine.model, engine.capabilities, to_count=True)
     context = await target.plan.prepare(chat, run)
-    if isinstance(engine, OpenAIEngine) and Capability.TOKENS not in engine.capabilities:
-        tokens = await _asked(engine, body.fields, context, aligned=bool(target.plan.contexts))
-    elif isinstance(engine, PromptCounter):
-        tokens = await engine.count_prompt(context.call(stream=False))
+    if (remote := engine.remote) and Capability.TOKENS not in engine.capabilities:
+        tokens = await _asked(remote, body.fields, context, aligned=bool(target.plan.contexts))
     else:
-        raise _nobody_knows(engine.model, "its engine counts no prompts")
+        tokens = await engine.count_prompt(context.call(stream=False))
     counted: dict[str, Any] = {"input_tokens": tokens}
     if body.fields.get("context_management"):
         counted["context_management"] = {"original_input_tokens": tokens}

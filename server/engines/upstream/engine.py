@@ -9,6 +9,7 @@ from typing import Any, Self
 import aiohttp
 import msgspec
 
+from heedful.server.engines.served import Serving
 from heedful.server.engines.upstream import canonical
 from heedful.server.engines.upstream.choices import fault
 from heedful.server.engines.upstream.client import Upstream
@@ -33,7 +34,7 @@ from heedful.strategies import (
 )
 
 
-class OpenAIEngine:
+class OpenAIEngine(Serving):
     """One model of an upstream. See `heedful.strategies.Engine` for the methods.
 
     `forward` hands over the upstream's own bytes, for requests that leave the answer as it is.
@@ -57,8 +58,7 @@ class OpenAIEngine:
         self._claimed = capabilities
         self.habits = Habits()
         self.context_length = context_length
-        self.note = note
-        """Where the capabilities come from, for people."""
+        self._note = note
         self._dialect = dialect or Dialect()
         self._tokens = RemoteTokens(upstream, upstream_model, frozenset(end_tokens))
         self._headers: dict[str, str] | None = None
@@ -68,17 +68,24 @@ class OpenAIEngine:
     def capabilities(self) -> Capability:
         return self._claimed & ~self.habits.lacks
 
-    def bound(
-        self, client_headers: Iterable[tuple[bytes, bytes]], client_fields: Mapping[str, Any] | None = None
-    ) -> Self:
-        """The same engine for one client's request: its key and ids travel on with every call.
+    @property
+    def note(self) -> str:
+        """Where the capabilities come from."""
+        return self._note
 
-        `client_fields`: the request's body; what it asks for itself is never left out.
-        """
+    @property
+    def remote(self) -> Self:
+        return self
+
+    def about(self) -> dict[str, Any]:
+        return {"upstream": self.upstream.host, "capabilities_known_by": self._note}
+
+    def bound(self, headers: Iterable[tuple[bytes, bytes]], fields: Mapping[str, Any] | None = None) -> Self:
+        """The client's key and ids travel on with every call; what its body asks for itself is never left out."""
         mine = object.__new__(type(self))  # copy.copy takes ten times as long, and this is every request's
         mine.__dict__.update(self.__dict__)
-        mine._headers = self.upstream.headers_for(client_headers)
-        mine._fields = client_fields or {}
+        mine._headers = self.upstream.headers_for(headers)
+        mine._fields = fields or {}
         return mine
 
     # -- the answer as it is

@@ -21,6 +21,7 @@ from starlette.datastructures import State
 
 from heedful.server.engines.prompt_tokens import tokenize_body
 from heedful.server.engines.scores import MOST, scored
+from heedful.server.engines.served import Serving
 from heedful.server.engines.vllm import tool_parsers, tool_prompt
 from heedful.server.engines.vllm import tools as vllm_tools
 from heedful.server.engines.vllm.abandoned import abort_abandoned
@@ -123,7 +124,7 @@ async def start(args: Namespace) -> AsyncIterator[VllmEngine]:
             engine.release()
 
 
-class VllmEngine:
+class VllmEngine(Serving):
     """One model in this process. See `heedful.strategies.Engine` for the methods."""
 
     def __init__(
@@ -147,7 +148,7 @@ class VllmEngine:
         self._form = FORMS.get(tools.parser or "", Form())
         self._grammars: str = client.vllm_config.structured_outputs_config.backend
         self.model: str = args.served_model_name[0]
-        self.note = str(client.model_config.dtype).removeprefix("torch.")  # told at start
+        self._dtype = str(client.model_config.dtype).removeprefix("torch.")
         self.context_length: int | None = client.model_config.max_model_len
         self.habits = Habits()
         self.capabilities = Capability.COMPLETION | Capability.LOGPROBS | Capability.TOKENS
@@ -158,8 +159,12 @@ class VllmEngine:
     # -- the model's state
 
     @property
+    def note(self) -> str:
+        """What it computes in."""
+        return self._dtype
+
+    @property
     def tools(self) -> str:
-        """What becomes of tools, in a few words."""
         return self._tools.note
 
     @property

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -24,7 +24,7 @@ from heedful.strategies.decode.rain.search import StopRule
 from heedful.strategies.decode.rain.tree import Constants
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.run import Resources, Run, Streaming
+from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
 from heedful.strategies.types import Context, Event
 
 Count = Annotated[int, Field(ge=1)]
@@ -48,7 +48,7 @@ _PAIR = Use({"head": {"turns": _TURNS}, **_TAIL})
 
 
 @dataclass(frozen=True)
-class Rain(Constants):
+class Rain(Constants, DecodingStrategy):
     """Searches over continuations, judges them by the model itself and rewinds from bad ones (RAIN).
 
     What is judged: `task` names a prompt set in prompts/rain/ (harmlessness, truthfulness, or your own); `rule` is a
@@ -99,7 +99,7 @@ class Rain(Constants):
     def gated(self) -> bool:
         return self.effort == "low" if self.gate is None else self.gate
 
-    def ready(self, resources: Resources) -> None:
+    def ready(self, resources: Resources) -> Self:
         given = [name for name in ("task", "rule", "pair") if getattr(self, name) is not None]
         if len(given) > 1:
             raise RequestError(
@@ -117,6 +117,7 @@ class Rain(Constants):
                 param="alignment.rain.similarity",
                 code="no_embedder",
             )
+        return self
 
     def _prompt(self, resources: Resources, norms: tuple[str, ...]) -> tuple[Prompt, dict[str, Any]]:
         """The prompt set to judge by, and what it is rendered with."""

@@ -20,9 +20,9 @@ from heedful.strategies.decode.refine.structure import check_of
 from heedful.strategies.decode.refine.whole import settle
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.run import Resources, Run, Streaming
+from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
 from heedful.strategies.types import Context, Event
-from heedful.strategies.verifiers.panel import Verified
+from heedful.strategies.verifiers.panel import Panel, Verified
 
 _GIVEN = {"critique": "It is unkind.", "released": "So far."}
 _WHOLE = ("correct", "structured")
@@ -52,19 +52,28 @@ class Refine(Verified):
     prompt: str = "refine/default"
     step: ClassVar[str] = "refine"
 
+    def ready(self, resources: Resources) -> DecodingStrategy:
+        panel = self.assemble(resources)
+        if not self.verifiers:
+            raise RequestError("refine: give at least one verifier", param="alignment.refine.verifiers")
+        resources.prompt(self.prompt, param="alignment.refine.prompt", use=_USES[self.mode])
+        return Refining(self, panel)
+
+
+@dataclass(frozen=True)
+class Refining(DecodingStrategy):
+    """`Refine` with its panel of verifiers."""
+
+    options: Refine
+    panel: Panel
+
     @property
     def needs(self) -> Capability:
         return Capability.CHAT | self.panel.needs
 
     @property
     def streaming(self) -> Streaming:
-        return "sentence" if self.mode == "sentence" else "buffer"
-
-    def ready(self, resources: Resources) -> None:
-        super().ready(resources)
-        if not self.verifiers:
-            raise RequestError("refine: give at least one verifier", param="alignment.refine.verifiers")
-        resources.prompt(self.prompt, param="alignment.refine.prompt", use=_USES[self.mode])
+        return "sentence" if self.options.mode == "sentence" else "buffer"
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
         if context.prompt is not None:
@@ -77,13 +86,13 @@ class Refine(Verified):
                 "continue_final_message: an answer that refine may write anew can't continue a message",
                 param="continue_final_message",
             )
-        if self.mode == "sentence":
+        if self.options.mode == "sentence":
             if check_of(context.params) is None:
                 async with aclosing(by_sentence(self, context, run)) as sentences:
                     async for event in sentences:
                         yield event
                 return
             run.trace.note("refine", mode="whole", because="a structured answer is judged as a whole")
-        async with aclosing(settled(settle(self, context, run), self.keep_alive)) as events:
+        async with aclosing(settled(settle(self, context, run), self.options.keep_alive)) as events:
             async for event in events:
                 yield event

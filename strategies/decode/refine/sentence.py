@@ -32,10 +32,10 @@ from heedful.strategies.types import (
 from heedful.strategies.verifiers.panel import Judgement
 
 if TYPE_CHECKING:
-    from heedful.strategies.decode.refine.refine import Refine
+    from heedful.strategies.decode.refine.refine import Refining
 
 
-async def by_sentence(options: Refine, context: Context, run: Run) -> AsyncGenerator[Event, None]:
+async def by_sentence(refining: Refining, context: Context, run: Run) -> AsyncGenerator[Event, None]:
     """All choices, each a draft of its own, in whatever order their sentences pass."""
     if context.params.get("logprobs"):
         raise RequestError(
@@ -44,13 +44,13 @@ async def by_sentence(options: Refine, context: Context, run: Run) -> AsyncGener
         )
     ready: asyncio.Queue[Chunk | None] = asyncio.Queue()
     n = choices_wanted(context.params)
-    writers = [_Writer(options, context, run, i, n, ready.put_nowait) for i in range(n)]
+    writers = [_Writer(refining, context, run, i, n, ready.put_nowait) for i in range(n)]
     task = asyncio.ensure_future(together(w.write() for w in writers))
     task.add_done_callback(lambda _: ready.put_nowait(None))
     try:
         while True:
             try:
-                async with asyncio.timeout(options.keep_alive):
+                async with asyncio.timeout(refining.options.keep_alive):
                     chunk = await ready.get()
             except TimeoutError:
                 yield KeepAlive()
@@ -74,7 +74,7 @@ class _Writer:
     called, `given_up` whether a sentence that has failed has gone out.
     """
 
-    options: Refine
+    refining: Refining
     context: Context
     run: Run
     index: int
@@ -126,7 +126,7 @@ class _Writer:
             if not self.failed:
                 self._release(sentence)
             return None
-        judgement = await self.options.panel.judge(self.context, self.released + sentence, self.run)
+        judgement = await self.refining.panel.judge(self.context, self.released + sentence, self.run)
         self.run.trace.note(
             "refine",
             choice=self.index,
@@ -140,14 +140,14 @@ class _Writer:
             self._release(sentence)
             return None
         self.failed.append((judgement, sentence))
-        if not self.given_up and self.rounds < self.options.max_rounds:
+        if not self.given_up and self.rounds < self.refining.options.max_rounds:
             self.rounds += 1
             return self._correction(sentence, judgement.critique)
         return self._unmended(sentence)
 
     def _unmended(self, latest: str | None = None) -> list[Message] | None:
         """What happens to a sentence that no round could mend; `latest` is the attempt whose call goes on."""
-        if self.options.unresolved == "withhold":
+        if self.refining.options.unresolved == "withhold":
             self.run.trace.note("refine", choice=self.index, withheld=True)
             self.finish_reason = "content_filter"
             return []
@@ -212,7 +212,7 @@ class _Writer:
         return Call(self.context.messages, params, stream=True)
 
     def _correction(self, sentence: str, critique: str) -> list[Message]:
-        prompt = self.run.prompts.get(self.options.prompt)
+        prompt = self.run.prompts.get(self.refining.options.prompt)
         part = "sentence" if self._continues or not self.released else "sentence_after"
         answer = self.released + sentence
         return correction(self.context, prompt, answer, critique, part=part, released=self.released)
@@ -220,7 +220,7 @@ class _Writer:
     def _resumption(self) -> list[Message]:
         if self._continues:
             return list(self.context.messages)
-        asked = self.run.prompts.get(self.options.prompt).render("go_on")
+        asked = self.run.prompts.get(self.refining.options.prompt).render("go_on")
         return [
             *self.context.messages,
             {"role": "assistant", "content": self.released},
@@ -230,7 +230,7 @@ class _Writer:
     async def _call(self, messages: list[Message]) -> Call | None:
         """A call for the rest of the answer; None where the client's limit is reached."""
         shift = self.n * self.rounds + self.index
-        params = text_params(self.context, shift=shift, temperature=self.options.temperature)
+        params = text_params(self.context, shift=shift, temperature=self.refining.options.temperature)
         if self.released:
             for limit in ("max_tokens", "max_completion_tokens"):
                 if isinstance(params.get(limit), int):

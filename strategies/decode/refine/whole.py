@@ -17,7 +17,7 @@ from heedful.strategies.types import Context
 from heedful.strategies.verifiers.panel import Judgement
 
 if TYPE_CHECKING:
-    from heedful.strategies.decode.refine.refine import Refine
+    from heedful.strategies.decode.refine.refine import Refining
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +36,29 @@ class _Candidate:
         return self.malformed is None, self.judgement.rank
 
 
-async def settle(options: Refine, context: Context, run: Run) -> Answer:
+async def settle(refining: Refining, context: Context, run: Run) -> Answer:
     """The draft with each of its choices refined on its own, all at once."""
     draft = await collect(run.engine.chat(context.call(stream=False)))
     check = check_of(context.params)
-    settled = await together(_refined(options, c, check, context, run) for c in draft.choices)
+    settled = await together(_refined(refining, c, check, context, run) for c in draft.choices)
     return Answer(settled, draft.usage, draft.extra)
 
 
-async def _refined(options: Refine, draft: Choice, check: Check | None, context: Context, run: Run) -> Choice:
+async def _refined(
+    refining: Refining, draft: Choice, check: Check | None, context: Context, run: Run
+) -> Choice:
     if (spoke := spoken(draft)) is not draft:
         run.trace.note("refine", choice=draft.index, left_out="the model's thoughts, which are not judged")
         draft = spoke
     if passed_through := why_untouched(draft):
         run.trace.note("refine", choice=draft.index, passed_through=passed_through)
         return draft
-    prompt = run.prompts.get(options.prompt)
+    prompt = run.prompts.get(refining.options.prompt)
     part = "structured" if check else "correct"
 
     async def judged(choice: Choice) -> _Candidate:
         malformed = check(choice.text) if check else None
-        return _Candidate(choice, await options.panel.judge(context, choice.text, run), malformed)
+        return _Candidate(choice, await refining.panel.judge(context, choice.text, run), malformed)
 
     def note(number: int, candidate: _Candidate, **facts: Any) -> None:
         if candidate.malformed:
@@ -68,13 +70,13 @@ async def _refined(options: Refine, draft: Choice, check: Check | None, context:
     best = await judged(draft)
     note(0, best)
     seen = {draft.text}
-    for number in range(1, options.max_rounds + 1):
+    for number in range(1, refining.options.max_rounds + 1):
         if best.passed:
             break
         began = time.perf_counter()
         critique = "\n".join(filter(None, (best.judgement.critique, best.malformed)))
         messages = correction(context, prompt, best.choice.text, critique, part=part)
-        params = text_params(context, shift=number, temperature=options.temperature)
+        params = text_params(context, shift=number, temperature=refining.options.temperature)
         try:
             answer = await ask(run.engine, messages, params)
         except RequestError as error:
@@ -98,7 +100,7 @@ async def _refined(options: Refine, draft: Choice, check: Check | None, context:
         if remaining is not None and remaining < 2 * (time.perf_counter() - began):
             run.trace.note("refine", choice=draft.index, stopped="no time for another round")
             break
-    if best.passed or options.unresolved == "release":
+    if best.passed or refining.options.unresolved == "release":
         return best.choice
     run.trace.note("refine", choice=draft.index, withheld=True)
     return Choice(draft.index, {"role": "assistant", "content": ""}, "content_filter")
