@@ -23,7 +23,7 @@ from upstream_fixtures import LIMIT, Asked, Proxy, Reply, ScriptedUpstream, befo
 
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store.stores import Stores
-from heedful.server.api.openapi import document
+from heedful.server.app import openapi_document
 from heedful.server.config import Config
 
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
@@ -99,7 +99,7 @@ def api(fuzzed: str) -> Any:
     return schemathesis.openapi.from_url(f"{fuzzed}/openapi.json")
 
 
-OPERATIONS = [(path, method) for path, kinds in document("0")["paths"].items() for method in kinds]
+OPERATIONS = [(path, method) for path, kinds in openapi_document()["paths"].items() for method in kinds]
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
@@ -132,14 +132,16 @@ def test_any_json_in_any_field(path: str, upstream: ScriptedUpstream, fuzzed: st
     """Beyond the schema: every listed field with any value whatever, and bodies that are no object at all."""
     upstream.answers(by_kind)
     (body,) = (
-        kind["schema"] for kind in document("0")["paths"][path]["post"]["requestBody"]["content"].values()
+        kind["schema"]
+        for kind in openapi_document()["paths"][path]["post"]["requestBody"]["content"].values()
     )
     valid = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "Hi", "input": "Hi", "max_tokens": 4}
     if "/stores/" in path:
         valid = {"text": "Hi"} if path.endswith("items") else {"query": "Hi"}
-    listed = [schema.get("properties", {}) for schema in (body, *body.get("anyOf", []))]
+    components = openapi_document()["components"]["schemas"]
+    described = components[body["$ref"].rpartition("/")[2]] if "$ref" in body else {}
     fields = {
-        **{k: v for each in listed for k, v in each.items()},
+        **described.get("properties", {}),
         "previous_response_id": {},
         "stop": {},
         "messages": {},

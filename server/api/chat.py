@@ -4,28 +4,76 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from heedful.server.api import passthrough
-from heedful.server.api.fields import wants_stream, wants_usage
+from heedful.server.api import bodies, passthrough
+from heedful.server.api.bodies import passed, travelling, typed, wants_stream, wants_usage
+from heedful.server.api.operation import Operation
+from heedful.server.api.operation import Usage as UsageKind
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.http import sse
 from heedful.server.service import Target
 from heedful.strategies import Answer, ChatRequest, Chunk, Finish, HeedfulError, RequestError, Run, Usage
 
-_FIELDS = frozenset({"model", "messages", "stream", "alignment"})
 # Who can't send a message without content; an assistant's may hold tool calls alone.
 _SPEAKING = frozenset({"user", "system", "developer"})
+
+_TOOL = {
+    "type": "object",
+    "properties": {"type": {"type": "string"}, "function": {"type": "object"}},
+    "required": ["type", "function"],
+}
 
 encode = msgspec.json.encode
 
 
 DONE = sse(b"[DONE]")
+
+
+class ChatMessage(msgspec.Struct):
+    role: str
+    content: str | bodies.Parts | None = None
+
+
+class ChatBody(msgspec.Struct, kw_only=True):
+    """OpenAI's chat completions."""
+
+    model: bodies.Model
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    stream: bool | None = None
+    alignment: bodies.Alignment = None
+    stream_options: Annotated[bodies.StreamOptions | None, passed()] = None
+    temperature: bodies.Temperature = None
+    top_p: bodies.Share = None
+    max_tokens: bodies.Count = None
+    max_completion_tokens: bodies.Count = None
+    n: bodies.Count = None
+    stop: bodies.Stop = None
+    seed: Annotated[Any, passed(type="integer")] = None
+    logprobs: bodies.Flag = None
+    top_logprobs: Annotated[Any, passed(type="integer", minimum=0, maximum=20)] = None
+    tools: Annotated[Any, passed(type="array", items=_TOOL)] = None
+    tool_choice: Annotated[Any, passed(type=["string", "object"])] = None
+    response_format: bodies.Object = None
+    user: bodies.Text = None
+
+
+class Choice(msgspec.Struct):
+    index: int
+    finish_reason: str | None = None
+
+
+class ChatCompletion(msgspec.Struct):
+    id: str
+    object: str
+    choices: list[Choice]
+    usage: UsageKind | None = None
 
 
 async def chat(request: Request) -> Response:
@@ -51,26 +99,16 @@ async def _chat(body: Body, target: Target, run: Run) -> Response:
     return await respond(Exchange(events, run, target, wire), stream=wants_stream(body.fields))
 
 
-def chat_request(body: Mapping[str, Any], model: str) -> ChatRequest:
-    """A /v1/chat/completions body. Fields we do not know travel on to the engine."""
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise RequestError("messages: give a list of at least one message", param="messages")
-    for i, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise RequestError(f"messages.{i}: must be an object with a role", param=f"messages.{i}")
-        content = message.get("content")
-        if content is None and message["role"] in _SPEAKING:
+def chat_request(fields: Mapping[str, Any], model: str) -> ChatRequest:
+    """A /v1/chat/completions body."""
+    body = typed({"model": model, **fields}, ChatBody)  # a server's only model may be left out
+    for i, message in enumerate(body.messages):
+        if message.content is None and message.role in _SPEAKING:
             raise RequestError(
                 f"messages.{i}.content: must be a string or a list of parts, and is null or left out",
                 param=f"messages.{i}.content",
             )
-        if content is not None and not isinstance(content, str | list):
-            raise RequestError(
-                f"messages.{i}.content: must be a string or a list of parts", param=f"messages.{i}.content"
-            )
-    params = {k: v for k, v in body.items() if k not in _FIELDS}
-    return ChatRequest(model, tuple(messages), params, wants_stream(body))
+    return ChatRequest(model, tuple(fields["messages"]), travelling(fields, ChatBody), wants_stream(fields))
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
@@ -157,3 +195,16 @@ def wire_of(kind: type[ChatWire], prefix: str, body: Body, target: Target) -> Ch
         untouched=target.plan.decoder[0] == "direct" and (kind is ChatWire or target.plan.is_direct),
         include_usage=wants_usage(body.fields),
     )
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/chat/completions",
+        chat,
+        "OpenAI chat completions",
+        body=ChatBody,
+        answer=ChatCompletion,
+        streams=True,
+    ),
+)

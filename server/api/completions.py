@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from heedful.server.api import passthrough
-from heedful.server.api.chat import ChatWire, usage_object, wire_of
-from heedful.server.api.fields import wants_stream
+from heedful.server.api import bodies, passthrough
+from heedful.server.api.bodies import passed, travelling, typed, wants_stream
+from heedful.server.api.chat import ChatCompletion, ChatWire, usage_object, wire_of
+from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.service import Target
 from heedful.strategies import Answer, ChatRequest, RequestError, Run
 
-_FIELDS = frozenset({"model", "prompt", "stream", "alignment"})
 # Under an alignment the answer is a chat's, so what only a raw completion has can't be honoured.
 _RAW_ONLY = ("echo", "suffix", "logprobs", "best_of", "use_beam_search")
+
+
+class CompletionBody(msgspec.Struct, kw_only=True):
+    """OpenAI's legacy completions. Under an alignment the prompt is one text, the user's turn."""
+
+    model: bodies.Model
+    prompt: str | list[str | int | list[int]]
+    stream: bool | None = None
+    alignment: bodies.Alignment = None
+    stream_options: Annotated[bodies.StreamOptions | None, passed()] = None
+    temperature: bodies.Temperature = None
+    top_p: bodies.Share = None
+    max_tokens: bodies.Count = None
+    n: bodies.Count = None
+    echo: bodies.Flag = None
+    suffix: bodies.Text = None
+    stop: bodies.Stop = None
 
 
 async def completions(request: Request) -> Response:
@@ -39,9 +57,9 @@ async def _completion(body: Body, target: Target, run: Run) -> Response:
     return await respond(Exchange(events, run, target, wire), stream=stream)
 
 
-def prompt_request(body: Mapping[str, Any], model: str) -> ChatRequest:
+def prompt_request(fields: Mapping[str, Any], model: str) -> ChatRequest:
     """A /v1/completions body under an alignment: the prompt is the user's turn."""
-    prompt = body.get("prompt")
+    prompt: Any = typed({"model": model, **fields}, CompletionBody).prompt
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
@@ -51,11 +69,13 @@ def prompt_request(body: Mapping[str, Any], model: str) -> ChatRequest:
             param="prompt",
         )
     for field in _RAW_ONLY:
-        if body.get(field):
+        if fields.get(field):
             raise RequestError(f"{field}: only for raw completions (alignment 'direct')", param=field)
     # The legacy endpoint's default, which chat does not have.
-    params = {"max_tokens": 16} | {k: v for k, v in body.items() if k not in _FIELDS and k not in _RAW_ONLY}
-    return ChatRequest(model, ({"role": "user", "content": prompt},), params, wants_stream(body))
+    params = {"max_tokens": 16, **travelling(fields, CompletionBody)}
+    for field in _RAW_ONLY:
+        params.pop(field, None)
+    return ChatRequest(model, ({"role": "user", "content": prompt},), params, wants_stream(fields))
 
 
 def raw_params(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,3 +109,16 @@ class CompletionWire(ChatWire):
         ]
         body["usage"] = usage_object(answer.usage)
         return body if alignment is None else body | {"alignment": alignment}
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/completions",
+        completions,
+        "OpenAI legacy completions",
+        body=CompletionBody,
+        answer=ChatCompletion,
+        streams=True,
+    ),
+)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.retrieval import Embedder, StoreError
 from heedful.server.api import passthrough
-from heedful.server.api.fields import listed
+from heedful.server.api.bodies import typed
+from heedful.server.api.operation import Operation, Usage
 from heedful.server.exchange import Body, answer, read
 from heedful.server.http import WhileConnected, json_response
 from heedful.server.service import Service, Target
@@ -19,6 +22,29 @@ from heedful.strategies import ContextOverflow, RequestError, RetrievalError, Ru
 
 _MOST = 2048  # texts in one request, as OpenAI has it
 _LONGEST = 1 << 20  # characters of a text, as of an item's
+
+
+class EmbeddingsBody(msgspec.Struct, kw_only=True):
+    """OpenAI's embeddings. Token ids: of an upstream's model only; the stores' own embedder takes texts."""
+
+    model: str
+    input: str | Annotated[list[str | int | list[int]], Meta(min_length=1, max_length=_MOST)]
+    dimensions: Annotated[int, Meta(ge=1)] | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    truncate_prompt_tokens: (
+        Annotated[int, Meta(description="-1: of a text that is too long, embed the beginning")] | None
+    ) = None
+
+
+class Embedding(msgspec.Struct):
+    index: int
+    embedding: list[float] | str
+
+
+class Embeddings(msgspec.Struct):
+    data: list[Embedding]
+    model: str
+    usage: Usage
 
 
 async def embeddings(request: Request) -> Response:
@@ -41,13 +67,12 @@ async def _forwarded(body: Body, target: Target, run: Run) -> Response:
 
 async def _local(embedder: Embedder, fields: dict[str, Any]) -> dict[str, Any]:
     """The embedder's unit vectors, and how many tokens they are of."""
-    texts = _texts(embedder, fields.get("input"))
-    form = fields.get("encoding_format") or "float"
-    if form not in ("float", "base64"):
-        raise RequestError("encoding_format: must be float or base64", param="encoding_format")
+    body = typed(fields, EmbeddingsBody)
+    texts = _texts(embedder, body.input)
+    form = body.encoding_format or "float"
     try:
         tokens = await embedder.tokens(texts)
-        _check_size(embedder, fields, tokens)
+        _check_size(embedder, body, tokens)
         vectors = await embedder.embed(texts)
     except StoreError as error:
         raise RetrievalError(str(error)) from error
@@ -64,17 +89,16 @@ async def _local(embedder: Embedder, fields: dict[str, Any]) -> dict[str, Any]:
     return {"object": "list", "data": data, "model": embedder.name, "usage": usage}
 
 
-def _texts(embedder: Embedder, given: Any) -> list[str]:
-    texts = [given] if isinstance(given, str) else given
-    if not isinstance(texts, list) or not 0 < len(texts) <= _MOST:
-        raise RequestError(f"input: give one text, or a list of 1 to {_MOST}", param="input")
-    if any(isinstance(text, int | list) for text in texts):
+def _texts(embedder: Embedder, given: str | list[str | int | list[int]]) -> list[str]:
+    listed = [given] if isinstance(given, str) else given
+    texts = [text for text in listed if isinstance(text, str)]
+    if len(texts) < len(listed):
         raise RequestError(
             f"input: {embedder.name} takes texts, no token ids: another tokenizer's would say something else "
             "(LangChain's OpenAIEmbeddings sends texts with check_embedding_ctx_length=False)",
             param="input",
         )
-    for i, text in enumerate(listed(texts, "input")):
+    for i, text in enumerate(texts):
         where = "input" if isinstance(given, str) else f"input.{i}"
         if not text:
             raise RequestError(f"{where}: can't be an empty string", param=where)
@@ -85,15 +109,14 @@ def _texts(embedder: Embedder, given: Any) -> list[str]:
     return texts
 
 
-def _check_size(embedder: Embedder, fields: dict[str, Any], tokens: list[int]) -> None:
+def _check_size(embedder: Embedder, body: EmbeddingsBody, tokens: list[int]) -> None:
     """In OpenAI's words, which clients look for. `truncate_prompt_tokens: -1` asks for a beginning, as with vLLM."""
-    dimensions = fields.get("dimensions")
-    if dimensions is not None and (isinstance(dimensions, bool) or dimensions != embedder.dimension):
+    if body.dimensions not in (None, embedder.dimension):
         raise RequestError(
             f"dimensions: {embedder.name} has {embedder.dimension} and can't be shortened", param="dimensions"
         )
-    truncate = fields.get("truncate_prompt_tokens")
-    if truncate is not None and (isinstance(truncate, bool) or truncate not in (-1, embedder.longest)):
+    truncate = body.truncate_prompt_tokens
+    if truncate not in (None, -1, embedder.longest):
         raise RequestError(
             f"truncate_prompt_tokens: must be -1, for the {embedder.longest} tokens that the model reads",
             param="truncate_prompt_tokens",
@@ -101,6 +124,13 @@ def _check_size(embedder: Embedder, fields: dict[str, Any], tokens: list[int]) -
     limit = embedder.longest
     for i, n in enumerate(tokens):
         if limit is not None and n > limit and truncate is None:
-            where = "input" if isinstance(fields["input"], str) else f"input.{i}"
+            where = "input" if isinstance(body.input, str) else f"input.{i}"
             mend = "Please shorten it, or send truncate_prompt_tokens: -1 to have its beginning embedded."
             raise ContextOverflow(limit, n, param=where, what="your text", mend=mend)
+
+
+OPERATIONS = (
+    Operation(
+        "POST", "/v1/embeddings", embeddings, "OpenAI embeddings", body=EmbeddingsBody, answer=Embeddings
+    ),
+)

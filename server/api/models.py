@@ -5,15 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.api.operation import Operation
 from heedful.server.http import json_response
 from heedful.server.service import Service
 from heedful.server.shapes import speaks_anthropic
 from heedful.strategies import NotFound, RequestError
 
 _MOST = 1000  # models on one page, as Anthropic has it
+
+
+class ModelObject(msgspec.Struct):
+    id: str
+
+
+class Models(msgspec.Struct):
+    data: list[ModelObject]
 
 
 async def models(request: Request) -> Response:
@@ -79,3 +89,9 @@ def _limit(given: str | None) -> int | None:
     if not (given.isascii() and given.isdigit() and len(given) < 9 and 1 <= int(given) <= _MOST):
         raise RequestError(f"limit: must be a whole number from 1 to {_MOST}", param="limit")
     return int(given)
+
+
+OPERATIONS = (
+    Operation("GET", "/v1/models", models, "Models, each at every alignment", answer=Models, dialect="asker"),
+    Operation("GET", "/v1/models/{model:path}", model, "One model", answer=ModelObject, dialect="asker"),
+)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.api import passthrough
+from heedful.server.api.bodies import typed
+from heedful.server.api.operation import Operation
 from heedful.server.api.other_paths import UNALIGNED, named_model, refuse_alignment, upstreams_of
 from heedful.server.engines.upstream.client import Upstream
 from heedful.server.engines.upstream.engine import OpenAIEngine
@@ -46,6 +50,26 @@ _OPENAIS = {
 }
 
 
+class ModerationsBody(msgspec.Struct, kw_only=True):
+    """OpenAI's moderations. `model`, or `verifiers` with options, choose who judges."""
+
+    input: str | Annotated[list[str | dict[str, Any]], Meta(min_length=1, max_length=_MOST)]
+    model: str | None = None
+    verifiers: Annotated[list[str | dict[str, Any]], Meta(min_length=1)] | None = None
+
+
+class Moderated(msgspec.Struct):
+    flagged: bool
+    categories: dict[str, bool]
+    category_scores: dict[str, float]
+
+
+class Moderations(msgspec.Struct):
+    id: str
+    model: str
+    results: list[Moderated]
+
+
 async def moderations(request: Request) -> Response:
     """POST /v1/moderations"""
     service: Service = request.app.state.service
@@ -65,7 +89,7 @@ async def moderations(request: Request) -> Response:
                     if error.status not in _LACKING or model is not None:
                         raise
                     _lacking[engine.upstream] = time.monotonic()
-        response = json_response(await _judged(service, fields, model, request))
+        response = json_response(await _judged(service, fields, request))
     response.headers[UNALIGNED] = "none"
     return response
 
@@ -114,11 +138,10 @@ async def _forwarded(
 # -- ours
 
 
-async def _judged(
-    service: Service, fields: Mapping[str, Any], model: str | None, request: Request
-) -> dict[str, Any]:
-    texts = _texts(fields.get("input"))
-    panel = _panel(service, fields, model)
+async def _judged(service: Service, fields: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    asked = typed(fields, ModerationsBody)
+    texts = _texts(asked.input)
+    panel = _panel(service, asked)
     engine = next((e for e in service.engines.values() if not panel.needs & ~e.capabilities), None)
     if engine is None:
         raise MissingCapability(
@@ -132,16 +155,14 @@ async def _judged(
     return {"id": f"modr-{uuid4().hex}", "model": names, "results": results}
 
 
-def _panel(service: Service, fields: Mapping[str, Any], model: str | None) -> Panel:
+def _panel(service: Service, asked: ModerationsBody) -> Panel:
     specs: Sequence[Spec]
-    if (given := fields.get("verifiers")) is not None:
-        if model is not None:
+    if asked.verifiers is not None:
+        if asked.model is not None:
             raise RequestError("verifiers: give either `model` or `verifiers`", param="verifiers")
-        if not isinstance(given, list) or not given or not all(isinstance(s, str | dict) for s in given):
-            raise RequestError("verifiers: give a list of names, or of names with options", param="verifiers")
-        specs, param = given, "verifiers"
+        specs, param = asked.verifiers, "verifiers"
     else:
-        specs, param = [name.strip() for name in (model or _DEFAULT).split("+")], "model"
+        specs, param = [name.strip() for name in (asked.model or _DEFAULT).split("+")], "model"
     panel = Panel.of(specs, service.alignments.resources, on_error="fail", timeout=_TIMEOUT, param=param)
     for name, _ in panel.members:
         if name.partition("#")[0] in _NOT_ALONE:
@@ -151,18 +172,19 @@ def _panel(service: Service, fields: Mapping[str, Any], model: str | None) -> Pa
     return panel
 
 
-def _texts(given: Any) -> list[str]:
+def _texts(given: str | list[str | dict[str, Any]]) -> list[str]:
     """One text of a string or of a list of parts, several of a list of strings."""
     if isinstance(given, str):
         return [given]
-    if isinstance(given, list) and 0 < len(given) <= _MOST:
-        if all(isinstance(text, str) for text in given):
-            return given
-        if all(isinstance(part, dict) for part in given):
-            for i, part in enumerate(given):
-                if part.get("type") != "text" or not isinstance(part.get("text"), str):
-                    raise RequestError(f"input.{i}: the verifiers read text only", param=f"input.{i}")
-            return ["\n".join(part["text"] for part in given)]
+    texts = [each for each in given if isinstance(each, str)]
+    parts = [each for each in given if not isinstance(each, str)]
+    if not parts:
+        return texts
+    if not texts:
+        for i, part in enumerate(parts):
+            if part.get("type") != "text" or not isinstance(part.get("text"), str):
+                raise RequestError(f"input.{i}: the verifiers read text only", param=f"input.{i}")
+        return ["\n".join(part["text"] for part in parts)]
     raise RequestError(f"input: give a text, 1 to {_MOST} texts, or parts of type text", param="input")
 
 
@@ -194,3 +216,15 @@ def _finer(verifier: Verifier, text: str, facts: Mapping[str, Any]) -> list[tupl
         return [(name, round(score, 6), score >= verifier.threshold) for name, score in finer]
     codes = facts.get("categories")
     return [(str(code), 1.0, True) for code in codes] if isinstance(codes, list) else []
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/moderations",
+        moderations,
+        "Verdicts of verifiers on texts",
+        body=ModerationsBody,
+        answer=Moderations,
+    ),
+)

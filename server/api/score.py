@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from heedful.server.api.chat import chat_request
-from heedful.server.api.fields import listed
+from heedful.server.api.bodies import typed
+from heedful.server.api.chat import ChatBody, chat_request
+from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, answer
 from heedful.server.http import json_response
 from heedful.server.service import Target
@@ -19,13 +22,35 @@ from heedful.strategies.plan import Plan, describe
 MOST_ANSWERS = 64
 
 
+class ScoreBody(ChatBody, kw_only=True):
+    """A conversation, and answers to it."""
+
+    answers: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MOST_ANSWERS)]
+
+
+class Scored(msgspec.Struct):
+    logprob: float
+    tokens: int
+    token_logprobs: list[float]
+
+
+class Scores(msgspec.Struct):
+    """Natural-log probabilities: of each answer, and of each of its tokens."""
+
+    model: str
+    answers: list[Scored]
+    usage: dict[str, Any]
+    object: str = "alignment.score"
+    alignment: dict[str, Any] | None = None
+
+
 async def score(request: Request) -> Response:
     """POST /v1/alignment/score"""
     return await answer(request, _score)
 
 
 async def _score(body: Body, target: Target, run: Run) -> Response:
-    answers = _answers(body.fields)
+    answers = typed({"model": run.engine.model, **body.fields}, ScoreBody).answers
     _check(target.plan, run)
     fields = {k: v for k, v in body.fields.items() if k != "answers"}
     context = await target.plan.prepare(chat_request(fields, run.engine.model), run)
@@ -47,16 +72,6 @@ async def _score(body: Body, target: Target, run: Run) -> Response:
     return json_response(response)
 
 
-def _answers(fields: dict[str, Any]) -> list[str]:
-    answers = listed(fields.get("answers"), "answers")
-    if not 1 <= len(answers) <= MOST_ANSWERS:
-        raise RequestError(f"answers: give 1 to {MOST_ANSWERS} answers", param="answers")
-    for i, text in enumerate(answers):
-        if not text:
-            raise RequestError(f"answers.{i}: is empty", param=f"answers.{i}")
-    return answers
-
-
 def _check(plan: Plan, run: Run) -> None:
     if not plan.leaves_the_answer:
         raise RequestError(
@@ -76,3 +91,15 @@ def _check(plan: Plan, run: Run) -> None:
 def _whole(run: Run) -> Usage:
     stages = run.ledger.stages.values()
     return Usage(sum(s.prompt_tokens for s in stages), sum(s.completion_tokens for s in stages))
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/alignment/score",
+        score,
+        "Log-likelihood of given answers under an alignment",
+        body=ScoreBody,
+        answer=Scores,
+    ),
+)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from email.message import Message
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
+from msgspec import Meta
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -19,6 +21,8 @@ from heedful.retrieval.ingest import Parsed, decoded, export_lines, parse
 from heedful.retrieval.items import item_of, time_of, unhurried
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
+from heedful.server.api.bodies import typed
+from heedful.server.api.operation import Deleted, Operation, Parameter
 from heedful.server.http import Handler, WhileConnected, body_of, json_object, json_response
 from heedful.server.log import logger
 from heedful.server.service import Service
@@ -28,6 +32,60 @@ from heedful.strategies.retrieve import telling
 _PAGE, _MOST, _EXPORTED = 100, 1000, 500
 _SMALL = 64 << 10  # bytes of a body that are read in a few milliseconds
 _LAST_ROW = 2**63 - 1  # SQLite's
+
+
+class StoreObject(msgspec.Struct):
+    name: str
+    items: int
+
+
+class StoreItem(msgspec.Struct, kw_only=True):
+    """A norm, or a demonstration; read by `retrieval.items.item_of`, wherever it comes from."""
+
+    text: Annotated[str, Meta(min_length=1)]
+    kind: Literal["norm", "demo"] = "norm"
+    id: str = ""
+    answer: str = ""
+    source: str = ""
+    scope: str = ""
+    tags: list[str] = []
+    mandatory: bool = False
+    valid_from: str | float | None = None
+    valid_until: str | float | None = None
+    meta: dict[str, Any] = {}
+
+
+class ItemsBody(StoreItem, kw_only=True):
+    """One item, or several as `items`."""
+
+    text: str = ""
+    items: list[StoreItem] = []
+
+
+class SearchBody(msgspec.Struct, forbid_unknown_fields=True):
+    query: Annotated[str, Meta(min_length=1)]
+    k: Annotated[int, Meta(ge=1, le=_MOST)] = 10
+    kind: Literal["norm", "demo"] | None = None
+    scopes: Annotated[list[str], Meta(max_length=_MOST)] | None = None
+    tags: Annotated[list[str], Meta(max_length=_MOST)] | None = None
+    at: str | float | None = None
+
+
+class Listed(msgspec.Struct):
+    object: Literal["list"]
+    data: list[dict[str, Any]]
+
+
+class Written(msgspec.Struct):
+    added: list[str]
+    replaced: list[str]
+    unchanged: list[str]
+
+
+class Imported(msgspec.Struct):
+    added: int
+    replaced: int
+    unchanged: int
 
 
 def _stores(request: Request) -> Stores:
@@ -164,15 +222,10 @@ async def item_history(request: Request) -> Response:
 async def search(request: Request) -> Response:
     """POST /v1/alignment/stores/STORE/search: {"query", "k", "kind", "scopes", "tags", "at"}"""
     stores, store = await _named(request)
-    body = json_object(await body_of(request, limit=_limit(request)))
-    if unknown := set(body) - {"query", "k", "kind", "scopes", "tags", "at"}:
-        raise RequestError(f"unknown field {min(unknown)!r}", param=min(unknown))
-    query, k = body.get("query"), body.get("k", 10)
-    if not isinstance(query, str) or not query.strip():
+    body = typed(json_object(await body_of(request, limit=_limit(request))), SearchBody)
+    if not body.query.strip():
         raise RequestError("query: give a text", param="query")
-    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= _MOST:
-        raise RequestError(f"k: must be a whole number from 1 to {_MOST}", param="k")
-    hits = await stores.search(store.path.stem, query, k, _filter(body))
+    hits = await stores.search(store.path.stem, body.query, body.k, _filter(body))
     return json_response(
         {"object": "list", "data": [{"score": round(h.score, 6), **h.item.as_json()} for h in hits]}
     )
@@ -256,22 +309,12 @@ class _Export(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _filter(body: Mapping[str, Any]) -> Filter:
-    kind, at = body.get("kind"), body.get("at")
-    if kind not in (None, "norm", "demo"):
-        raise RequestError("kind: must be norm or demo", param="kind")
-    for name in ("scopes", "tags"):
-        value = body.get(name)
-        if value is not None and not (isinstance(value, list) and all(isinstance(v, str) for v in value)):
-            raise RequestError(f"{name}: must be a list of strings", param=name)
-        if value is not None and len(value) > _MOST:
-            raise RequestError(f"{name}: at most {_MOST}", param=name)
-    scopes = body.get("scopes")
+def _filter(body: SearchBody) -> Filter:
     return Filter(
-        kind=kind,
-        scopes=None if scopes is None else frozenset(scopes),
-        tags=frozenset(body.get("tags") or ()),
-        at=time.time() if at is None else time_of(at, "at"),
+        kind=body.kind,
+        scopes=None if body.scopes is None else frozenset(body.scopes),
+        tags=frozenset(body.tags or ()),
+        at=time.time() if body.at is None else time_of(body.at, "at"),
     )
 
 
@@ -301,20 +344,66 @@ register_url_convertor("item_id", _AnyId())
 
 _BASE = "/v1/alignment/stores"
 _STORE = f"{_BASE}/{{store}}"
-ROUTES: tuple[tuple[str, str, Handler], ...] = tuple(
-    (path, method, _told(handler))
-    for path, method, handler in (
-        (_BASE, "GET", list_stores),
-        (_STORE, "GET", show_store),
-        (_STORE, "PUT", create_store),
-        (_STORE, "DELETE", drop_store),
-        (f"{_STORE}/items", "GET", list_items),
-        (f"{_STORE}/items", "POST", add_items),
-        (f"{_STORE}/items/{{id:item_id}}", "GET", show_item),
-        (f"{_STORE}/items/{{id:item_id}}", "DELETE", delete_item),
-        (f"{_STORE}/history/{{id:item_id}}", "GET", item_history),
-        (f"{_STORE}/search", "POST", search),
-        (f"{_STORE}/import", "POST", import_file),
-        (f"{_STORE}/export", "GET", export_file),
+_NAME = {"store": Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]}
+_NEW = {201: "Something is new"}
+OPERATIONS = tuple(
+    replace(each, handler=_told(each.handler), path_kinds=_NAME)
+    for each in (
+        Operation("GET", _BASE, list_stores, "All stores", answer=Listed),
+        Operation("GET", _STORE, show_store, "One store", answer=StoreObject),
+        Operation("PUT", _STORE, create_store, "Makes a store", answer=StoreObject, also=_NEW),
+        Operation("DELETE", _STORE, drop_store, "Drops it with its history", answer=Deleted),
+        Operation(
+            "GET",
+            f"{_STORE}/items",
+            list_items,
+            "Items, a page at a time",
+            answer=Listed,
+            parameters=(
+                Parameter("after", Annotated[int, Meta(ge=0)]),
+                Parameter("limit", Annotated[int, Meta(ge=1, le=_MOST)]),
+                Parameter("as_of", str, about="What stood then, in ISO 8601"),
+            ),
+        ),
+        Operation(
+            "POST",
+            f"{_STORE}/items",
+            add_items,
+            "Adds or replaces items: all of them or none",
+            body=ItemsBody,
+            answer=Written,
+            also=_NEW,
+        ),
+        Operation("GET", f"{_STORE}/items/{{id:item_id}}", show_item, "One item", answer=StoreItem),
+        Operation("DELETE", f"{_STORE}/items/{{id:item_id}}", delete_item, "Ends an item", answer=Deleted),
+        Operation(
+            "GET",
+            f"{_STORE}/history/{{id:item_id}}",
+            item_history,
+            "All versions of an item",
+            answer=Listed,
+        ),
+        Operation("POST", f"{_STORE}/search", search, "The nearest items", body=SearchBody, answer=Listed),
+        Operation(
+            "POST",
+            f"{_STORE}/import",
+            import_file,
+            "Imports a file",
+            body=str,
+            body_media="text/plain",
+            answer=Imported,
+            parameters=(
+                Parameter("format", Literal["jsonl", "csv", "markdown", "text"]),
+                Parameter("skip_bad", Literal["true", "false"], about="Pass over lines that can't be read"),
+            ),
+        ),
+        Operation(
+            "GET",
+            f"{_STORE}/export",
+            export_file,
+            "All items as JSON lines",
+            answer=str,
+            answer_media="application/jsonl",
+        ),
     )
 )

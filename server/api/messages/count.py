@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.api.messages import request as messages
 from heedful.server.api.messages.form import anthropic_form
+from heedful.server.api.operation import Operation
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.exchange import Body, answer
 from heedful.server.http import json_response
 from heedful.server.service import Target
 from heedful.strategies import Capability, Context, HeedfulError, MissingCapability, RequestError, Run
 from heedful.strategies.plan import describe
+
+
+class Counted(msgspec.Struct):
+    input_tokens: int
 
 
 async def count_tokens(request: Request) -> Response:
@@ -60,3 +66,16 @@ async def _asked(engine: OpenAIEngine, fields: dict[str, Any], context: Context,
 
 def _nobody_knows(model: str, why: str) -> RequestError:
     return MissingCapability(f"the tokens of model {model!r} can't be counted: {why}", param="model")
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/messages/count_tokens",
+        count_tokens,
+        "What the model will see, counted",
+        body=messages.CountBody,
+        answer=Counted,
+        dialect="anthropic",
+    ),
+)

@@ -4,26 +4,124 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from typing import Any
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from heedful.server.api.fields import listed, objects, optional_object, wants_stream
+from heedful.server.api import bodies
+from heedful.server.api.bodies import ignored, objects, refused, travelling, typed, wants_stream
 from heedful.server.api.messages.answer import MessagesWire
-from heedful.server.api.messages.fields import HONOURED, IGNORED, REFUSED
 from heedful.server.api.messages.tools import function_of
+from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.service import Target
 from heedful.strategies import Capability, ChatRequest, Message, MissingCapability, RequestError, Run
 
-# Every other field (temperature, top_p, top_k, vLLM's own, ...) travels on under its name.
-_READ = frozenset({*HONOURED, *IGNORED, *REFUSED, "alignment"})
 _CHOICE: dict[str, Any] = {"auto": "auto", "any": "required", "none": "none"}
-_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _LONGEST_USER = 64  # as OpenAI has it
+
+
+class TextBlock(msgspec.Struct):
+    text: str
+
+
+class Turn(msgspec.Struct):
+    role: Literal["user", "assistant", "system"]
+    content: str | bodies.Parts
+
+
+class ToolChoice(msgspec.Struct):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class Metadata(msgspec.Struct):
+    user_id: str | None = None
+
+
+class Thinking(msgspec.Struct):
+    type: str | None = None
+    budget_tokens: int | None = None
+
+
+class JsonFormat(msgspec.Struct):
+    type: Literal["json_schema"]
+    schema: dict[str, Any]
+
+
+class OutputConfig(msgspec.Struct):
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: JsonFormat | None = None
+
+
+_TOOL = {"type": "object", "properties": {"name": {"type": "string"}, "input_schema": {"type": "object"}}}
+_NOBODY_BILLED = "nobody is billed"
+
+
+class CountBody(msgspec.Struct, kw_only=True):
+    """Anthropic's messages, beta fields too, and what becomes of each (the table in docs/proxy.md)."""
+
+    model: bodies.Model
+    messages: Annotated[list[Turn], Meta(min_length=1)]
+    max_tokens: int | None = None
+    system: str | list[TextBlock] | None = None
+    stop_sequences: list[str] | None = None
+    stream: bool | None = None
+    alignment: bodies.Alignment = None
+    tools: Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": _TOOL})] | None = None
+    tool_choice: ToolChoice | None = None
+    metadata: Metadata | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+    output_format: JsonFormat | None = None
+
+    cache_control: Annotated[Any, ignored("the engine keeps prefixes by itself")] = None
+    context_management: Annotated[
+        Any,
+        ignored("nothing is kept here between requests, so there is nothing to clear: what is sent is read"),
+    ] = None
+    service_tier: Annotated[Any, ignored("there are no tiers")] = None
+    speed: Annotated[Any, ignored("there is one speed")] = None
+    betas: Annotated[Any, ignored("what a beta allows is allowed or refused field by field")] = None
+    diagnostics: Annotated[Any, ignored("no earlier request is kept to compare with")] = None
+    billing_policy: Annotated[Any, ignored(_NOBODY_BILLED)] = None
+    fallback_credit_token: Annotated[Any, ignored(_NOBODY_BILLED)] = None
+    fallbacks: Annotated[
+        Any,
+        ignored(
+            "this server declines nothing by itself; other models are the operator's choice (`fallbacks`)"
+        ),
+    ] = None
+    user_profile_id: Annotated[Any, ignored("the operator's key speaks for all")] = None
+    workspace_id: Annotated[Any, ignored("there are no workspaces")] = None
+
+    container: Annotated[Any, refused("tools run at the client, not in containers here")] = None
+    mcp_servers: Annotated[
+        Any,
+        refused("this server calls no tools; give them to the model as `tools` and run them at the client"),
+    ] = None
+    thread: Annotated[Any, refused("this server keeps no conversations; send all messages")] = None
+    compaction: Annotated[
+        Any, refused("this server summarizes no conversations; ask for a summary in a message")
+    ] = None
+    inference_geo: Annotated[Any, refused("this server can't promise where a model runs")] = None
+
+
+class MessagesBody(CountBody, kw_only=True):
+    """Anthropic's messages, to be answered."""
+
+    max_tokens: Annotated[int, Meta(ge=1)]
+
+
+class MessageObject(msgspec.Struct):
+    id: str
+    type: str
+    content: list[dict[str, Any]]
 
 
 async def messages(request: Request) -> Response:
@@ -41,30 +139,24 @@ def chat_request(
     fields: Mapping[str, Any], model: str, capabilities: Capability, *, to_count: bool = False
 ) -> ChatRequest:
     """Raises RequestError that names the field which can't be translated. `to_count`: nothing is to be written."""
-    for field, why in REFUSED.items():
-        if fields.get(field):
-            raise RequestError(f"{field}: {why}", param=field)
-    params: dict[str, Any] = {k: v for k, v in fields.items() if k not in _READ}
+    body = typed({"model": model, **fields}, CountBody if to_count else MessagesBody)
+    params = travelling(fields, CountBody)
     if not to_count:
-        limit = fields.get("max_tokens")
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-            raise RequestError("max_tokens: give a positive whole number", param="max_tokens")
-        params["max_tokens"] = limit
-    if stops := fields.get("stop_sequences"):
-        params["stop"] = listed(stops, "stop_sequences")
-    if tools := fields.get("tools"):
-        params["tools"] = [function_of(t, i) for i, t in enumerate(objects(tools, "tools"))]
-        params |= _tool_choice(fields.get("tool_choice"))
-    params |= _user(optional_object(fields, "metadata").get("user_id"))
-    params |= _thinking(optional_object(fields, "thinking"))
-    params |= _output(fields)
-    turns = objects(fields.get("messages"), "messages")
-    if not turns:
-        raise RequestError("messages: give a list of at least one message", param="messages")
-    conversation = [message for i, turn in enumerate(turns) for message in _turn(turn, i)]
+        params["max_tokens"] = body.max_tokens
+    if body.stop_sequences:
+        params["stop"] = body.stop_sequences
+    if body.tools:
+        params["tools"] = [function_of(tool, i) for i, tool in enumerate(body.tools)]
+        params |= _tool_choice(body.tool_choice)
+    if body.metadata and body.metadata.user_id is not None:
+        params["user"] = _user(body.metadata.user_id)
+    if body.thinking:
+        params |= _thinking(body.thinking)
+    params |= _output(body)
+    conversation = [message for i, turn in enumerate(body.messages) for message in _turn(turn, i)]
     if not conversation:
         raise RequestError("messages: there is nothing in them", param="messages")
-    translated = [*_system(fields.get("system")), *conversation]
+    translated = [*_system(body.system), *conversation]
     if translated[-1]["role"] == "assistant":
         if Capability.PREFILL not in capabilities:
             raise MissingCapability(
@@ -75,31 +167,19 @@ def chat_request(
     return ChatRequest(model, tuple(translated), params, wants_stream(fields))
 
 
-def _system(system: Any) -> list[Message]:
+def _system(system: str | list[TextBlock] | None) -> list[Message]:
     if not system:
         return []
-    if isinstance(system, str):
-        return [{"role": "system", "content": system}]
-    texts = [b.get("text") for b in objects(system, "system")]
-    if not all(isinstance(t, str) for t in texts):
-        raise RequestError("system: give a string or text blocks", param="system")
-    return [{"role": "system", "content": "\n\n".join(map(str, texts))}]
+    text = system if isinstance(system, str) else "\n\n".join(block.text for block in system)
+    return [{"role": "system", "content": text}]
 
 
-def _turn(turn: Mapping[str, Any], i: int) -> Iterator[Message]:
+def _turn(turn: Turn, i: int) -> Iterator[Message]:
     """A turn as one message, tool results before it as messages of their own."""
-    where, role, content = f"messages.{i}", turn.get("role"), turn.get("content")
-    if role not in ("user", "assistant", "system"):
-        raise RequestError(f"{where}.role: must be user or assistant", param=f"{where}.role")
+    where, role, content = f"messages.{i}", turn.role, turn.content
     if isinstance(content, str):
         yield {"role": role, "content": content}
         return
-    if not isinstance(content, list):
-        given = "null" if content is None else f"of type {type(content).__name__}"
-        raise RequestError(
-            f"{where}.content: must be a string or a list of content blocks, and is {given}",
-            param=f"{where}.content",
-        )
     parts: list[dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     thoughts: list[str] = []
@@ -198,56 +278,51 @@ def _tool_result(content: Any, where: str) -> tuple[str, list[dict[str, Any]]]:
     return "\n".join(texts), [p for p in parts if p["type"] != "text"]
 
 
-def _tool_choice(choice: Any) -> dict[str, Any]:
+def _tool_choice(choice: ToolChoice | None) -> dict[str, Any]:
     if choice is None:
         return {}
-    if not isinstance(choice, dict) or choice.get("type") not in (*_CHOICE, "tool"):
-        raise RequestError("tool_choice: type must be auto, any, tool or none", param="tool_choice")
-    params: dict[str, Any] = {"tool_choice": _CHOICE.get(choice["type"])}
-    if choice["type"] == "tool":
-        params["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
-    if choice.get("disable_parallel_tool_use"):
+    params: dict[str, Any] = {"tool_choice": _CHOICE.get(choice.type)}
+    if choice.type == "tool":
+        params["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    if choice.disable_parallel_tool_use:
         params["parallel_tool_calls"] = False
     return params
 
 
-def _user(user: Any) -> dict[str, Any]:
+def _user(user: str) -> str:
     """Who asks, as chat APIs take it: an id longer than they allow goes on as its hash, the same each time."""
-    if user is None:
-        return {}
-    if not isinstance(user, str):
-        raise RequestError("metadata.user_id: must be a string", param="metadata.user_id")
-    return {"user": user if len(user) <= _LONGEST_USER else sha256(user.encode()).hexdigest()}
+    return user if len(user) <= _LONGEST_USER else sha256(user.encode()).hexdigest()
 
 
-def _thinking(thinking: Mapping[str, Any]) -> dict[str, Any]:
+def _thinking(thinking: Thinking) -> dict[str, Any]:
     """A thinking budget as the effort that chat APIs know."""
-    if thinking.get("type") in (None, "disabled"):
+    if thinking.type in (None, "disabled"):
         return {}
-    budget = thinking.get("budget_tokens")
-    if not isinstance(budget, int):
+    budget = thinking.budget_tokens
+    if budget is None:
         return {"reasoning_effort": "medium"}
     return {"reasoning_effort": "low" if budget <= 2048 else "medium" if budget <= 8192 else "high"}
 
 
-def _output(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _output(body: CountBody) -> dict[str, Any]:
     """What `output_config` asks, and `output_format`, its older form. An effort goes before a thinking budget."""
-    config = optional_object(fields, "output_config")
-    params: dict[str, Any] = {}
-    if (effort := config.get("effort")) is not None:
-        if effort not in _EFFORTS:
-            raise RequestError(
-                f"output_config.effort: must be one of {', '.join(_EFFORTS)}", param="output_config.effort"
-            )
-        params["reasoning_effort"] = effort
-    where, form = "output_config.format", config.get("format")
-    if form is None:
-        where, form = "output_format", fields.get("output_format")
-    if form is None:
+    config = body.output_config or OutputConfig()
+    params: dict[str, Any] = {} if config.effort is None else {"reasoning_effort": config.effort}
+    if (form := config.format or body.output_format) is None:
         return params
-    if not (
-        isinstance(form, dict) and form.get("type") == "json_schema" and isinstance(form.get("schema"), dict)
-    ):
-        raise RequestError(f'{where}: must be {{"type": "json_schema", "schema": {{...}}}}', param=where)
-    schema = {"name": "output", "schema": form["schema"], "strict": True}
+    schema = {"name": "output", "schema": form.schema, "strict": True}
     return params | {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/messages",
+        messages,
+        "Anthropic messages",
+        body=MessagesBody,
+        answer=MessageObject,
+        streams=True,
+        dialect="anthropic",
+    ),
+)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from heedful.server.api.fields import listed, objects, optional_object, wants_stream
+from heedful.server.api import bodies
+from heedful.server.api.bodies import ignored, objects, refused, travelling, typed, wants_stream
+from heedful.server.api.operation import Operation
 from heedful.server.api.responses.answer import CUSTOM_INPUT, ResponsesWire
-from heedful.server.api.responses.fields import HONOURED, IGNORED, REFUSED
 from heedful.server.api.responses.tools import choice_of, custom_names, function_of
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.service import Target
 from heedful.strategies import ChatRequest, Message, RequestError, Run
 
-# Every other field (temperature, user, metadata, vLLM's own, ...) travels on under its name.
-_READ = frozenset({*HONOURED, *IGNORED, *REFUSED, "alignment"})
 _LOGPROBS = "message.output_text.logprobs"
 _ECHOED = (
     "temperature",
@@ -36,6 +36,84 @@ _ECHOED = (
 
 _CALLS = ("function_call", "custom_tool_call")
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
+
+
+class Reasoning(msgspec.Struct):
+    effort: Any = None
+
+
+class TextForm(msgspec.Struct):
+    format: dict[str, Any] | None = None
+    verbosity: Any = None
+
+
+_NO_RESPONSES = "this server keeps no responses; send the whole conversation in `input`"
+_OF_TYPE = {"type": "object", "properties": {"type": {"type": "string"}}}
+
+
+class ResponsesBody(msgspec.Struct, kw_only=True):
+    """OpenAI's responses. Every field of the API, and what becomes of it (the table in docs/proxy.md)."""
+
+    model: bodies.Model
+    input: str | Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": _OF_TYPE})]
+    instructions: str | None = None
+    max_output_tokens: Annotated[Any, Meta(extra_json_schema={"type": "integer", "minimum": 1})] = None
+    stream: bool | None = None
+    alignment: bodies.Alignment = None
+    tools: Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": _OF_TYPE})] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    text: TextForm | None = None
+    reasoning: Reasoning | None = None
+    top_logprobs: Annotated[Any, Meta(extra_json_schema={"type": "integer", "minimum": 0, "maximum": 20})] = (
+        None
+    )
+    include: list[str] | None = None
+
+    # Chat completions have these under the same name.
+    temperature: bodies.Temperature = None
+    top_p: bodies.Share = None
+    parallel_tool_calls: bodies.Flag = None
+    metadata: bodies.Object = None
+    user: bodies.Text = None
+    safety_identifier: bodies.Text = None
+    service_tier: bodies.Text = None
+    moderation: bodies.Object = None
+    prompt_cache_key: bodies.Text = None
+    prompt_cache_options: bodies.Object = None
+    prompt_cache_retention: bodies.Text = None
+
+    store: Annotated[Any, ignored("nothing is stored; the answer says `store: false`")] = None
+    truncation: Annotated[
+        Any, ignored("nothing is cut away: a conversation that is too long is refused, as with `disabled`")
+    ] = None
+    context_management: Annotated[
+        Any, ignored("nothing is kept here between requests, so there is nothing to compact")
+    ] = None
+    max_tool_calls: Annotated[Any, ignored("it bounds tools that a server runs, and this one runs none")] = (
+        None
+    )
+    background_options: Annotated[Any, ignored("nothing runs in the background")] = None
+    stream_options: Annotated[Any, ignored("no padding is added to events")] = None
+    image: Annotated[Any, ignored("images go on as they are")] = None
+    access_programs: Annotated[Any, ignored("there are none")] = None
+
+    previous_response_id: Annotated[Any, refused(_NO_RESPONSES)] = None
+    conversation: Annotated[
+        Any, refused("this server keeps no conversations; send the whole conversation in `input`")
+    ] = None
+    background: Annotated[Any, refused("this server keeps no responses, so nobody could fetch one later")] = (
+        None
+    )
+    prompt: Annotated[
+        Any,
+        refused("this server keeps no prompt templates; write the prompt out in `instructions` and `input`"),
+    ] = None
+
+
+class ResponseObject(msgspec.Struct):
+    id: str
+    object: str
+    output: list[dict[str, Any]]
 
 
 async def responses(request: Request) -> Response:
@@ -66,41 +144,38 @@ async def _responses(body: Body, target: Target, run: Run) -> Response:
 
 def chat_request(fields: Mapping[str, Any], model: str) -> ChatRequest:
     """Raises RequestError that names the field which can't be translated."""
-    for field, why in REFUSED.items():
-        if fields.get(field):
-            raise RequestError(f"{field}: {why}", param=field)
-    params: dict[str, Any] = {k: v for k, v in fields.items() if k not in _READ}
-    if (limit := fields.get("max_output_tokens")) is not None:
-        params["max_completion_tokens"] = limit
-    if tools := fields.get("tools"):
-        params["tools"] = [function_of(t, i) for i, t in enumerate(objects(tools, "tools"))]
-        if (choice := fields.get("tool_choice")) is not None:
-            params |= choice_of(choice, params["tools"])
-    if effort := optional_object(fields, "reasoning").get("effort"):
-        params["reasoning_effort"] = effort
-    params |= _text(optional_object(fields, "text"))
-    if fields.get("top_logprobs"):
-        params |= {"logprobs": True, "top_logprobs": fields["top_logprobs"]}
-    elif _LOGPROBS in listed(fields.get("include") or [], "include"):
+    body = typed({"model": model, **fields}, ResponsesBody)
+    params = travelling(fields, ResponsesBody)
+    if body.max_output_tokens is not None:
+        params["max_completion_tokens"] = body.max_output_tokens
+    if body.tools:
+        params["tools"] = [function_of(tool, i) for i, tool in enumerate(body.tools)]
+        if body.tool_choice is not None:
+            params |= choice_of(body.tool_choice, params["tools"])
+    if body.reasoning and body.reasoning.effort:
+        params["reasoning_effort"] = body.reasoning.effort
+    if body.text:
+        params |= _text(body.text)
+    if body.top_logprobs:
+        params |= {"logprobs": True, "top_logprobs": body.top_logprobs}
+    elif _LOGPROBS in (body.include or ()):
         params["logprobs"] = True
-    messages = list(_messages(fields.get("input")))
-    if instructions := fields.get("instructions"):
-        if not isinstance(instructions, str):
-            raise RequestError("instructions: must be a string", param="instructions")
-        messages.insert(0, {"role": "system", "content": instructions})
+    messages = list(_messages(body.input))
+    if body.instructions:
+        messages.insert(0, {"role": "system", "content": body.instructions})
     if not any(m["role"] != "system" for m in messages):
         raise RequestError("input: give a text or a list of at least one item", param="input")
     return ChatRequest(model, tuple(messages), params, wants_stream(fields))
 
 
-def _messages(given: Any) -> Iterator[Message]:
+def _messages(given: str | list[dict[str, Any]]) -> Iterator[Message]:
     """Items as messages: an assistant's reasoning, text and calls in a row are one message."""
     if isinstance(given, str):
         yield {"role": "user", "content": given}
         return
     mine: dict[str, Any] = {}
     shown: list[dict[str, Any]] = []  # of tools' outputs, what only a user's message can hold
-    for i, item in enumerate(objects(given, "input")):
+    for i, item in enumerate(given):
         where, kind = f"input.{i}", item.get("type") or "message"
         if shown and kind not in _OUTPUTS:
             yield {"role": "user", "content": shown}
@@ -200,12 +275,25 @@ def _joined(parts: Any, where: str) -> str:
     return "\n".join(str(p.get("text") or "") for p in objects(parts or [], where))
 
 
-def _text(text: Mapping[str, Any]) -> dict[str, Any]:
-    params: dict[str, Any] = {"verbosity": text["verbosity"]} if text.get("verbosity") else {}
-    form = optional_object(text, "format")
+def _text(text: TextForm) -> dict[str, Any]:
+    params: dict[str, Any] = {"verbosity": text.verbosity} if text.verbosity else {}
+    form = text.format or {}
     if form.get("type") == "json_schema":
         schema = {k: v for k, v in form.items() if k != "type"}
         params["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif form.get("type") == "json_object":
         params["response_format"] = {"type": "json_object"}
     return params
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/responses",
+        responses,
+        "OpenAI responses",
+        body=ResponsesBody,
+        answer=ResponseObject,
+        streams=True,
+    ),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from heedful.server.api.fields import objects, optional_object
+from heedful.server.api.bodies import objects
 from heedful.server.api.responses.answer import CUSTOM_INPUT
 from heedful.strategies import RequestError
 
@@ -27,7 +27,8 @@ def function_of(tool: Mapping[str, Any], i: int) -> dict[str, Any]:
     if kind == "function":
         return {"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}}
     if kind == "custom":
-        form = optional_object(tool, "format").get("type")
+        format = tool.get("format")
+        form = format.get("type") if isinstance(format, dict) else format
         if form not in (None, "text"):
             raise RequestError(
                 f"{where}.format: a custom tool's input can't be held to a {form} here; leave it free text, "

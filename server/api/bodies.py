@@ -1,0 +1,179 @@
+"""Request bodies as types: one `msgspec.Struct` an API, which checks a body and is its schema.
+
+Handlers read checked values from the Struct and what travels on from the body itself, so that a field that nobody
+here knows reaches the engine as it came. What becomes of a field stands in its annotation: it is read, unless it
+says `passed`, `ignored` or `refused`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, inspect
+
+from heedful.strategies import RequestError
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def passed(**schema: Any) -> Meta:
+    """It travels on to the engine, whose affair its value is; `schema` is for the document."""
+    return Meta(extra_json_schema=schema, extra={"fate": "passed"})
+
+
+def ignored(why: str) -> Meta:
+    """It is taken and left: the answer is the same with and without."""
+    return Meta(description=f"Ignored: {why}", extra={"fate": "ignored", "why": why})
+
+
+def refused(why: str) -> Meta:
+    """With it the answer would not be what was asked for."""
+    return Meta(extra={"fate": "refused", "why": why})
+
+
+class Selected(msgspec.Struct, forbid_unknown_fields=True):
+    """An alignment by name or step by step."""
+
+    name: str | None = None
+    pipeline: list[Step] | None = None
+    trace: bool = False
+
+
+Step = str | Annotated[dict[str, Any], Meta(min_length=1, max_length=1)]
+Alignment = (
+    Annotated[str, Meta(description="A name, or several joined by '+'")] | list[Step] | Selected | None
+)
+Model = Annotated[str, Meta(description="A model, or MODEL@ALIGNMENT")]
+Temperature = Annotated[Any, passed(type="number", minimum=0, maximum=2)]
+Share = Annotated[Any, passed(type="number", minimum=0, maximum=1)]
+Count = Annotated[Any, passed(type="integer", minimum=1)]
+Object = Annotated[Any, passed(type="object")]
+Text = Annotated[Any, passed(type="string")]
+Flag = Annotated[Any, passed(type="boolean")]
+Stop = Annotated[Any, passed(anyOf=[{"type": "string"}, {"type": "array", "items": {"type": "string"}}])]
+_PART = {"type": "object", "properties": {"type": {"type": "string"}}, "required": ["type"]}
+Parts = Annotated[list[Any], Meta(extra_json_schema={"items": _PART})]
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """What becomes of each field of a body."""
+
+    read: frozenset[str]
+    passed: frozenset[str]
+    ignored: Mapping[str, str]
+    refused: Mapping[str, str]
+    """With the reason, as in `ignored`."""
+
+
+@cache
+def fates(kind: type[msgspec.Struct]) -> Fates:
+    found: dict[str, dict[str, str]] = {"read": {}, "passed": {}, "ignored": {}, "refused": {}}
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    for field in described.fields:
+        extra = (field.type.extra if isinstance(field.type, inspect.Metadata) else None) or {}
+        found[extra.get("fate", "read")][field.encode_name] = extra.get("why", "")
+    return Fates(frozenset(found["read"]), frozenset(found["passed"]), found["ignored"], found["refused"])
+
+
+def typed(fields: Mapping[str, Any], kind: type[T]) -> T:
+    """A body's checked values. Raises RequestError that names the field, and what is wrong with it."""
+    for name, why in fates(kind).refused.items():
+        if fields.get(name):
+            raise RequestError(f"{name}: {why}", param=name)
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(str(error), kind) from error
+
+
+def travelling(fields: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """What goes on to the engine under its own name: what the API passes on, and what it does not know."""
+    known = fates(kind)
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in known.read and name not in known.ignored and name not in known.refused
+    }
+
+
+def wants_stream(body: Mapping[str, Any]) -> bool:
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise RequestError("stream: must be true or false", param="stream")
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise RequestError("stream_options: must be an object", param="stream_options")
+    return bool(stream)
+
+
+def wants_usage(body: Mapping[str, Any]) -> bool:
+    """Whether a stream is to close with its usage."""
+    return bool((body.get("stream_options") or {}).get("include_usage"))
+
+
+def objects(value: Any, where: str) -> list[dict[str, Any]]:
+    """A list of objects, deep in a body. Raises RequestError that names the place of what is none."""
+    if not isinstance(value, list):
+        raise RequestError(f"{where}: must be a list of objects", param=where)
+    for i, item in enumerate(value):
+        if not isinstance(item, dict):
+            raise RequestError(f"{where}.{i}: must be an object", param=f"{where}.{i}")
+    return value
+
+
+_PLACE = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
+_EXPECTED = re.compile(r"Expected `(?P<kinds>[^`]+)`(?:, got `(?P<got>[^`]+)`)?(?P<bound>.*)", re.DOTALL)
+_NAMES = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+
+
+def _refusal(told: str, kind: type[msgspec.Struct]) -> RequestError:
+    """msgspec's word for what is wrong, as the field's name and what it must be."""
+    place = _PLACE.fullmatch(told)
+    what, path = (place["what"], place["path"] or "") if place else (told, "")
+    where = re.sub(r"\[(\d+)\]", r".\1", path.replace("[...]", "")).strip(".")
+    if named := re.match(r"Object (?:missing required|contains unknown) field `([^`]+)`", what):
+        where = f"{where}.{named[1]}".strip(".")
+        what = "is required" if "missing" in what else "is no field of it"
+    elif what.startswith("Invalid enum value"):
+        allowed = _allowed(inspect.type_info(kind), where.split("."))
+        what = f"must be {' or '.join(allowed)}" if allowed else what
+    elif expected := _EXPECTED.fullmatch(what):
+        kinds = [_NAMES.get(each, each) for each in expected["kinds"].split(" | ") if each != "null"]
+        what = f"must be {' or '.join(kinds)}{expected['bound']}"
+        if got := expected["got"]:
+            what += f", and is {_NAMES.get(got, got)}"
+    return RequestError(f"{where}: {what}", param=where or None)
+
+
+def _allowed(kind: inspect.Type, path: list[str]) -> list[str]:
+    """The values that a field may have, where they are few."""
+    if isinstance(kind, inspect.Metadata):
+        return _allowed(kind.type, path)
+    if isinstance(kind, inspect.UnionType):
+        return next((found for each in kind.types if (found := _allowed(each, path))), [])
+    if not path:
+        return [str(value) for value in kind.values] if isinstance(kind, inspect.LiteralType) else []
+    if isinstance(kind, inspect.StructType):
+        fields = {field.encode_name: field.type for field in kind.fields}
+        return _allowed(fields[path[0]], path[1:]) if path[0] in fields else []
+    if isinstance(kind, inspect.ListType):
+        return _allowed(kind.item_type, path[1:])
+    return []
