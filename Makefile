@@ -36,6 +36,8 @@ prove: install
 lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/deptry . tests
+	$(BIN)/deptry . --extend-exclude tests --optional-dependencies-dev-groups dev
 
 types: install
 	$(BIN)/mypy

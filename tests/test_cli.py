@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
+from upstream_fixtures import Reply, ScriptedUpstream, chunk, streamed
 
 from heedful.server.cli.main import app
 from heedful.server.config import Config
@@ -139,6 +140,16 @@ def test_chat_in_the_terminal(serving: Callable[..., object]) -> None:
     assert [m["content"] for m in first.messages] == ["Hi"]
     # The second turn carries the first, under the new alignment.
     assert [m["content"] for m in second.messages][1:] == ["Hi", "Hello there", "Again"]
+
+
+def test_chat_goes_on_after_a_connection_that_broke(upstream: ScriptedUpstream) -> None:
+    upstream.models = [{"id": "theirs", "object": "model"}]
+    replies = iter([Reply.sse(chunk("begun"), cut=True), Reply.sse(*streamed("Hello", " there"))])
+    upstream.answers(lambda asked: next(replies))
+    run = _heedful("chat", "--url", upstream.url, typed="Hi\nAgain\n/quit\n")
+    assert run.returncode == 0, run.stderr
+    assert "begun" in run.stdout and "Connection error" in run.stdout and "Hello there" in run.stdout
+    assert [m["content"] for m in upstream.last.body["messages"]] == ["Again"]
 
 
 def test_chat_without_a_server_says_so() -> None:

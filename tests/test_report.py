@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -225,6 +226,14 @@ def test_the_command_writes_both_beside_the_records(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (tmp_path / "report.html").exists() and (tmp_path / "report.md").exists()
     assert (tmp_path / "latency.jsonl").read_bytes() == before
+
+
+def test_without_scipy_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report_records.write_latency(tmp_path, ["small"], ["direct"], requests=3)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert "pip install 'heedful[measure]'" in str(result.exception)
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_nothing_to_report_on_and_bad_files_are_named(tmp_path: Path) -> None:

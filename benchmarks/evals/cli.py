@@ -26,7 +26,7 @@ from heedful.benchmarks.evals.own_sets import text_of_file
 from heedful.benchmarks.evals.questions import Made, Maker, make_all
 from heedful.benchmarks.evals.records import EvalError
 from heedful.benchmarks.evals.run_cli import run, table
-from heedful.benchmarks.intervals import paired_difference, wilson
+from heedful.benchmarks.stats import paired_difference, required, wilson
 from heedful.prompts import Prompts
 from heedful.retrieval import InvalidItem
 from heedful.retrieval.ingest import parse
@@ -60,6 +60,7 @@ def norms(
     concurrency: Concurrency = 8,
 ) -> None:
     """Multiple-choice accuracy with and without norms (OPO), with 95% intervals."""
+    required()
     asked = read_questions(questions)[:limit]
     with_norms: Any = [{"norms": {"store": store}}] if store else field_of(alignment)
     specs = {f"without ({baseline})": field_of(baseline), f"with ({store or alignment})": with_norms}

@@ -1,7 +1,9 @@
 """Win rates and Elo ratings from comparisons, with bootstrap intervals over items.
 
 The strengths are those of the Bradley-Terry model (1952) at the greatest likelihood, which is concave in their
-logarithms (Hunter 2004, The Annals of Statistics 32), on Elo's scale: 400 points are odds of ten to one.
+logarithms (Hunter 2004, The Annals of Statistics 32), on Elo's scale: 400 points are odds of ten to one. Packages
+find the same ones, but none where some are infinite (evalica rates all alike then, choix does not settle), and take
+12 to 20 times as long over a bootstrap, one sample after the other.
 """
 
 from __future__ import annotations
@@ -13,15 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heedful.benchmarks.evals.records import Comparison
+from heedful.benchmarks.stats import Estimate, Floats, bootstrap, bootstrap_all, times
 
 ANCHOR = 1000.0  # the baseline's rating
-_DRAWS = 2_000
 _PRIOR = 0.5
 _ROUNDS, _CLOSE = 200, 1e-9  # of Newton's method: at most so many, until no log-strength moves by more
-
-Floats = NDArray[np.float64]
-Estimate = tuple[float, float, float]
-"""A figure and its 95% interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +68,19 @@ def standings(comparisons: Sequence[Comparison], baseline: str) -> list[Standing
         n for n, linked in zip(names, _reach(_met(total))[place[baseline]], strict=True) if not linked
     ]:
         raise ValueError(f"no comparison links {', '.join(apart)} to {baseline}")
-    drawn = _resampled(wins)
-    ratings = _ratings(total[None], _met(total), place[baseline])[0]
-    spread = np.percentile(_ratings(drawn, _met(total), place[baseline]), [2.5, 97.5], axis=0)
+
+    def rated(samples: NDArray[np.int64], axis: int) -> Floats:
+        """Of items drawn with replacement: one item's comparisons go together."""
+        drawn = np.tensordot(times(samples, len(items)).astype(float), wins, 1)
+        return _ratings(drawn, _met(total), place[baseline]).T
+
+    ratings = bootstrap_all(np.arange(len(items)), rated)
     met = wins + wins.transpose(0, 2, 1) > 0
     found = [
         Standing(
             name,
-            (float(ratings[i]), float(spread[0, i]), float(spread[1, i])),
-            _win_rate(total, drawn, i, place[baseline]),
+            ratings[i],
+            None if name == baseline else _win_rate(wins[:, i, place[baseline]], wins[:, place[baseline], i]),
             int(met[:, i].any(1).sum()),
             missing[name],
         )
@@ -87,20 +89,16 @@ def standings(comparisons: Sequence[Comparison], baseline: str) -> list[Standing
     return sorted(found, key=lambda s: -s.rating[0])
 
 
-def _resampled(wins: Floats) -> Floats:
-    """Sums of wins, shape (draws, n, n), over items drawn with replacement: one item's comparisons go together."""
-    items, n, _ = wins.shape
-    times = np.random.default_rng(0).multinomial(items, np.full(items, 1 / items), _DRAWS)
-    return (times.astype(np.float64) @ wins.reshape(items, n * n)).reshape(_DRAWS, n, n)
-
-
-def _win_rate(total: Floats, drawn: Floats, i: int, baseline: int) -> Estimate | None:
-    games = total[i, baseline] + total[baseline, i]
-    if i == baseline or not games:
+def _win_rate(won: Floats, lost: Floats) -> Estimate | None:
+    """Of the items on which the two have met."""
+    met = won + lost > 0
+    if not met.any():
         return None
-    won, of = drawn[:, i, baseline], drawn[:, i, baseline] + drawn[:, baseline, i]
-    low, high = np.percentile(won[of > 0] / of[of > 0], [2.5, 97.5])
-    return float(total[i, baseline] / games), float(low), float(high)
+    won, lost = won[met], lost[met]
+    return bootstrap(
+        np.arange(len(won)),
+        lambda samples, axis: won[samples].sum(axis) / (won[samples] + lost[samples]).sum(axis),
+    )
 
 
 def _met(total: Floats) -> NDArray[np.bool_]:

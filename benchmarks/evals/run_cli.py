@@ -26,6 +26,7 @@ from heedful.benchmarks.evals.judges.refusal import Refusal
 from heedful.benchmarks.evals.records import EvalError
 from heedful.benchmarks.evals.run import Evaluation, Outcome
 from heedful.benchmarks.evals.table import Figure, Row, measured, place, position_biases, rows
+from heedful.benchmarks.stats import required
 from heedful.prompts import Prompts
 from heedful.server.terminal import bar, plain, terminal
 
@@ -59,6 +60,7 @@ def run(
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time")] = 8,
 ) -> None:
     """Measure alignments: answers, likelihoods, judges, one table. Run again to go on where it stopped."""
+    required()
     if (judge_url is None) != (judge_model is None):
         raise EvalError("--judge-url and --judge-model go together")
     files = file or []

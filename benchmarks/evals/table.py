@@ -14,7 +14,7 @@ from heedful.benchmarks.evals.judges.pairwise import position_bias
 from heedful.benchmarks.evals.likelihood import mc1, mc2, picks, prefers
 from heedful.benchmarks.evals.misalignment import misalignment
 from heedful.benchmarks.evals.records import Answer, Comparison, Judgement, Score
-from heedful.benchmarks.intervals import bootstrap, wilson
+from heedful.benchmarks.stats import bootstrap, wilson
 
 Values = dict[str, float]
 """One measure's values by item."""

@@ -66,7 +66,9 @@ def bench(
     from heedful.benchmarks.load.summary import summaries
     from heedful.benchmarks.load.terminal import shown
     from heedful.benchmarks.load.workload import Words, read
+    from heedful.benchmarks.stats import required
 
+    required()
     if prompts is not None and words is not None:
         raise BenchError("--prompts and --words: give one of them")
     for each in rate or ():

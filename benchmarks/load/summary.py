@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from heedful.benchmarks.intervals import Statistic, bootstrap, mean, percentile
 from heedful.benchmarks.load.records import Request
+from heedful.benchmarks.stats import Estimate, bootstrap, grouped_percentiles, percentiles
+
+_SHARES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +78,9 @@ def summary(records: Sequence[Request]) -> CellSummary:
         requests=len(records),
         errors=len(records) - len(good),
         error=next((r.error for r in records if r.error is not None), None),
-        ttft=_latency([r.ttft for r in good if r.ttft is not None], percentile),
+        ttft=_spread([r.ttft for r in good if r.ttft is not None]),
         inter_token=inter_token([r.gaps for r in good]),
-        end_to_end=_latency([r.latency for r in good], percentile),
+        end_to_end=_spread([r.latency for r in good]),
         tokens_per_s=sum(r.answer_tokens for r in good) / wall if told else None,
         requests_per_s=len(good) / wall,
         hidden_tokens=_mean([r.hidden_tokens for r in good]),
@@ -91,34 +90,18 @@ def summary(records: Sequence[Request]) -> CellSummary:
 
 
 def inter_token(gaps: Sequence[Sequence[float]]) -> Latency | None:
-    """Percentiles (nearest rank) over all gaps of all answers.
-
-    Gaps of one answer are alike, so whole answers are drawn for the interval, not single gaps.
-    """
+    """Percentiles (nearest rank) over all gaps of all answers; whole answers are drawn for the interval."""
     gaps = [each for each in gaps if each]
-    if not gaps:
-        return None
-    values = np.concatenate([np.asarray(each) for each in gaps])
-    owner = np.repeat(np.arange(len(gaps)), [len(each) for each in gaps])
-    order = np.argsort(values, kind="stable")
-    values, owner = values[order], owner[order]
-
-    def statistic(q: float) -> Statistic:
-        def one(answers: NDArray[np.float64]) -> float:
-            weights = np.bincount(answers.astype(np.int64), minlength=len(gaps))[owner]
-            reached = np.cumsum(weights)
-            return float(values[np.searchsorted(reached, q / 100 * reached[-1])])
-
-        return lambda samples: np.asarray([one(answers) for answers in samples])
-
-    return _latency(range(len(gaps)), statistic)
+    return _latency(grouped_percentiles(gaps, _SHARES)) if gaps else None
 
 
-def _latency(values: Sequence[float], statistic: Callable[[float], Statistic]) -> Latency | None:
-    if not values:
-        return None
-    return Latency(*(Figure(*bootstrap(values, statistic(q))) for q in (50, 90, 99)))
+def _spread(values: Sequence[float]) -> Latency | None:
+    return _latency(percentiles(values, _SHARES)) if values else None
+
+
+def _latency(estimates: Iterable[Estimate]) -> Latency:
+    return Latency(*(Figure(*estimate) for estimate in estimates))
 
 
 def _mean(values: Sequence[float]) -> Figure | None:
-    return Figure(*bootstrap(values, mean)) if values else None
+    return Figure(*bootstrap(values)) if values else None

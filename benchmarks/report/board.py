@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from heedful.benchmarks.evals.records import Cost
 from heedful.benchmarks.evals.table import Figure, Row
-from heedful.benchmarks.intervals import bootstrap
 from heedful.benchmarks.report import latency
 from heedful.benchmarks.report.inputs import Inputs, unique
 from heedful.benchmarks.report.measures import BY_DEFINITION, Verdict, kind, measure, place
+from heedful.benchmarks.stats import bootstrap
 
 
 @dataclass(frozen=True, slots=True)

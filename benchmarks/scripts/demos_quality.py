@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from heedful.benchmarks.scripts import servers
+from heedful.benchmarks.stats import bootstrap, sign_flips
 from heedful.prompts import Prompts
 from heedful.retrieval import Filter, Hit, Item
 from heedful.retrieval.embedding.embedder import load
@@ -99,18 +100,14 @@ async def prompts_of(strategy: Demos, questions: Sequence[Item], run: Run) -> li
 
 
 def paired(better: Sequence[float], worse: Sequence[float]) -> dict[str, float]:
-    """Mean difference, its bootstrap interval, and the p-value of a paired sign-flip test (10,000 draws)."""
-    rng = np.random.default_rng(0)
+    """Mean difference, its bootstrap interval, and the p-value of a paired sign-flip test."""
     difference = np.asarray(better) - np.asarray(worse)
-    n = len(difference)
-    flips = rng.choice([-1.0, 1.0], (10_000, n)) @ difference / n
-    draws = np.array([difference[rng.integers(0, n, n)].mean() for _ in range(10_000)])
-    low, high = np.percentile(draws, [2.5, 97.5])
+    mean, low, high = bootstrap(difference)
     return {
-        "difference": round(float(difference.mean()), 4),
-        "low": round(float(low), 4),
-        "high": round(float(high), 4),
-        "p": round(float((np.abs(flips) >= abs(difference.mean())).mean() + 1e-4), 4),
+        "difference": round(mean, 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "p": round(sign_flips(difference), 4),
         "better_on": round(float((difference > 0).mean()), 3),
     }
 

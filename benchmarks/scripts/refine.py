@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import csv
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_predict
 
 from heedful.benchmarks.scripts import servers
+from heedful.benchmarks.stats import bootstrap, wilson
 from heedful.strategies.sentences import ends, split
 from heedful.strategies.verifiers.toxicity import BITS, classifier, features
 
@@ -235,8 +235,7 @@ def verifier_speed() -> dict[str, float]:
 
 def _median_interval(values: list[float]) -> list[float]:
     """The median and its 95% bootstrap interval."""
-    draws = np.median(np.random.default_rng(0).choice(values, (2000, len(values))), axis=1)
-    return [round(float(v), 3) for v in (np.median(values), *np.percentile(draws, [2.5, 97.5]))]
+    return [round(v, 3) for v in bootstrap(values, np.median)]
 
 
 # -- all together
@@ -244,10 +243,7 @@ def _median_interval(values: list[float]) -> list[float]:
 
 def share(flags: list[bool]) -> list[float]:
     """A share with its 95% Wilson interval."""
-    n, p, z = len(flags), sum(flags) / len(flags), 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return [round(v, 4) for v in (p, max(0.0, middle - half), middle + half)]
+    return [round(v, 4) for v in (sum(flags) / len(flags), *wilson(sum(flags), len(flags)))]
 
 
 def summary(run: dict[str, Any], flag: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Settings were chosen by cross-validation over requests on GPTFuzzer's training p
 cross-model figures that are reported: see docs/judges.md.
 
 Run: python benchmarks/scripts/train_judges.py [--data ../shared/data] [--write], and again with --embeddings (needs
-scikit-learn).
+`pip install 'heedful[studies]'`).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from sklearn.model_selection import GroupKFold
 
 from heedful.benchmarks.evals.judges import harm, refusal
 from heedful.benchmarks.evals.judges.linear import Linear, pieces
-from heedful.benchmarks.intervals import wilson
 from heedful.benchmarks.scripts import servers
 from heedful.benchmarks.scripts.train_toxicity import interval
+from heedful.benchmarks.stats import wilson
 from heedful.retrieval.embedding.embedder import load as embedder
 from heedful.strategies.verifiers.toxicity import BITS
 

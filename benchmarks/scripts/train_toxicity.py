@@ -6,7 +6,7 @@ and the refusals among GPTFuzzer's labelled responses (MIT). Splits are by docum
 test.
 
 Run: python benchmarks/scripts/train_toxicity.py [--data ../shared/data] [--embeddings] [--write]
-(needs scikit-learn)
+(needs `pip install 'heedful[studies]'`)
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from heedful.benchmarks.scripts import servers
+from heedful.benchmarks.stats import bootstrap
 from heedful.retrieval.embedding.embedder import load
 from heedful.strategies.sentences import split
 from heedful.strategies.verifiers.toxicity import ATTRIBUTES, BITS, WEIGHTS, Classifier, features
@@ -37,7 +38,6 @@ ALPHA = 0.3  # of ridge regression; 0.05 to 3 were tried
 # the classifier calls six times as many calm sentences toxic.
 CALM, CALM_WEIGHT = 0.02, 0.1
 LIMITS = (0.5, 0.7, 0.9)  # thresholds that are reported
-_SAMPLES = 1000  # bootstrap
 
 Floats = NDArray[np.float64]
 
@@ -98,13 +98,11 @@ def fit(x: csr_matrix, y: Floats, weight: Floats, part: NDArray[np.int_]) -> dic
 
 def interval(measure: Callable[[Floats, Floats], float], truth: Floats, found: Floats) -> list[float]:
     """The value and its 95% bootstrap interval."""
-    rng = np.random.default_rng(0)
-    values = []
-    for _ in range(_SAMPLES):
-        i = rng.integers(0, len(truth), len(truth))
-        values.append(measure(truth[i], found[i]))
-    low, high = np.percentile(values, [2.5, 97.5])
-    return [round(float(v), 3) for v in (measure(truth, found), low, high)]
+
+    def drawn(samples: NDArray[np.int_], axis: int) -> Floats:
+        return np.array([measure(truth[i], found[i]) for i in samples])
+
+    return [round(v, 3) for v in bootstrap(np.arange(len(truth)), drawn)]
 
 
 def card(model: Classifier, texts: list[str], y: Floats) -> dict[str, Any]:

@@ -71,7 +71,6 @@ def _turn(
     alignment: str | None,
     trace: bool,
 ) -> None:
-    import httpx
     from openai import APIError
 
     # What a terminal sends that is no UTF-8 comes as lone surrogates, which no request can hold.
@@ -100,7 +99,7 @@ def _turn(
                 console.print_json(data=record)
     except KeyboardInterrupt:
         console.print(" (stopped)", style="dim", end="")
-    except (APIError, httpx.HTTPError) as error:  # the second: the connection breaks in mid-stream
+    except APIError as error:  # so is a connection that breaks in mid-stream
         messages.pop()
         console.print(plain(str(error) or type(error).__name__, "red"), soft_wrap=True)
         return

@@ -9,7 +9,7 @@ from heedful.benchmarks.evals.ask import Asker
 from heedful.benchmarks.evals.items import Item
 from heedful.benchmarks.evals.judges.base import conversation
 from heedful.benchmarks.evals.records import Answer, Comparison
-from heedful.benchmarks.intervals import bootstrap
+from heedful.benchmarks.stats import bootstrap
 from heedful.prompts import Prompts
 
 
