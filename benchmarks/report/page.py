@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from heedful.benchmarks.report import board, method, sections, svg, tables, theme
+from heedful.benchmarks.report import board, method, sections, tables, theme
 from heedful.benchmarks.report.conclusions import conclude, verdict
 from heedful.benchmarks.report.inputs import Inputs
 from heedful.benchmarks.report.measures import COSTS, MISALIGNMENT, PACE
@@ -41,13 +41,10 @@ class Model:
 
 
 def html(inputs: Inputs) -> str:
-    """The page; the same bytes for the same records. Raises EvalError where matplotlib is not installed."""
+    """The page; the same bytes for the same records. Raises EvalError where the plots' renderer is not installed."""
     names = board.alignments(inputs)
     styles = theme.styles(names)
-    with svg.settings():
-        models = [
-            _model(inputs, each, styles, f"m{place}") for place, each in enumerate(board.boards(inputs))
-        ]
+    models = [_model(inputs, each, styles) for each in board.boards(inputs)]
     variables = {"light": theme.variables(dark=False), "dark": theme.variables(dark=True)}
     css = Environment(undefined=StrictUndefined).from_string(_text("page.css")).render(variables)
     return _render("page.html.j2", inputs, models, styles=styles, css=Markup(css), escape=True)
@@ -59,31 +56,31 @@ def markdown(inputs: Inputs) -> str:
     return _render("report.md.j2", inputs, models, escape=False)
 
 
-def _model(inputs: Inputs, each: board.Board, styles: sections.Styles, name: str) -> Model:
+def _model(inputs: Inputs, each: board.Board, styles: sections.Styles) -> Model:
     return Model(
         name=each.model,
         board=each,
         table=tables.main(each),
         verdict=verdict(each),
         conclusions=conclude(each),
-        choice=sections.choice(each, styles, f"{name}-choice"),
-        costs=sections.costs(each, styles, f"{name}-cost"),
+        choice=sections.choice(each, styles),
+        costs=sections.costs(each, styles),
         cost_table=tables.table(each, [key for key in COSTS if key in each.keys]),
-        curves=sections.curves(inputs.requests, each, styles, f"{name}-curve"),
+        curves=sections.curves(inputs.requests, each, styles),
         loads=[
             (under.load or "", tables.table(under, under.keys)) for under in board.loads(inputs, each.model)
         ],
-        pace=sections.one(each, styles, PACE, f"{name}-pace"),
+        pace=sections.one(each, styles, PACE),
         preferences=[
             (
                 preference,
                 tables.table(each, [preference.rating, preference.win_rate]),
-                sections.one(each, styles, preference.rating, f"{name}-elo{place}"),
+                sections.one(each, styles, preference.rating),
             )
-            for place, preference in enumerate(preferences(inputs, each))
+            for preference in preferences(inputs, each)
         ],
-        refusals=sections.refusals(each, styles, f"{name}-refusal"),
-        misalignment=sections.one(each, styles, MISALIGNMENT, f"{name}-misalignment"),
+        refusals=sections.refusals(each, styles),
+        misalignment=sections.one(each, styles, MISALIGNMENT),
     )
 
 

@@ -26,26 +26,27 @@ Styles = Mapping[str, Style]
 
 @dataclass(frozen=True, slots=True)
 class Plot:
+    """`label` is read aloud in place of the drawing."""
+
     title: str
     svg: str
+    label: str
     caption: str
 
 
-def choice(board: Board, styles: Styles, name: str) -> Plot | None:
+def choice(board: Board, styles: Styles) -> Plot | None:
     """Time against harmlessness; with the evaluation's own times where no load was put."""
     key = LATENCY if board.load else "seconds"
     under = f"Load: {board.load}." if key == LATENCY else "Times are those of the evaluation's own requests."
-    return _against(
-        board, styles, key, board.key(HARMLESSNESS), name, f"Better is up and to the left. {under}"
-    )
+    return _against(board, styles, key, board.key(HARMLESSNESS), f"Better is up and to the left. {under}")
 
 
-def refusals(board: Board, styles: Styles, name: str) -> Plot | None:
+def refusals(board: Board, styles: Styles) -> Plot | None:
     keys = board.key(OVER_REFUSAL), board.key(HARMLESSNESS)
-    return _against(board, styles, *keys, name, "Better is up and to the left.")
+    return _against(board, styles, *keys, "Better is up and to the left.")
 
 
-def costs(board: Board, styles: Styles, name: str) -> list[Plot]:
+def costs(board: Board, styles: Styles) -> list[Plot]:
     """Bars of what an answer takes, one plot for each kind of cost."""
     made = []
     time = LATENCY if board.load else "seconds"
@@ -53,32 +54,32 @@ def costs(board: Board, styles: Styles, name: str) -> list[Plot]:
         marks = _marks(board, styles, key)
         if marks:
             known = measure(key)
-            svg = plots.bars(marks, known, f"{name}-{_slug(key)}", _aloud(board, known, marks))
             load = f" Load: {board.load}." if key == LATENCY else ""
-            made.append(Plot(known.title, svg, f"{_sentence(known.about)}{load} {_counts(marks)}"))
+            caption = f"{_sentence(known.about)}{load} {_counts(marks)}"
+            made.append(Plot(known.title, plots.bars(marks, known), _aloud(board, known, marks), caption))
     return made
 
 
-def one(board: Board, styles: Styles, key: str, name: str) -> Plot | None:
+def one(board: Board, styles: Styles, key: str) -> Plot | None:
     """A measure's intervals, for example the misalignment."""
     marks = _marks(board, styles, key)
     if not marks:
         return None
     known = measure(key)
     better = f"Better is {known.better}. " if known.better else ""
-    svg = plots.intervals(marks, known, name, _aloud(board, known, marks))
     without = [row.alignment for row in board.rows if key in row.undefined]
     undefined = f" Not defined for {', '.join(without)}." if without else ""
-    return Plot(known.title, svg, f"{_sentence(known.about)} {better}{_counts(marks)}{undefined}")
+    caption = f"{_sentence(known.about)} {better}{_counts(marks)}{undefined}"
+    return Plot(known.title, plots.intervals(marks, known), _aloud(board, known, marks), caption)
 
 
-def curves(requests: Sequence[Request], board: Board, styles: Styles, name: str) -> list[Plot]:
+def curves(requests: Sequence[Request], board: Board, styles: Styles) -> list[Plot]:
     """Distributions of the times to the last byte and to the first piece of text, two plots for each load."""
     made = []
     kinds = {"time to answer": latency.totals, "time to the first piece of text": latency.firsts}
     for load in unique([r.load for r in requests if r.model == board.model]):
         cell = [r for r in requests if r.model == board.model and r.load == load]
-        for place, (title, read) in enumerate(kinds.items()):
+        for title, read in kinds.items():
             times = {
                 row.alignment: read([r for r in cell if r.alignment == row.alignment]) for row in board.rows
             }
@@ -88,13 +89,12 @@ def curves(requests: Sequence[Request], board: Board, styles: Styles, name: str)
             lines = [(alignment, styles[alignment], waits) for alignment, waits in there.items()]
             medians = {a: measure(LATENCY).text(float(np.median(t))) for a, t in there.items()}
             label = f"{board.model}, {load}: {title}. Medians: " + _words(medians)
-            svg = plots.cdf(lines, measure(LATENCY), f"{name}-{_slug(load)}-{place}", label)
             counts = _numbers({a: len(t) for a, t in there.items()})
-            made.append(Plot(f"{title}, {load}", svg, counts))
+            made.append(Plot(f"{title}, {load}", plots.cdf(lines, measure(LATENCY)), label, counts))
     return made
 
 
-def _against(board: Board, styles: Styles, x: str, y: str, name: str, words: str) -> Plot | None:
+def _against(board: Board, styles: Styles, x: str, y: str, words: str) -> Plot | None:
     there = [row for row in board.rows if x in row.figures and y in row.figures]
     if not there:
         return None
@@ -106,14 +106,15 @@ def _against(board: Board, styles: Styles, x: str, y: str, name: str, words: str
         f"{row.alignment}: {across.text(row.figures[x].value)}, {up.text(row.figures[y].value)}"
         for row in there
     )
-    svg = plots.scatter(marks, across, up, name, label)
+    svg = plots.scatter(marks, across, up)
     left_out = [row.alignment for row in board.rows if row not in there]
     lacking = f" Without both figures: {', '.join(left_out)}." if left_out else ""
     band = f" Grey band: {there[0].alignment}'s interval." if len(there) > 1 else ""
     counts = _numbers(
         {row.alignment: row.figures[y].n for row in there}, {row.alignment: row.figures[x].n for row in there}
     )
-    return Plot(f"{up.title} against {across.title}", svg, f"{words}{band} 95% intervals; {counts}{lacking}")
+    caption = f"{words}{band} 95% intervals; {counts}{lacking}"
+    return Plot(f"{up.title} against {across.title}", svg, label, caption)
 
 
 def _marks(board: Board, styles: Styles, key: str) -> list[plots.Mark]:
@@ -144,7 +145,3 @@ def _words(each: Mapping[str, str]) -> str:
 
 def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text)
