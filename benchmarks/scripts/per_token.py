@@ -1,10 +1,12 @@
-"""What a streamed token costs on its way from the engine to the socket: our own work, without a model and without HTTP.
+"""What a streamed token costs on its way from engine to socket: our own work, without a model and without HTTP.
 
-An engine that has its tokens ready, and one that gives each a turn of the event loop, as a real one does; read as they
-are, through the pipeline (`direct`), and through the whole ASGI application. Figures are CPU time, which other work on
-the machine disturbs little; each is the median of all rounds. With `--beside` another checkout is measured in turn.
+An engine that has its tokens ready, and one that gives each a turn of the event loop, as a real one does; read as
+they are, through the pipeline (`direct`), and through the whole ASGI application. Figures are CPU time: the least of
+a round's repeats, since other work on the machine only adds to it, and of all rounds the median. With `--beside`
+another checkout is measured in turn, under its folder's name. With `--tokenizer`, what it costs to count a prompt, as strategies that look for
+room do.
 
-Run: python per_token.py [--rounds N] [--beside CHECKOUT] [--json FILE]
+Run: python per_token.py [--rounds N] [--beside CHECKOUT] [--tokenizer FOLDER] [--json FILE]
 """
 
 from __future__ import annotations
@@ -115,7 +117,26 @@ async def measured() -> dict[str, float]:
                 await way()
                 passed = (time.process_time() - began) / TOKENS * 1e6
                 figures.setdefault(f"{name}, {'a turn each' if turns else 'ready'}", []).append(passed)
-    return {name: median(each) for name, each in figures.items()}
+    return {name: min(each) for name, each in figures.items()}
+
+
+def counting(folder: Path) -> dict[int, float]:
+    """Microseconds of CPU time per token to write out a conversation and to tokenise it, by the prompt's length."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    words = tokenizer.encode((OURS / "README.md").read_text())
+    figures: dict[int, float] = {}
+    for length in (100, 500, 2000):
+        turn = [{"role": "user", "content": tokenizer.decode(words[:length])}]
+        passed = []
+        for _ in range(20):
+            began = time.process_time()
+            text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            count = len(tokenizer.encode(text, add_special_tokens=False))
+            passed.append((time.process_time() - began) / count * 1e6)
+        figures[length] = round(median(passed), 2)
+    return figures
 
 
 def once(checkout: Path) -> dict[str, float]:
@@ -133,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--beside", type=Path)
+    parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--once", action="store_true", help="one round, as JSON; for this script itself")
     args = parser.parse_args()
@@ -141,7 +163,9 @@ def main() -> None:
 
         print(json.dumps(uvloop.run(measured())))
         return
-    checkouts = {"this": OURS, **({"beside": args.beside.resolve()} if args.beside else {})}
+    checkouts = {"this": OURS}
+    if args.beside:
+        checkouts[args.beside.resolve().name] = args.beside.resolve()
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in checkouts}
     for i in range(args.rounds):
         for name, checkout in checkouts.items():
@@ -156,10 +180,13 @@ def main() -> None:
             f"{name} {each[way]:6.2f} us {1e6 / each[way]:10,.0f} tokens/s" for name, each in figures.items()
         )
         print(f"{way:28} {told}")
+    facts = {"tokens": TOKENS, "repeats": REPEATS, "rounds": args.rounds}
+    result = {"machine": machine(), **facts, "microseconds_per_token": figures}
+    if args.tokenizer:
+        result["microseconds_per_counted_token"] = counting(args.tokenizer)
+        print(f"counting a prompt: {result['microseconds_per_counted_token']} us a token, by its length")
     if args.json:
-        facts = {"tokens": TOKENS, "repeats": REPEATS, "rounds": args.rounds}
-        result = {"machine": machine(), **facts, "microseconds_per_token": figures, "each_round": rounds}
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        args.json.write_text(json.dumps({**result, "each_round": rounds}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
