@@ -3,8 +3,8 @@
 An engine that has its tokens ready, and one that gives each a turn of the event loop, as a real one does; read as
 they are, through the pipeline (`direct`), and through the whole ASGI application. Figures are CPU time: the least of
 a round's repeats, since other work on the machine only adds to it, and of all rounds the median. With `--beside`
-another checkout is measured in turn, under its folder's name. With `--tokenizer`, what it costs to count a prompt, as strategies that look for
-room do.
+another checkout is measured in turn, under its folder's name. With `--tokenizer`, what it costs to count a prompt, as
+strategies that look for room do.
 
 Run: python per_token.py [--rounds N] [--beside CHECKOUT] [--tokenizer FOLDER] [--json FILE]
 """
