@@ -35,7 +35,8 @@ async def counts(engine: Engine, texts: Sequence[str]) -> list[int]:
 async def room(context: Context, engine: Engine, *, answer: int, prompt: str | None = None) -> int | None:
     """Tokens that may still be added to a conversation (or to a raw `prompt`); None: the engine has no known limit.
 
-    Keeps free what the client wants for the answer, or `answer` where it did not say.
+    Keeps free what the client wants for the answer, or `answer` where it did not say. The engine tokenises the prompt
+    again, since what is added to it makes it another: a few milliseconds, for a prompt that takes far longer to read.
     """
     if engine.context_length is None:
         return None

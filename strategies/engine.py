@@ -164,6 +164,10 @@ class Ledger:
         usage.prompt_tokens += prompt_tokens
         usage.completion_tokens += completion_tokens
 
+    def book(self, stage: str, usage: Usage) -> None:
+        """One call, by what its Finish says."""
+        self.add(stage, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+
     @property
     def calls(self) -> int:
         return sum(s.calls for s in self.stages.values())

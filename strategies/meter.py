@@ -42,11 +42,7 @@ class MeteredEngine:
         async with aclosing(self._engine.chat(call)) as events:
             async for event in events:
                 if isinstance(event, Finish):
-                    self._ledger.add(
-                        self._stage,
-                        prompt_tokens=event.usage.prompt_tokens,
-                        completion_tokens=event.usage.completion_tokens,
-                    )
+                    self._ledger.book(self._stage, event.usage)
                 yield event
 
     async def render(

@@ -90,28 +90,30 @@ class Plan:
                 context = await strategy.prepare(context, run.stage(step))
         return context
 
-    async def decode(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
-        """The answer's events. The last is the Finish with the whole cost of the run."""
+    async def stream(self, asked: ChatRequest | Context, run: Run) -> AsyncGenerator[Event, None]:
+        """The answer's events to a request, or to a context that is prepared already.
+
+        The last is the Finish with the whole cost of the run.
+        """
+        context = asked if isinstance(asked, Context) else await self.prepare(asked, run)
         step, decoder = self.decoder
+        # `direct` is one call whose Finish comes by here: booked then, and not by one more reader of every event.
+        books = self.leaves_the_answer
         finish: Finish | None = None
         with _contract(step):
-            async with aclosing(decoder.stream(context, run.stage(step))) as events:
+            async with aclosing(decoder.stream(context, run if books else run.stage(step))) as events:
                 async for event in events:
                     if finish is not None:
                         raise StrategyError(f"strategy {step!r} went on after its Finish")
                     if isinstance(event, Finish):
                         finish = event
+                        if books:
+                            run.ledger.book(step, finish.usage)
                     else:
                         yield event
         if finish is None:
             raise StrategyError(f"strategy {step!r} ended without a Finish")
         yield Finish(run.ledger.usage(finish.usage), finish.extra)
-
-    async def stream(self, request: ChatRequest, run: Run) -> AsyncGenerator[Event, None]:
-        """Runs the plan: prepares, then decodes."""
-        async with aclosing(self.decode(await self.prepare(request, run), run)) as events:
-            async for event in events:
-                yield event
 
 
 @contextmanager

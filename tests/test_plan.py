@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from heedful.strategies import (
     collect,
 )
 from heedful.strategies.decode.direct import Direct
+from heedful.strategies.engine import StageUsage
 from heedful.strategies.plan import Step, describe
 from heedful.strategies.run import ContextStrategy, DecodingStrategy, Streaming
 from heedful.strategies.scripted import ALL, ScriptedEngine
@@ -60,6 +62,20 @@ class Broken(DecodingStrategy):
         if self.how == "goes on":
             yield Finish(Usage(1, 1))
             yield Chunk.of("b")
+
+
+@dataclass(frozen=True)
+class Twice(DecodingStrategy):
+    """Asks twice, and gives the second answer."""
+
+    needs: ClassVar[Capability] = Capability.NONE
+    streaming: ClassVar[Streaming] = "stream"
+
+    async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
+        await collect(run.engine.chat(context.call()))
+        async with aclosing(run.engine.chat(context.call())) as events:
+            async for event in events:
+                yield event
 
 
 async def test_contexts_apply_in_order_and_the_original_stays() -> None:
@@ -139,6 +155,24 @@ def test_a_missing_capability_is_named(
     with pytest.raises(MissingCapability, match=f"'urial' needs {missing} .*model 'm' offers") as refused:
         plan.check(has, model="m")
     assert refused.value.code == "missing_capability"
+
+
+async def test_a_prepared_context_is_not_prepared_again() -> None:
+    engine = ScriptedEngine()
+    run = Run(engine, Resources(prompts=None))  # type: ignore[arg-type]
+    plan = Plan("x", (("a", Says("once")),), ("direct", Direct()))
+    answer = await collect(plan.stream(await plan.prepare(REQUEST, run), run))
+    assert answer.text == "ok"
+    assert engine.calls[0].messages[0]["content"] == "once"
+
+
+@pytest.mark.parametrize(("decoder", "calls"), [(Direct(), 1), (Twice(), 2)])
+async def test_every_call_is_booked_once(decoder: DecodingStrategy, calls: int) -> None:
+    """That of `direct` by the plan, those of others by the engine that they are given."""
+    run = Run(ScriptedEngine("four"), Resources(prompts=None))  # type: ignore[arg-type]
+    answer = await collect(Plan("x", (), ("decoder", decoder)).stream(REQUEST, run))
+    assert run.ledger.stages == {"decoder": StageUsage(calls, 2 * calls, 4 * calls)}
+    assert answer.usage.completion_tokens == 4 * calls
 
 
 async def test_usage_splits_by_stage_when_there_are_hidden_calls(resources: Resources) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from heedful.strategies.options import TOP, is_letter, reported
+
 if TYPE_CHECKING:
     from openai import AsyncOpenAI  # slow to import, and every command of `heedful` passes here
 
-_TOP = 20  # OpenAI's own limit
 _WORDS = 32
 # "A" before a small letter is an article, but for these words.
 _NO_ARTICLE = r"(?! (?!(?:is|are|was|has|does|or|and|nor|helps|over|because|since|as)\b)[a-z])"
@@ -68,7 +69,7 @@ class Asker:
         if not self._logprobs:
             return {}
         try:
-            answer = await self._answer([text], max_tokens=1, logprobs=True, top_logprobs=_TOP)
+            answer = await self._answer([text], max_tokens=1, logprobs=True, top_logprobs=TOP)
         except BadRequestError as error:
             if "logprob" not in str(error):
                 raise
@@ -76,10 +77,8 @@ class Asker:
             return {}
         found = answer.choices[0].logprobs
         likely = found.content[0].top_logprobs if found and found.content else []
-        mass = {
-            letter: sum(math.exp(t.logprob) for t in likely if t.token.strip(" \n.():*") == letter)
-            for letter in letters
-        }
+        ways = reported(((t.token, t.logprob) for t in likely), letters, is_letter)
+        mass = {letter: sum(map(math.exp, each)) for letter, each in zip(letters, ways, strict=True)}
         return {letter: round(p, 6) for letter, p in mass.items() if p}
 
     async def write(self, *turns: str) -> str:

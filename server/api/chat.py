@@ -92,7 +92,7 @@ async def _chat(body: Body, target: Target, run: Run) -> Response:
             fields = {**context.params, "messages": context.messages, "stream": context.original.stream}
             payload = passthrough.payload(remote.upstream_model, b"", fields)
             return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
-        events = plan.decode(context, run)
+        events = plan.stream(context, run)
     else:
         events = plan.stream(chat_request(body.fields, engine.model), run)
     wire = wire_of(ChatWire, "chatcmpl", body, target)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from heedful.strategies.answer import Choice, ask
-from heedful.strategies.engine import Capability, Engine, Extension
+from heedful.strategies.engine import Capability, Engine
 from heedful.strategies.errors import NoVerdict
-from heedful.strategies.tasks import SOME, together
+from heedful.strategies.options import TOP, begins_word, next_token, reported, tokens_of
+from heedful.strategies.tasks import together
 from heedful.strategies.thinking import left_open, opens, say, thoughts_of
 from heedful.strategies.types import Context, Message, prompt_fields
 
-# OpenAI's own limit.
-_TOP = 20
 _WORDS = 16
 _UNLIKELY = 0.05
 """Below this share the options are not what the model was about to say."""
@@ -34,7 +33,7 @@ async def choose(
             return found
     params = context.hidden_params(temperature=0)
     if Capability.LOGPROBS in engine.capabilities and not engine.habits.thinks:
-        extra = {"max_tokens": 1, "logprobs": True, "top_logprobs": _TOP}
+        extra = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP}
         answer = await ask(engine, list(messages), params | extra)
         if answer.choices and (found := _reported(answer.choices[0], options)):
             return found
@@ -45,18 +44,16 @@ async def _next_token(
     engine: Engine, messages: Sequence[Message], options: Sequence[str], shape: Mapping[str, Any]
 ) -> list[float] | None:
     """None where the model thinks first: the token says nothing about what comes after the thoughts."""
-    prompt, *begun = await together(
-        [engine.render(messages, shape=shape), *(engine.tokenize(o) for o in options)], SOME
-    )
-    tokens = [ids[0] for ids in begun]
-    (scored,) = await engine.extend(
-        Extension(prompt, max_tokens=1, temperature=0.0, logprob_token_ids=tokens)
-    )
-    logprobs = [scored.logprobs[0].get(token, -math.inf) for token in tokens]
-    if sum(map(math.exp, logprobs)) < _UNLIKELY:
-        if opens(scored.text) or left_open(await engine.detokenize(prompt[-_TAIL:])):
+    at_once: list[Coroutine[Any, Any, Any]] = [
+        engine.render(messages, shape=shape),
+        tokens_of(engine, options),
+    ]
+    prompt, written = await together(at_once)
+    step = await next_token(engine, prompt, [ids[0] for ids in written])
+    if sum(map(math.exp, step.logprobs)) < _UNLIKELY:
+        if opens(step.text) or left_open(await engine.detokenize(prompt[-_TAIL:])):
             return None
-    return _shares(logprobs)
+    return _shares(step.logprobs)
 
 
 def _reported(choice: Choice, options: Sequence[str]) -> list[float] | None:
@@ -67,12 +64,9 @@ def _reported(choice: Choice, options: Sequence[str]) -> list[float] | None:
     steps = (choice.logprobs or {}).get("content") or []
     if thoughts_of(choice) or not steps or opens(str(steps[0].get("token"))):
         return None
-    logprobs = [-math.inf] * len(options)
-    for entry in steps[0].get("top_logprobs") or ():
-        token, logprob = str(entry.get("token")).strip().casefold(), entry.get("logprob")
-        for i, option in enumerate(options):
-            if token and option.casefold().startswith(token) and isinstance(logprob, int | float):
-                logprobs[i] = max(logprobs[i], logprob)
+    top = ((str(entry.get("token")), entry.get("logprob")) for entry in steps[0].get("top_logprobs") or ())
+    # Where several begin the same word, the likeliest speaks for it.
+    logprobs = [max(ways, default=-math.inf) for ways in reported(top, options, begins_word)]
     return _shares(logprobs) if max(logprobs) > -math.inf else None
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from heedful.prompts import Prompt
 from heedful.strategies import tasks
 from heedful.strategies.decode.rain.drafts import Counts, together
-from heedful.strategies.engine import Engine, Extension
-from heedful.strategies.errors import EngineError, RequestError
+from heedful.strategies.engine import Engine
+from heedful.strategies.errors import RequestError
+from heedful.strategies.options import next_token, tokens_of
 from heedful.strategies.types import Context, text_of
 
 
@@ -77,23 +78,10 @@ class Judge:
 
     async def _ask(self, answer: Sequence[int], tail: Sequence[int]) -> tuple[float, float]:
         """Probabilities of A and B as the next token."""
-        (asked,) = await self.engine.extend(
-            Extension(
-                (*self.head, *answer, *tail),
-                max_tokens=1,
-                temperature=0.0,
-                logprob_token_ids=self.letters,
-                ignore_eos=True,
-            )
-        )
+        step = await next_token(self.engine, (*self.head, *answer, *tail), self.letters)
         self.counts.calls += 1
         self.counts.drafted += 1
-        try:
-            a, b = (math.exp(asked.logprobs[0][letter]) for letter in self.letters)
-        except (IndexError, KeyError) as error:
-            raise EngineError(
-                "the engine gave no probabilities for the options of a self-evaluation"
-            ) from error
+        a, b = map(math.exp, step.logprobs)
         return a, b
 
 
@@ -116,24 +104,17 @@ async def prepare(
     tails = ["\n" + prompt.render("tail", a=a, b=b) for a, b in orders]
     texts = [(head, True), (tails[0], False), (tails[1], False)]
     first, *rest = await tasks.together([engine.tokenize(text, special=special) for text, special in texts])
-    letters = await tasks.together([_letter(engine, letter) for letter in "AB"])
+    # Both tails end in an opening parenthesis.
+    a, b = [ids[-1] for ids in await tokens_of(engine, "AB", after="(")]
     return Judge(
         engine,
         tuple(first),
         (tuple(rest[0]), tuple(rest[1])),
-        (letters[0], letters[1]),
+        (a, b),
         counts,
         soft,
         batched,
     )
-
-
-async def _letter(engine: Engine, letter: str) -> int:
-    """The token that writes a letter right after an opening parenthesis, where the prompt ends."""
-    bare, joined = await engine.tokenize("("), await engine.tokenize(f"({letter}")
-    if len(joined) == len(bare) + 1:
-        return joined[-1]
-    return (await engine.tokenize(letter))[-1]  # where "(A" is a token of its own
 
 
 def conversation(context: Context) -> tuple[list[dict[str, str]], str]:
