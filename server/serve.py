@@ -24,6 +24,7 @@ from heedful.server.config import Config, ConfigError
 from heedful.server.edge.listening import uvicorn_config
 from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream import start as upstreams
+from heedful.server.engines.vllm import start as vllm
 from heedful.server.models import bundled
 from heedful.server.service import Service
 from heedful.server.stores import open_stores
@@ -134,17 +135,15 @@ async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack)
         "PYTHONWARNINGS",
         "ignore::UserWarning:multiprocessing.resource_tracker,ignore::FutureWarning:vllm.triton_utils.dispatcher",
     )
-    try:
-        from heedful.server.engines.vllm import engine as vllm
-    except ImportError as error:
-        raise ConfigError(
-            f"model: running a model here needs vLLM, which is not installed: {error}"
-        ) from error
     path, name = model_path(config)
     try:
         args = vllm.engine_arguments(path, name, [*engine_flags(config.engine), *options])
         with console.status(Text(f"loading {name} …")):
             engine = await stack.enter_async_context(vllm.start(args))
+    except ImportError as error:
+        raise ConfigError(
+            f"model: running a model here needs vLLM, which is not installed: {error}"
+        ) from error
     except (OSError, ValueError, RuntimeError, HeedfulError) as error:
         # A wrong id, an option that does not fit the model, too little memory: vLLM's words, without its traceback.
         raise ConfigError(f"model: vLLM can't serve {path!r}: {vllm.reason(error)}") from error

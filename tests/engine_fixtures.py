@@ -154,7 +154,7 @@ async def _vllms_own(config: Config, engine: Any, folder: Path) -> Any:
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.app import build_app
 
-    from heedful.server.engines.vllm import engine as vllm
+    from heedful.server.engines.vllm import start as vllm
 
     args = vllm.engine_arguments(str(folder), CHAT_MODEL, engine_flags(config.engine))
     client = engine._client

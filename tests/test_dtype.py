@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from heedful.server.engines.vllm import engine as vllm
+from heedful.server.engines.vllm import start as vllm
 from heedful.server.engines.vllm.cpu import default_dtype
 
 INTEL: dict[str, Any] = {"architecture": "x86_64", "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}

@@ -174,7 +174,7 @@ def loop(tokens: int, resources: Resources) -> dict[str, Any]:
 
 async def served(options: argparse.Namespace, resources: Resources) -> list[dict[str, Any]]:
     """All that runs on the in-process engine."""
-    from heedful.server.engines.vllm import engine as vllm
+    from heedful.server.engines.vllm import start as vllm
 
     folder = str(bundled.prepare(bundled.MODELS[MODEL]))
     rows = []

@@ -7,25 +7,24 @@ classes that its own server uses; strategies reach the same AsyncLLM with token 
 from __future__ import annotations
 
 import asyncio
-import os
 from argparse import Namespace
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 from jinja2 import TemplateError
-from pydantic import ValidationError
-from starlette.datastructures import State
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
 
 from heedful.server.engines.prompt_tokens import tokenize_body
-from heedful.server.engines.scores import MOST, scored
 from heedful.server.engines.served import Serving
-from heedful.server.engines.vllm import tool_parsers, tool_prompt
+from heedful.server.engines.vllm import errors, tool_parsers, tool_prompt
 from heedful.server.engines.vllm import tools as vllm_tools
-from heedful.server.engines.vllm.abandoned import abort_abandoned
-from heedful.server.engines.vllm.cpu import default_dtype
+from heedful.server.engines.vllm.cancelled import cancellable
+from heedful.server.engines.vllm.tokens import TokenLevel
 from heedful.server.engines.vllm.tool_calls import FORMS, Forced, Form
 from heedful.strategies import (
     Call,
@@ -33,7 +32,6 @@ from heedful.strategies import (
     Chunk,
     ContextOverflow,
     Continuation,
-    EngineError,
     EngineUnavailable,
     Event,
     Extension,
@@ -60,70 +58,6 @@ DEAD = "the engine has died; this server is going down to be restarted"
 _WARM_LENGTHS = (1, 16, 64, 256, 1024, 2048)
 
 
-def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Namespace:
-    """vLLM's own command-line parser over `options` (as in `vllm serve`), with defaults that fit a CPU.
-
-    Exits with vLLM's usage message for an unknown option, as any command line does.
-    """
-    # A client's four (OpenAI's limit) and those of a raw prompt; read when vLLM is imported.
-    os.environ.setdefault("VLLM_MAX_STOP_STRINGS", "16")
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-    from vllm.platforms import current_platform
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-
-    given = list(options)
-    if current_platform.is_cpu():
-        # Compiling for a CPU needs a C++ compiler and minutes; eager starts at once.
-        given = ["--enforce-eager", *given]
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
-        # Eager still compiles one helper of the sampler: 20 s at the first log-probability, and no machine
-        # without a compiler gets past it.
-        os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
-    parser = make_arg_parser(FlexibleArgumentParser(prog="heedful serve MODEL"))
-    parser.set_defaults(enable_auto_tool_choice=None)  # ours to choose, unless it is told
-    if current_platform.is_cpu():
-        import torch
-
-        parser.set_defaults(dtype=default_dtype(torch.cpu.get_capabilities()))
-    args: Namespace = parser.parse_args(["--model", model, "--served-model-name", served_name, *given])
-    if args.enable_auto_tool_choice and not args.tool_call_parser:
-        args.enable_auto_tool_choice = None  # with the parser that we choose, where vLLM wants one named
-    validate_parsed_serve_args(args)
-    return args
-
-
-@asynccontextmanager
-async def start(args: Namespace) -> AsyncIterator[VllmEngine]:
-    """Loads the model and yields its engine; shuts the engine's processes down at the end."""
-    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
-    from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
-
-    trusts_templates = args.trust_request_chat_template
-    async with build_async_engine_client(args) as client:
-        state = State()
-        tasks = await client.get_supported_tasks()
-        if "generate" not in tasks:
-            raise EngineError(f"{args.model} does not generate text (it supports: {', '.join(tasks)})")
-        abort_abandoned(client)
-        # Our raw prompts travel as templates; those of clients are still refused below.
-        args.trust_request_chat_template = True
-        template = vllm_tools.chat_template(args, client.get_tokenizer())
-        tools = tool_parsers.choose(args, template, client.model_config.hf_config.model_type)
-        args.tool_call_parser, args.enable_auto_tool_choice = tools.parser, tools.automatic
-        hides_tools, args.exclude_tools_when_tool_choice_none = (
-            args.exclude_tools_when_tool_choice_none,
-            False,
-        )
-        await init_app_state(client, state, args, tasks)
-        engine = VllmEngine(
-            client, state, args, tools, trusts_templates=trusts_templates, hides_tools=hides_tools
-        )
-        try:
-            yield engine
-        finally:
-            engine.release()
-
-
 class VllmEngine(Serving):
     """One model in this process. See `heedful.strategies.Engine` for the methods."""
 
@@ -142,6 +76,7 @@ class VllmEngine(Serving):
         self._serving_completion = state.openai_serving_completion
         self._serving_tokenization = state.serving_tokenization
         self._tokenizer = client.get_tokenizer()
+        self._token_level = TokenLevel(client)
         self._trusts_templates = trusts_templates
         self._hides_tools = hides_tools
         self._tools = tools
@@ -193,7 +128,13 @@ class VllmEngine(Serving):
 
     def release(self) -> None:
         """Lets go of vLLM's objects: left to the interpreter's end, their clean-up fails with noise."""
-        del self._client, self._serving_chat, self._serving_completion, self._serving_tokenization
+        del (
+            self._client,
+            self._token_level,
+            self._serving_chat,
+            self._serving_completion,
+            self._serving_tokenization,
+        )
 
     def _find_end_tokens(self) -> frozenset[int]:
         config = self._client.model_config.try_get_generation_config()
@@ -206,8 +147,6 @@ class VllmEngine(Serving):
     # -- OpenAI level
 
     async def chat(self, call: Call) -> AsyncGenerator[Event, None]:
-        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-
         body = self._chat_body(call)
         forced: Forced | None = None
         try:
@@ -219,7 +158,7 @@ class VllmEngine(Serving):
                 else:
                     # Off the loop: making a grammar of a large schema takes a while.
                     await asyncio.to_thread(vllm_tools.force, request, forced, self._form, self._grammars)
-            result = await _cancellable(self._serving_chat.create_chat_completion(request))
+            result = await cancellable(self._serving_chat.create_chat_completion(request))
         except Exception as error:
             raise await self._told_with_length(error, body) from error
         answer = self._events(result, "message")
@@ -236,16 +175,14 @@ class VllmEngine(Serving):
 
     async def complete(self, params: dict[str, Any], *, stream: bool) -> AsyncGenerator[Event, None]:
         """OpenAI's legacy completions: `params` is the request body. Choices hold `text` in place of `delta`."""
-        from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-
         body = {**params, "model": self.model, "stream": stream}
         if stream:
             body["stream_options"] = {**(params.get("stream_options") or {}), "include_usage": True}
         try:
             request = CompletionRequest.model_validate(body)
-            result = await _cancellable(self._serving_completion.create_completion(request))
+            result = await cancellable(self._serving_completion.create_completion(request))
         except Exception as error:
-            raise _told(error) from error
+            raise errors.from_exception(error) from error
         async with aclosing(self._events(result, None)) as events:
             async for event in events:
                 yield event
@@ -288,12 +225,8 @@ class VllmEngine(Serving):
 
     async def _events(self, result: Any, whole: str | None) -> AsyncGenerator[Event, None]:
         """vLLM's answer as events; `whole` is the field of a full choice that becomes our `delta`."""
-        from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-
-        from heedful.server.engines.vllm import errors as vllm_errors
-
         if isinstance(result, ErrorResponse):
-            raise vllm_errors.from_response(result)
+            raise errors.from_response(result)
         if not hasattr(result, "__aiter__"):
             body = result.model_dump()
             choices = body.pop("choices")
@@ -309,7 +242,7 @@ class VllmEngine(Serving):
                 if data.startswith('{"error"'):
                     if self.dead:
                         raise EngineUnavailable(DEAD)
-                    raise vllm_errors.from_object(msgspec.json.decode(data)["error"])
+                    raise errors.from_object(msgspec.json.decode(data)["error"])
                 if (
                     '"choices":[]' in data
                 ):  # the last one, which carries the usage; in a text the quotes are escaped
@@ -319,7 +252,7 @@ class VllmEngine(Serving):
 
     async def _told_with_length(self, error: Exception, body: dict[str, Any]) -> HeedfulError:
         """vLLM stops counting just past the limit; a client wants to know by how much its prompt is too long."""
-        told = _told(error)
+        told = errors.from_exception(error)
         if not (told.code == "context_length_exceeded" and told.param == "input_tokens"):
             return told
         assert self.context_length is not None
@@ -358,11 +291,6 @@ class VllmEngine(Serving):
         continue_final: bool = False,
         shape: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-        from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-
-        from heedful.server.engines.vllm import errors as vllm_errors
-
         params = {"continue_final_message": continue_final, "add_generation_prompt": not continue_final}
         body = self._chat_body(Call(tuple(messages), {**params, **(shape or {})}))
         if body.get("tools"):
@@ -371,20 +299,15 @@ class VllmEngine(Serving):
             )
         try:
             request = ChatCompletionRequest.model_validate(body)
-            result = await _cancellable(self._serving_chat.render_chat_request(request))
+            result = await cancellable(self._serving_chat.render_chat_request(request))
         except Exception as error:
-            raise _told(error) from error
+            raise errors.from_exception(error) from error
         if isinstance(result, ErrorResponse):
-            raise vllm_errors.from_response(result)
+            raise errors.from_response(result)
         _, (rendered,) = result
         return list(rendered["prompt_token_ids"])
 
     async def count_prompt(self, call: Call) -> int:
-        from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-        from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
-
-        from heedful.server.engines.vllm import errors as vllm_errors
-
         chat = self._chat_body(call)
         if call.prompt is not None:
             return len(await self.tokenize(call.prompt, special=True))
@@ -392,11 +315,11 @@ class VllmEngine(Serving):
         body = {**tokenize_body(chat["messages"], chat), "model": self.model}
         try:
             request = TokenizeChatRequest.model_validate(body)
-            result = await _cancellable(self._serving_tokenization.create_tokenize(request, None))
+            result = await cancellable(self._serving_tokenization.create_tokenize(request, None))
         except Exception as error:
-            raise _told(error) from error
+            raise errors.from_exception(error) from error
         if isinstance(result, ErrorResponse):
-            raise vllm_errors.from_response(result)
+            raise errors.from_response(result)
         return int(result.count)
 
     async def tokenize(self, text: str, *, special: bool = False) -> list[int]:
@@ -408,109 +331,10 @@ class VllmEngine(Serving):
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
     async def extend(self, extension: Extension) -> list[Continuation]:
-        if extension.logprob_token_ids:
-            most: int = self._client.model_config.max_logprobs
-            return await scored(self._drawn, extension, MOST if most < 0 else min(MOST, most))
-        return await self._drawn(extension)
-
-    async def _drawn(self, extension: Extension, allowed: int | None = None) -> list[Continuation]:
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-        e = extension
-        try:
-            params = SamplingParams(
-                n=e.n,
-                temperature=e.temperature,
-                top_p=e.top_p,
-                top_k=e.top_k,
-                min_p=e.min_p,
-                repetition_penalty=e.repetition_penalty,
-                seed=e.seed,
-                stop=list(e.stop),
-                stop_token_ids=list(e.stop_token_ids),
-                ignore_eos=e.ignore_eos,
-                max_tokens=e.max_tokens,
-                logprobs=e.logprobs,
-                allowed_token_ids=None if allowed is None else [allowed],
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-        except Exception as error:
-            raise _told(error) from error
-        final = await self._generate(e.token_ids, params, "extend")
-        return [_continuation(output) for output in final.outputs]
+        return await self._token_level.extend(extension)
 
     async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
-        return await together(self._score_one(prompt, c) for c in continuations)
-
-    async def _score_one(self, prompt: Sequence[int], continuation: Sequence[int]) -> list[float]:
-        """vLLM reports log-probabilities of prompt tokens, but only of those it computes.
-
-        Left alone it computes such a prompt anew; here the prompt's part may come from the prefix cache. Where
-        more than that was found there (the same answer once more), the scores have a gap: then without the cache.
-        """
-        ids = [*prompt, *continuation]
-        final = await self._generate(ids, self._scoring(cached=True), "score")
-        if (final.num_cached_tokens or 0) >= len(prompt):
-            final = await self._generate(ids, self._scoring(cached=False), "score")
-        steps = final.prompt_logprobs[-len(continuation) :]
-        return [float(step[t].logprob) for t, step in zip(continuation, steps, strict=True)]
-
-    @staticmethod
-    def _scoring(*, cached: bool) -> Any:
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-        return SamplingParams(
-            max_tokens=1,
-            temperature=0,
-            prompt_logprobs=0,
-            skip_reading_prefix_cache=not cached,
-            detokenize=False,  # the places that came from the cache hold no tokens
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-
-    async def _generate(self, token_ids: Sequence[int], params: Any, kind: str) -> Any:
-        """One request to the engine; its last output."""
-        from vllm.inputs.engine import tokens_input
-
-        final = None
-        try:
-            prompt = tokens_input(list(token_ids))
-            async with aclosing(self._client.generate(prompt, params, f"{kind}-{uuid4().hex}")) as outputs:
-                async for output in outputs:
-                    final = output
-        except Exception as error:
-            raise _told(error) from error
-        if final is None:
-            raise EngineError("the engine ended a request without a result")
-        return final
-
-
-def reason(error: Exception) -> str:
-    """Why the engine did not start, in a line or two. Its processes have written the details to stderr."""
-    if isinstance(error, ValidationError):
-        return "; ".join(str(e["msg"]).removeprefix("Value error, ") for e in error.errors())
-    return str(error)
-
-
-async def _cancellable(work: Awaitable[Any]) -> Any:
-    """Awaits one of vLLM's serving classes; a cancellation goes on its way.
-
-    They end a cancelled call with an error object ("Client disconnected") as if the request had been wrong. Who
-    cancels (a deadline, a verifier's time-out, a client that leaves) waits for the cancellation to come back.
-    """
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
-    result = await work
-    if task.cancelling() > before:
-        raise asyncio.CancelledError
-    return result
-
-
-def _told(error: Exception) -> HeedfulError:
-    from heedful.server.engines.vllm import errors as vllm_errors
-
-    return vllm_errors.from_exception(error)
+        return await self._token_level.score(prompt, continuations)
 
 
 def _finish(body: dict[str, Any]) -> Finish:
@@ -519,15 +343,3 @@ def _finish(body: dict[str, Any]) -> Finish:
     usage.pop("total_tokens", None)
     body.pop("choices", None)
     return Finish(Usage(prompt, completion, usage), body)
-
-
-def _continuation(output: Any) -> Continuation:
-    if output.finish_reason not in ("stop", "length"):
-        raise EngineError(f"the engine ended a request with {output.finish_reason!r}")
-    return Continuation(
-        token_ids=tuple(output.token_ids),
-        text=output.text,
-        logprobs=tuple({t: p.logprob for t, p in step.items()} for step in output.logprobs or ()),
-        finish_reason=output.finish_reason,
-        stop=output.stop_reason if isinstance(output.stop_reason, str) else None,
-    )
