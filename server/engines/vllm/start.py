@@ -1,4 +1,4 @@
-"""vLLM started: its own command line, with defaults that fit the machine. Imports vLLM once it is asked, not before."""
+"""vLLM started: its own command line, with defaults that fit the machine. vLLM is imported when it is asked for."""
 
 from __future__ import annotations
 
