@@ -14,7 +14,8 @@ from typing import Any
 
 from heedful.prompts import Prompt
 from heedful.strategies import tasks
-from heedful.strategies.decode.rain.drafts import Counts, together
+from heedful.strategies.decode.rain.drafts import together
+from heedful.strategies.decode.rain.notes import Counts
 from heedful.strategies.engine import Engine, Extension
 from heedful.strategies.errors import EngineError, RequestError
 from heedful.strategies.types import Context, text_of
@@ -30,7 +31,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`value` in [-1, 1]; `opinion` is false where the model took the same letter in both orders."""
+    """`value`: p(good) averaged over both orders and scaled to [-1, 1]; each order counts 0 or 1 unless soft.
+
+    `opinion` is false where the model took the same letter in both orders.
+    """
 
     value: float
     opinion: bool
@@ -40,8 +44,8 @@ class Verdict:
 class Judge:
     """Judges answers of one request. Verdicts are kept by text.
 
-    `head` are the tokens before the answer, `tails` those after it: good option first, then swapped. `letters` are
-    the token ids of A and B.
+    All tokens are ids: `head` those before the answer, `tails` those after it (good option first, then swapped),
+    `letters` of A and B.
     """
 
     engine: Engine
@@ -59,7 +63,7 @@ class Judge:
         return len(self.head) + max(map(len, self.tails)) + 1
 
     async def judge(self, answer: Sequence[int], text: str) -> Verdict:
-        """Judges an answer given as tokens; `text` is what they say. Raises EngineError as the engine does."""
+        """Judges an answer given as token ids; `text` is what they say. Raises EngineError as the engine does."""
         if (kept := self._kept.get(text)) is not None:
             self.counts.judgements_cached += 1
             return kept
@@ -76,7 +80,7 @@ class Judge:
         return verdict
 
     async def _ask(self, answer: Sequence[int], tail: Sequence[int]) -> tuple[float, float]:
-        """Probabilities of A and B as the next token."""
+        """Probabilities of A and B as the next token, in [0, 1] and of all tokens, so that they need not sum to 1."""
         (asked,) = await self.engine.extend(
             Extension(
                 (*self.head, *answer, *tail),
@@ -108,7 +112,11 @@ async def prepare(
     soft: bool = False,
     batched: bool = True,
 ) -> Judge:
-    """A judge of answers to this conversation. Raises RequestError for a conversation that it can't read."""
+    """A judge of answers to this conversation. Raises RequestError for a conversation that it can't read.
+
+    `variables` fill the prompt beside the turns; `pair` replaces its two options; `soft` takes the probabilities
+    themselves; `batched` asks in both orders at once.
+    """
     turns, begun = conversation(context)
     pair = pair or Pair(prompt.data["good"], prompt.data["bad"])
     head = prompt.render("head", turns=turns, **variables) + "\n" + begun

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from heedful.strategies.decode.rain import tree
-from heedful.strategies.decode.rain.tree import Constants, Draft, Leaf, Node
+from heedful.strategies.decode.rain.tree import Constants, Draft, Evaluation, Node
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Commit:
     searches: int
 
 
-Answer = Sequence[Draft] | Leaf
+Reply = Sequence[Draft] | Evaluation
 Steps = Generator[Need | Commit, Any, None]
 
 
@@ -101,7 +101,7 @@ class Search:
         return twin
 
     def steps(self) -> Steps:
-        """Runs to the end of the answer. Expects a Leaf for "evaluate", and drafts for all else."""
+        """Runs to the end of the answer. Expects an Evaluation for "evaluate", and drafts for all else."""
         while self.root.end is None:
             yield from self._search()
             if self._decided():
@@ -121,8 +121,8 @@ class Search:
                 sample = None if single else (yield Need("add", node, node.additions + 1))[0]
                 tree.add(node, sample, self.constants)
             self.cursor = tree.select(node, self.constants)
-        leaf: Leaf = yield Need("evaluate", self.cursor, starts=self.cursor.starts[self._floor() :])
-        tree.back_up(self.cursor, leaf, self.constants)
+        found: Evaluation = yield Need("evaluate", self.cursor, starts=self.cursor.starts[self._floor() :])
+        tree.back_up(self.cursor, found, self.constants)
         if self.eager and self.cursor.end is None:
             yield from self._expand(self.cursor)
         self.cursor = self.root
@@ -170,21 +170,21 @@ class Search:
 
 async def drive(
     search: Search,
-    answer: Callable[[Need], Awaitable[Answer]],
-    searched: Callable[[Node, Leaf], None],
+    reply: Callable[[Need], Awaitable[Reply]],
+    searched: Callable[[Node, Evaluation], None],
 ) -> AsyncGenerator[Commit, None]:
-    """Runs a search to its end on answers from `answer`; `searched` is told of each leaf before it counts."""
+    """Runs a search to its end on what `reply` says; `searched` is told of each leaf before it counts."""
     steps = search.steps()
     try:
         step = next(steps)
         while True:
-            reply: Answer | None = None
+            replied: Reply | None = None
             if isinstance(step, Commit):
                 yield step
             else:
-                reply = await answer(step)
-                if isinstance(reply, Leaf):
-                    searched(step.node, reply)
-            step = steps.send(reply)
+                replied = await reply(step)
+                if isinstance(replied, Evaluation):
+                    searched(step.node, replied)
+            step = steps.send(replied)
     except StopIteration:
         return
