@@ -1,4 +1,4 @@
-"""The sequential rule of the search, as published, in one place.
+"""The sequential rule of the search, as published, in one place: inner searches, and a commit after enough of them.
 
 `steps` says what it needs next and is sent the answer; who answers, when and in which batch is not its business. All
 of its state is in `Search`, so a copy can be run ahead under guessed answers (speculate.py).
@@ -39,7 +39,7 @@ class Need:
     answer with none: then it is asked at once what the node is worth as a leaf.
 
     Of the node only what never changes may be read (depth, path, text, end); the rest goes with the need: `number`
-    of the sample, and `starts`, where in the text the sets on the path begin that lie below the root.
+    of the sample, and `starts`, where in the text, in characters, the sets on the path begin that lie below the root.
     """
 
     kind: Literal["first", "samples", "add", "evaluate"]
@@ -101,14 +101,14 @@ class Search:
         return twin
 
     def steps(self) -> Steps:
-        """Runs to the end of the answer. Expects an Evaluation for "evaluate", and drafts for all else."""
+        """The outer loop, to the end of the answer. Expects an Evaluation for "evaluate", and drafts for all else."""
         while self.root.end is None:
             yield from self._search()
             if self._decided():
                 yield self._commit()
 
     def _search(self) -> Steps:
-        """One inner search: select a leaf, evaluate it, back its value up."""
+        """The inner loop, once: select a leaf, evaluate it, back its value up, and so rewind to the root."""
         while self.cursor.visits and self.cursor.end is None:
             node = self.cursor
             if node.children is None:
