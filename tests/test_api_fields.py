@@ -199,10 +199,10 @@ def test_a_long_user_id_is_hashed_the_same_each_time(proxied: str, upstream: Scr
     ("fields", "param"),
     [
         ({"output_config": {"effort": "huge"}}, "output_config.effort"),
-        ({"output_config": {"format": {"type": "xml"}}}, "output_config.format"),
-        ({"output_config": {"format": "json"}}, "output_config.format"),
+        ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
+        ({"output_config": {"format": "json"}}, "output_config.format.type"),
         ({"output_config": 3}, "output_config"),
-        ({"output_format": {"type": "json_schema"}}, "output_format"),
+        ({"output_format": {"type": "json_schema"}}, "output_format.schema"),
         ({"metadata": {"user_id": 3}}, "metadata.user_id"),
         (
             {"tools": [{"name": "f", "allowed_callers": ["code_execution_20250825"]}]},

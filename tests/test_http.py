@@ -157,7 +157,7 @@ def test_bodies_that_are_no_request(serving: Serving, content: bytes, status: in
         ({"messages": []}, "messages"),
         ({"messages": "Hi"}, "messages"),
         ({"messages": ["Hi"]}, "messages.0"),
-        ({"messages": [{"content": "Hi"}]}, "messages.0"),
+        ({"messages": [{"content": "Hi"}]}, "messages.0.role"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"),
         ({"messages": HI, "stream": "yes"}, "stream"),
         ({"messages": HI, "stream_options": 3}, "stream_options"),

@@ -214,7 +214,7 @@ def test_a_begun_answer_is_continued_or_refused(upstream: ScriptedUpstream, prox
     ("body", "param"),
     [
         ({"max_tokens": 5}, "messages"),
-        ({"max_tokens": 5, "messages": []}, "at least one"),
+        ({"max_tokens": 5, "messages": []}, "at least 1 "),
         ({"max_tokens": 5, "messages": [{"role": "user", "content": []}]}, "nothing in them"),
         ({"messages": HI}, "max_tokens"),
         ({"max_tokens": 0, "messages": HI}, "max_tokens"),

@@ -157,7 +157,10 @@ def _refusal(told: str, kind: type[msgspec.Struct]) -> RequestError:
         what = f"must be {' or '.join(allowed)}" if allowed else what
     elif expected := _EXPECTED.fullmatch(what):
         kinds = [_NAMES.get(each, each) for each in expected["kinds"].split(" | ") if each != "null"]
-        what = f"must be {' or '.join(kinds)}{expected['bound']}"
+        unit = "entries" if "array" in expected["kinds"] else "characters"
+        bound = re.sub(r" of length >= (\d+)", rf" with at least \1 {unit}", expected["bound"])
+        bound = re.sub(r" of length <= (\d+)", rf" with at most \1 {unit}", bound)
+        what = f"must be {' or '.join(kinds)}{bound}"
         if got := expected["got"]:
             what += f", and is {_NAMES.get(got, got)}"
     return RequestError(f"{where}: {what}", param=where or None)

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from email.message import Message
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
@@ -23,69 +22,25 @@ from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 from heedful.server.api.bodies import typed
 from heedful.server.api.operation import Deleted, Operation, Parameter
+from heedful.server.api.store_bodies import (
+    MOST,
+    Imported,
+    ItemsBody,
+    Listed,
+    SearchBody,
+    StoreItem,
+    StoreObject,
+    Written,
+)
 from heedful.server.http import Handler, WhileConnected, body_of, json_object, json_response
 from heedful.server.log import logger
 from heedful.server.service import Service
 from heedful.strategies import RequestError
 from heedful.strategies.retrieve import telling
 
-_PAGE, _MOST, _EXPORTED = 100, 1000, 500
+_PAGE, _EXPORTED = 100, 500
 _SMALL = 64 << 10  # bytes of a body that are read in a few milliseconds
 _LAST_ROW = 2**63 - 1  # SQLite's
-
-
-class StoreObject(msgspec.Struct):
-    name: str
-    items: int
-
-
-class StoreItem(msgspec.Struct, kw_only=True):
-    """A norm, or a demonstration; read by `retrieval.items.item_of`, wherever it comes from."""
-
-    text: Annotated[str, Meta(min_length=1)]
-    kind: Literal["norm", "demo"] = "norm"
-    id: str = ""
-    answer: str = ""
-    source: str = ""
-    scope: str = ""
-    tags: list[str] = []
-    mandatory: bool = False
-    valid_from: str | float | None = None
-    valid_until: str | float | None = None
-    meta: dict[str, Any] = {}
-
-
-class ItemsBody(StoreItem, kw_only=True):
-    """One item, or several as `items`."""
-
-    text: str = ""
-    items: list[StoreItem] = []
-
-
-class SearchBody(msgspec.Struct, forbid_unknown_fields=True):
-    query: Annotated[str, Meta(min_length=1)]
-    k: Annotated[int, Meta(ge=1, le=_MOST)] = 10
-    kind: Literal["norm", "demo"] | None = None
-    scopes: Annotated[list[str], Meta(max_length=_MOST)] | None = None
-    tags: Annotated[list[str], Meta(max_length=_MOST)] | None = None
-    at: str | float | None = None
-
-
-class Listed(msgspec.Struct):
-    object: Literal["list"]
-    data: list[dict[str, Any]]
-
-
-class Written(msgspec.Struct):
-    added: list[str]
-    replaced: list[str]
-    unchanged: list[str]
-
-
-class Imported(msgspec.Struct):
-    added: int
-    replaced: int
-    unchanged: int
 
 
 def _stores(request: Request) -> Stores:
@@ -180,7 +135,7 @@ async def list_items(request: Request) -> Response:
     """GET /v1/alignment/stores/STORE/items?after=&limit=&as_of=: in the order written, a page at a time."""
     stores, store = await _named(request)
     query = request.query_params
-    after, limit = _number(query, "after", 0, 0, _LAST_ROW), _number(query, "limit", _PAGE, 1, _MOST)
+    after, limit = _number(query, "after", 0, 0, _LAST_ROW), _number(query, "limit", _PAGE, 1, MOST)
     as_of = time_of(query["as_of"], "as_of") if "as_of" in query else None
 
     def page() -> Response:
@@ -361,7 +316,7 @@ OPERATIONS = tuple(
             answer=Listed,
             parameters=(
                 Parameter("after", Annotated[int, Meta(ge=0)]),
-                Parameter("limit", Annotated[int, Meta(ge=1, le=_MOST)]),
+                Parameter("limit", Annotated[int, Meta(ge=1, le=MOST)]),
                 Parameter("as_of", str, about="What stood then, in ISO 8601"),
             ),
         ),

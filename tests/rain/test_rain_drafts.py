@@ -9,7 +9,8 @@ import pytest
 
 from heedful.strategies import Chunk
 from heedful.strategies.decode.rain import tree
-from heedful.strategies.decode.rain.drafts import Counts, Drafter, draw
+from heedful.strategies.decode.rain.drafts import Drafter, draw
+from heedful.strategies.decode.rain.notes import Counts
 from heedful.strategies.decode.rain.request import Request
 from heedful.strategies.decode.rain.tree import Constants, Draft, Node
 from heedful.strategies.decode.rain.writer import Writer

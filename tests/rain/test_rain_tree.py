@@ -9,7 +9,8 @@ import pytest
 
 from heedful.strategies.decode.rain import tree
 from heedful.strategies.decode.rain.search import Need, Search, StopRule
-from heedful.strategies.decode.rain.tree import Constants, Draft, Leaf, Node, Vector
+from heedful.strategies.decode.rain.tree import Constants, Draft, Node, Vector
+from heedful.strategies.decode.rain.tree import Evaluation as Leaf
 
 PUBLISHED = Constants()
 

@@ -1,4 +1,4 @@
-"""Token sets and simulations, drawn from the engine.
+"""Token sets and rollouts, drawn from the engine.
 
 Every draw is seeded from (request's seed, purpose, node path, number), so what a node is continued with is a pure
 function of the node: it may be drawn early, late, in any batch, or not at all, and the search stays the same.
@@ -7,29 +7,33 @@ function of the node: it may be drawn early, late, in any batch, or not at all, 
 from __future__ import annotations
 
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, TypeVar
 
 from heedful.strategies import tasks
+from heedful.strategies.decode.rain.notes import Counts
 from heedful.strategies.decode.rain.request import Request
 from heedful.strategies.decode.rain.tree import Constants, Draft, End, Node
 from heedful.strategies.engine import Continuation, Engine, Extension
 
 T = TypeVar("T")
 
+_PIECE = 32  # tokens of plain decoding at a time, so that a stream keeps moving
+_BEFORE = 16  # tokens before one that say how it is read: a half character's first bytes, a leading space
+
 
 def draw(seed: int, purpose: str, node: Node, number: int = 0) -> int:
-    """A seed of 53 bits (so that JSON carries it) for one draw at one node."""
+    """A seed of 53 bits (so that JSON carries it) for one draw at one node, told apart by purpose and number."""
     path = ",".join(map(str, node.path))
     key = f"{seed}/{purpose}/{node.depth}/{number}/{path}".encode()
     return int.from_bytes(blake2b(key, digest_size=8).digest()) >> 11
 
 
-async def together(calls: Sequence[Coroutine[Any, Any, T]], at_once: bool) -> list[T]:
-    """Runs calls in one batch, or one after another."""
-    if at_once:
+async def together(calls: Sequence[Coroutine[Any, Any, T]], batched: bool) -> list[T]:
+    """Runs calls in one batch, or one after another, as the published search does."""
+    if batched:
         return await tasks.together(calls)
     try:
         return [await call for call in calls]
@@ -38,25 +42,9 @@ async def together(calls: Sequence[Coroutine[Any, Any, T]], at_once: bool) -> li
             call.close()  # those that a failure or a cancellation kept from being begun
 
 
-@dataclass(slots=True)
-class Counts:
-    """What a request's search has cost so far."""
-
-    drafted: int = 0
-    """Tokens the model wrote: sets, simulations, drafts, and one for each judgement."""
-    expansions: int = 0
-    """Nodes continued; of these `widened` by samples beside the greedy set."""
-    widened: int = 0
-    simulations: int = 0
-    judgements: int = 0
-    judgements_cached: int = 0
-    calls: int = 0
-    """Requests to the engine; each sample of a set counts."""
-
-
 @dataclass(frozen=True, slots=True)
 class Drafter:
-    """Continues nodes of one request's tree. `batched`: all sets of an expansion in one engine batch."""
+    """Continues nodes of one choice's tree. `batched`: all sets of an expansion in one engine batch."""
 
     engine: Engine
     request: Request
@@ -89,7 +77,10 @@ class Drafter:
         return await self._draw(node, self._length(node), seed=seed)
 
     async def simulate(self, node: Node) -> tuple[tuple[int, ...], str]:
-        """The answer sampled on from a node to the end of its clause: tokens without an end token, and text."""
+        """A rollout: the answer sampled on from a node to the end of its clause, as the published code does.
+
+        Returns the whole answer so far: its token ids without an end token, and its text.
+        """
         tokens = node.path
         if node.end is not None:
             if tokens and tokens[-1] in self.engine.end_tokens:
@@ -118,7 +109,32 @@ class Drafter:
         new = drawn.token_ids
         return tokens + (new[:-1] if new and new[-1] in self.engine.end_tokens else new), text
 
+    async def plain(self, node: Node, piece: int = _PIECE) -> AsyncGenerator[Draft, None]:
+        """Plain decoding from a node to the answer's end, without a search and by the client's own sampling.
+
+        `piece` tokens at most at a time; the last piece has an `end`.
+        """
+        request = self.request
+        end: End | None = None
+        after = Node(path=node.path, text=node.text)
+        while end is None and (room := request.limit - len(after.path)) > 0:
+            (drawn,) = await self._extend(
+                after,
+                max_tokens=min(piece, room),
+                seed=draw(self.seed, "plain", after),
+                stop=request.stops,
+                logprobs=request.top_logprobs if request.logprobs else None,
+                **request.sampling,
+            )
+            after = Node(path=after.path + drawn.token_ids, text=after.text + drawn.text)
+            if drawn.finish_reason == "stop" or request.cut(after.text) is not None:
+                end = "stop"
+            elif len(after.path) >= request.limit:
+                end = "length"
+            yield Draft(drawn.token_ids, 1.0, drawn.text, end, drawn.logprobs)
+
     def _length(self, node: Node) -> int:
+        """Tokens in a set that continues a node."""
         return min(self.constants.set_length(node.depth), self.request.limit - len(node.path))
 
     async def _draw(
@@ -151,8 +167,9 @@ class Drafter:
 
     async def _texts(self, node: Node, tokens: Sequence[int]) -> list[str]:
         """What each token adds to the node's text; alone, some tokens would lose a leading space."""
-        before = await self.engine.detokenize(node.path)
-        after = await together([self.engine.detokenize([*node.path, t]) for t in tokens], True)
+        path = node.path[-_BEFORE:]
+        before = await self.engine.detokenize(path)
+        after = await tasks.together([self.engine.detokenize([*path, t]) for t in tokens])
         return [text[len(before) :] for text in after]
 
     def _draft(self, node: Node, drawn: Continuation, p: float) -> Draft:
@@ -168,39 +185,26 @@ class Drafter:
         logprobs = drawn.logprobs if self.request.logprobs else ()
         return Draft(tokens, p, text, end, logprobs)
 
-    async def _extend(
-        self,
-        node: Node,
-        *,
-        max_tokens: int,
-        n: int = 1,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-        logprobs: int | None = None,
-    ) -> list[Continuation]:
-        drawn = await self.engine.extend(
-            Extension(
-                (*self.request.prompt, *node.path),
-                max_tokens=max_tokens,
-                n=n,
-                temperature=temperature,
-                top_k=top_k,
-                seed=seed,
-                stop=stop,
-                logprobs=logprobs,
-                repetition_penalty=self.request.repetition_penalty,
-                ignore_eos=self.request.ignore_eos,
-            )
+    async def _extend(self, node: Node, **wanted: Any) -> list[Continuation]:
+        """Continuations of a node's tokens; `wanted` are an Extension's fields."""
+        extension = Extension(
+            (*self.request.prompt, *node.path),
+            repetition_penalty=self.request.repetition_penalty,
+            ignore_eos=self.request.ignore_eos,
+            **wanted,
         )
-        self.counts.calls += n
+        drawn = await self.engine.extend(extension)
+        self.counts.calls += extension.n
         self.counts.drafted += sum(len(d.token_ids) for d in drawn)
         return drawn
 
 
 def _probability(drawn: Continuation, top_k: int, temperature: float) -> float:
-    """Probability of a set under the distribution cut to its `top_k` likeliest tokens at each step."""
+    """Probability of a set, in [0, 1], under the distribution cut to its `top_k` likeliest tokens at each step.
+
+    Log-probabilities come before temperature and cuts, `top_k` or more of them per step; the token taken is among
+    the `top_k`, or it could not have been drawn.
+    """
     log = 0.0
     for token, step in zip(drawn.token_ids, drawn.logprobs, strict=True):
         kept = sorted(step.values(), reverse=True)[:top_k]

@@ -1,4 +1,4 @@
-"""Answers the search's needs through the engine: one node's drafts, or what a leaf is worth."""
+"""Answers the search's needs through the engine: a node's drafts, or what it is worth as a leaf."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from heedful.retrieval.embedding.embedder import Embedder
 from heedful.retrieval.errors import EmbedderMissing
 from heedful.strategies.decode.rain.drafts import Drafter, together
 from heedful.strategies.decode.rain.judge import Judge, Verdict
-from heedful.strategies.decode.rain.search import Answer, Need
-from heedful.strategies.decode.rain.tree import Leaf, Node, Vector
+from heedful.strategies.decode.rain.search import Need, Reply
+from heedful.strategies.decode.rain.tree import Evaluation, Node, Vector
 from heedful.strategies.errors import RetrievalError
 
 
@@ -21,10 +21,10 @@ class Evaluator:
     drafter: Drafter
     judge: Judge
     embedder: Embedder | None
-    batched: bool = True
-    _ended: dict[tuple[int, ...], Leaf] = field(default_factory=dict)
+    _ended: dict[tuple[int, ...], Evaluation] = field(default_factory=dict)
+    """Of finished answers, by their token ids."""
 
-    async def answer(self, need: Need) -> Answer:
+    async def reply(self, need: Need) -> Reply:
         if need.kind == "first":
             return await self.drafter.first(need.node)
         if need.kind == "samples":
@@ -33,8 +33,11 @@ class Evaluator:
             return await self.drafter.sample(need.node, need.number)
         return await self._evaluate(need.node, need.starts)
 
-    async def _evaluate(self, node: Node, starts: Sequence[int]) -> Leaf:
-        """Simulates, then judges and embeds. A finished answer is scored once, however often it is reached."""
+    async def _evaluate(self, node: Node, starts: Sequence[int]) -> Evaluation:
+        """A rollout, its self-evaluation and embeddings. A finished answer is scored once, however often reached.
+
+        `starts`: where in the text, in characters, each set on the path begins that gets an embedding.
+        """
         if node.end is not None and (known := self._ended.get(node.path)) is not None:
             return known
         tokens, text = await self.drafter.simulate(node)
@@ -42,10 +45,10 @@ class Evaluator:
             verdict, vectors = await self.judge.judge(tokens, text), list[Vector]()
         else:
             verdict, vectors = await self._both(tokens, text, [text[start:] for start in starts])
-        leaf = Leaf(verdict.value, vectors, verdict.opinion)
+        found = Evaluation(verdict.value, vectors, verdict.opinion)
         if node.end is not None:
-            self._ended[node.path] = leaf
-        return leaf
+            self._ended[node.path] = found
+        return found
 
     async def _both(self, tokens: Sequence[int], text: str, texts: list[str]) -> tuple[Verdict, list[Vector]]:
         assert self.embedder is not None
@@ -62,5 +65,5 @@ class Evaluator:
             except EmbedderMissing as error:
                 raise RetrievalError(str(error)) from error
 
-        await together([judge(), embed()], self.batched)
+        await together([judge(), embed()], self.drafter.batched)
         return verdicts[0], found

@@ -14,7 +14,8 @@ from typing import Any
 
 from heedful.prompts import Prompt
 from heedful.strategies import tasks
-from heedful.strategies.decode.rain.drafts import Counts, together
+from heedful.strategies.decode.rain.drafts import together
+from heedful.strategies.decode.rain.notes import Counts
 from heedful.strategies.engine import Engine
 from heedful.strategies.errors import RequestError
 from heedful.strategies.options import next_token, tokens_of
@@ -31,7 +32,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`value` in [-1, 1]; `opinion` is false where the model took the same letter in both orders."""
+    """`value`: p(good) averaged over both orders and scaled to [-1, 1]; each order counts 0 or 1 unless soft.
+
+    `opinion` is false where the model took the same letter in both orders.
+    """
 
     value: float
     opinion: bool
@@ -41,8 +45,8 @@ class Verdict:
 class Judge:
     """Judges answers of one request. Verdicts are kept by text.
 
-    `head` are the tokens before the answer, `tails` those after it: good option first, then swapped. `letters` are
-    the token ids of A and B.
+    All tokens are ids: `head` those before the answer, `tails` those after it (good option first, then swapped),
+    `letters` of A and B.
     """
 
     engine: Engine
@@ -60,7 +64,7 @@ class Judge:
         return len(self.head) + max(map(len, self.tails)) + 1
 
     async def judge(self, answer: Sequence[int], text: str) -> Verdict:
-        """Judges an answer given as tokens; `text` is what they say. Raises EngineError as the engine does."""
+        """Judges an answer given as token ids; `text` is what they say. Raises EngineError as the engine does."""
         if (kept := self._kept.get(text)) is not None:
             self.counts.judgements_cached += 1
             return kept
@@ -77,7 +81,7 @@ class Judge:
         return verdict
 
     async def _ask(self, answer: Sequence[int], tail: Sequence[int]) -> tuple[float, float]:
-        """Probabilities of A and B as the next token."""
+        """Probabilities of A and B as the next token, in [0, 1] and of all tokens, so that they need not sum to 1."""
         step = await next_token(self.engine, (*self.head, *answer, *tail), self.letters)
         self.counts.calls += 1
         self.counts.drafted += 1
@@ -96,7 +100,11 @@ async def prepare(
     soft: bool = False,
     batched: bool = True,
 ) -> Judge:
-    """A judge of answers to this conversation. Raises RequestError for a conversation that it can't read."""
+    """A judge of answers to this conversation. Raises RequestError for a conversation that it can't read.
+
+    `variables` fill the prompt beside the turns; `pair` replaces its two options; `soft` takes the probabilities
+    themselves; `batched` asks in both orders at once.
+    """
     turns, begun = conversation(context)
     pair = pair or Pair(prompt.data["good"], prompt.data["bad"])
     head = prompt.render("head", turns=turns, **variables) + "\n" + begun

@@ -7,10 +7,11 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from heedful.strategies.decode.rain.drafts import Counts
-from heedful.strategies.decode.rain.tree import Leaf
+from heedful.strategies.decode.rain.notes import Counts
 
 T = TypeVar("T")
+
+_MARGIN = 1.0  # seconds before the server's own deadline at which a search ends gracefully
 
 
 class Spent(Exception):
@@ -21,18 +22,30 @@ class NoOpinion(Exception):
     """All of the first judgements cancelled between the two orders."""
 
 
-@dataclass(slots=True)
-class Watch:
-    """One choice's limits. `deadline` is in the event loop's time, and `timer` names who set it; `opinion_after` 0
-    watches no opinions.
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A request's limits, shared by its choices.
+
+    `max_drafted` bounds `counts.drafted` (tokens). `deadline` is in seconds of the event loop's clock, and `timer`
+    names who set it. None: no limit.
     """
 
     counts: Counts
-    deadline: float | None = None
-    timer: str = "max_seconds"
     max_drafted: int | None = None
-    opinion_after: int = 0
-    _judged: int = 0
+    deadline: float | None = None
+    timer: str = ""
+
+    @classmethod
+    def starting(
+        cls, counts: Counts, max_drafted: int | None, max_seconds: float | None, server: float | None
+    ) -> Budget:
+        """A budget whose time runs from now on. `server`: the server's own deadline, in the event loop's seconds."""
+        ends: list[tuple[float, str]] = []
+        if max_seconds is not None:
+            ends.append((asyncio.get_running_loop().time() + max_seconds, "max_seconds"))
+        if server is not None:
+            ends.append((server - _MARGIN, "of the server's request_timeout"))
+        return cls(counts, max_drafted, *min(ends, default=(None, "")))
 
     async def within(self, work: Coroutine[Any, Any, T]) -> T:
         """Waits for some work as long as there is budget. Raises Spent."""
@@ -44,13 +57,3 @@ class Watch:
                 return await work
         except TimeoutError:
             raise Spent(self.timer) from None
-
-    def saw(self, leaf: Leaf) -> None:
-        """Raises NoOpinion when the last of the first judgements has cancelled like all before it."""
-        if not self.opinion_after or leaf.opinion:
-            self.opinion_after = 0  # one opinion is enough
-            return
-        self._judged += 1
-        if self._judged >= self.opinion_after:
-            self.opinion_after = 0
-            raise NoOpinion

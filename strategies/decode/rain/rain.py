@@ -10,15 +10,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import msgspec
 from pydantic import Field
 
 from heedful.prompts import Prompt, Use
-from heedful.strategies.decode.rain.answer import Answering, merged
-from heedful.strategies.decode.rain.drafts import Counts
+from heedful.strategies.decode.rain.choice import Choice, merged
 from heedful.strategies.decode.rain.judge import Pair, prepare
+from heedful.strategies.decode.rain.limits import Budget
+from heedful.strategies.decode.rain.notes import Counts
 from heedful.strategies.decode.rain.request import fitting, read
 from heedful.strategies.decode.rain.search import StopRule
 from heedful.strategies.decode.rain.tree import Constants
@@ -76,10 +78,10 @@ class Rain(Constants, DecodingStrategy):
     """What to do where the first `opinion_after` judgements all cancel between the two orders (not if `soft`)."""
     opinion_after: Count = 8
     max_tokens: Count = 2048
-    """Length of an answer where the client sets none."""
+    """Length of an answer in tokens, where the client sets none."""
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     max_drafted_tokens: Count | None = None
-    """Budgets of a request: wall time; tokens that the model writes in all, drafts included."""
+    """Budgets of a request: seconds of wall time; tokens that the model writes in all, drafts included."""
     when_spent: Literal["end", "decode"] = "end"
     """At the end of a budget: end with the best sequence so far, or go on from it by plain decoding."""
     seed: int | None = None
@@ -94,6 +96,11 @@ class Rain(Constants, DecodingStrategy):
     def rule_to_stop(self) -> StopRule:
         given = {name: getattr(self, name) for name in _EFFORT["medium"] if getattr(self, name) is not None}
         return StopRule(**(_EFFORT[self.effort] | given), threshold=self.threshold)
+
+    @property
+    def fast(self) -> bool:
+        """Whether the search's work is batched and begun ahead; otherwise it goes step by step, as published."""
+        return self.parallel_leaves > 1
 
     @property
     def gated(self) -> bool:
@@ -141,15 +148,14 @@ class Rain(Constants, DecodingStrategy):
             variables=variables,
             pair=Pair(*self.pair) if self.pair else None,
             soft=self.soft,
-            batched=self.parallel_leaves > 1,
+            batched=self.fast,
         )
         request = fitting(request, run.engine.context_length, judge.overhead)
         seed = next((s for s in (request.seed, self.seed) if s is not None), None)
         seed = secrets.randbits(31) if seed is None else seed
-        answers = [
-            Answering(self, request, context, run, judge, counts, seed + i, i) for i in range(request.n)
-        ]
-        async with aclosing(merged(answers)) as events:
+        budget = Budget.starting(counts, self.max_drafted_tokens, self.max_seconds, run.deadline)
+        choices = [Choice(self, request, run, judge, budget, seed + i, i) for i in range(request.n)]
+        async with aclosing(merged(choices)) as events:
             async for event in events:
                 yield event
-        run.trace.note("rain", prompt=prompt.id, **asdict(counts))
+        run.trace.note("rain", prompt=prompt.id, **msgspec.structs.asdict(counts))

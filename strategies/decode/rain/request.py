@@ -6,7 +6,7 @@ The fields' shapes have been checked before (strategies/params.py).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from heedful.strategies.engine import Engine
@@ -18,12 +18,19 @@ _REFUSED = (
     "logit_bias bad_words allowed_token_ids min_tokens stop_token_ids prompt_logprobs echo audio "
     "chat_template chat_template_kwargs include_stop_str_in_output"
 ).split()
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p")
+_SET_ASIDE = (*_SAMPLING, "presence_penalty", "frequency_penalty")
 _MAX_TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`prompt` are the token ids the answer continues; `limit` is its greatest length in tokens."""
+    """What was asked, once for all choices.
+
+    `prompt`: the token ids the answer continues, under the chat template. `limit`: the answer's greatest length in
+    tokens. `stops`: strings that end it. `n`: how many choices. `sampling`: the client's own, by which plain decoding
+    draws; `set_aside`: the names of those fields that the search itself does not follow.
+    """
 
     prompt: tuple[int, ...]
     limit: int
@@ -34,6 +41,8 @@ class Request:
     top_logprobs: int = 0
     repetition_penalty: float = 1.0
     ignore_eos: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    set_aside: tuple[str, ...] = ()
 
     def cut(self, text: str) -> str | None:
         """The text before its first stop string, or None where it holds none."""
@@ -49,7 +58,10 @@ class Request:
 
 
 async def read(context: Context, engine: Engine, max_tokens: int) -> Request:
-    """Reads a request. Raises RequestError, which names the field, for what a search can't honour."""
+    """Reads a request; `max_tokens` is the limit where the client sets none.
+
+    Raises RequestError, which names the field, for what a search can't honour.
+    """
     params = context.params
     for name in _REFUSED:
         if params.get(name):
@@ -79,6 +91,8 @@ async def read(context: Context, engine: Engine, max_tokens: int) -> Request:
         top_logprobs=top,
         repetition_penalty=float(params.get("repetition_penalty") or 1.0),
         ignore_eos=bool(params.get("ignore_eos")),
+        sampling={name: params[name] for name in _SAMPLING if params.get(name) is not None},
+        set_aside=tuple(name for name in _SET_ASIDE if params.get(name) is not None),
     )
 
 

@@ -1,4 +1,4 @@
-"""The sequential rule of the search, as published, in one place.
+"""The sequential rule of the search, as published, in one place: inner searches, and a commit after enough of them.
 
 `steps` says what it needs next and is sent the answer; who answers, when and in which batch is not its business. All
 of its state is in `Search`, so a copy can be run ahead under guessed answers (speculate.py).
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from heedful.strategies.decode.rain import tree
-from heedful.strategies.decode.rain.tree import Constants, Draft, Leaf, Node
+from heedful.strategies.decode.rain.tree import Constants, Draft, Evaluation, Node
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Need:
     answer with none: then it is asked at once what the node is worth as a leaf.
 
     Of the node only what never changes may be read (depth, path, text, end); the rest goes with the need: `number`
-    of the sample, and `starts`, where in the text the sets on the path begin that lie below the root.
+    of the sample, and `starts`, where in the text, in characters, the sets on the path begin that lie below the root.
     """
 
     kind: Literal["first", "samples", "add", "evaluate"]
@@ -62,7 +62,7 @@ class Commit:
     searches: int
 
 
-Answer = Sequence[Draft] | Leaf
+Reply = Sequence[Draft] | Evaluation
 Steps = Generator[Need | Commit, Any, None]
 
 
@@ -101,14 +101,14 @@ class Search:
         return twin
 
     def steps(self) -> Steps:
-        """Runs to the end of the answer. Expects a Leaf for "evaluate", and drafts for all else."""
+        """The outer loop, to the end of the answer. Expects an Evaluation for "evaluate", and drafts for all else."""
         while self.root.end is None:
             yield from self._search()
             if self._decided():
                 yield self._commit()
 
     def _search(self) -> Steps:
-        """One inner search: select a leaf, evaluate it, back its value up."""
+        """The inner loop, once: select a leaf, evaluate it, back its value up, and so rewind to the root."""
         while self.cursor.visits and self.cursor.end is None:
             node = self.cursor
             if node.children is None:
@@ -121,8 +121,8 @@ class Search:
                 sample = None if single else (yield Need("add", node, node.additions + 1))[0]
                 tree.add(node, sample, self.constants)
             self.cursor = tree.select(node, self.constants)
-        leaf: Leaf = yield Need("evaluate", self.cursor, starts=self.cursor.starts[self._floor() :])
-        tree.back_up(self.cursor, leaf, self.constants)
+        found: Evaluation = yield Need("evaluate", self.cursor, starts=self.cursor.starts[self._floor() :])
+        tree.back_up(self.cursor, found, self.constants)
         if self.eager and self.cursor.end is None:
             yield from self._expand(self.cursor)
         self.cursor = self.root
@@ -170,21 +170,21 @@ class Search:
 
 async def drive(
     search: Search,
-    answer: Callable[[Need], Awaitable[Answer]],
-    searched: Callable[[Node, Leaf], None],
+    reply: Callable[[Need], Awaitable[Reply]],
+    searched: Callable[[Node, Evaluation], None],
 ) -> AsyncGenerator[Commit, None]:
-    """Runs a search to its end on answers from `answer`; `searched` is told of each leaf before it counts."""
+    """Runs a search to its end on what `reply` says; `searched` is told of each leaf before it counts."""
     steps = search.steps()
     try:
         step = next(steps)
         while True:
-            reply: Answer | None = None
+            replied: Reply | None = None
             if isinstance(step, Commit):
                 yield step
             else:
-                reply = await answer(step)
-                if isinstance(reply, Leaf):
-                    searched(step.node, reply)
-            step = steps.send(reply)
+                replied = await reply(step)
+                if isinstance(replied, Evaluation):
+                    searched(step.node, replied)
+            step = steps.send(replied)
     except StopIteration:
         return

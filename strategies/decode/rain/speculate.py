@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from heedful.strategies.decode.rain.search import Answer, Commit, Need, Search
-from heedful.strategies.decode.rain.tree import Leaf
+from heedful.strategies.decode.rain.search import Commit, Need, Reply, Search
+from heedful.strategies.decode.rain.tree import Evaluation
 
 Key = tuple[str, int, tuple[int, ...], int]
 
@@ -20,31 +20,32 @@ Key = tuple[str, int, tuple[int, ...], int]
 class Speculation:
     """Answers a search's needs from work begun ahead; `leaves` is how many may be under evaluation at once.
 
-    `begun` counts what was started, `used` what the search came to ask for.
+    `reply` does the work for one need, purely in the need. `begun` counts the needs that were started, `used` those
+    that the search came to ask for. A value not known yet is guessed to be the last one that was found.
     """
 
-    def __init__(self, search: Search, answer: Callable[[Need], Awaitable[Answer]], leaves: int) -> None:
-        self._search, self._answer, self._leaves = search, answer, leaves
-        self._tasks: dict[Key, asyncio.Task[Answer]] = {}
-        self._dropped: list[asyncio.Task[Answer]] = []
+    def __init__(self, search: Search, reply: Callable[[Need], Awaitable[Reply]], leaves: int) -> None:
+        self._search, self._reply, self._leaves = search, reply, leaves
+        self._tasks: dict[Key, asyncio.Task[Reply]] = {}
+        self._dropped: list[asyncio.Task[Reply]] = []
         self._asked: set[Key] = set()
-        self._guess = Leaf(1.0)
+        self._guess = Evaluation(1.0)
         self.begun = 0
 
     @property
     def used(self) -> int:
         return len(self._asked)
 
-    async def answer(self, need: Need) -> Answer:
-        """The true answer, begun earlier or now."""
+    async def reply(self, need: Need) -> Reply:
+        """The true reply, begun earlier or now."""
         task = self._begin(need)
         if not task.done():
             self._look_ahead()
-        answer = await task
-        if isinstance(answer, Leaf):
-            self._guess = Leaf(answer.value)
+        reply = await task
+        if isinstance(reply, Evaluation):
+            self._guess = Evaluation(reply.value)
         self._asked.add(need.key)
-        return answer
+        return reply
 
     def committed(self, commit: Commit) -> None:
         """Drops all work on branches that the commit has cut off."""
@@ -64,9 +65,9 @@ class Speculation:
         # Also collects the errors of work that nobody came to ask for.
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, need: Need) -> asyncio.Task[Answer]:
+    def _begin(self, need: Need) -> asyncio.Task[Reply]:
         if (task := self._tasks.get(need.key)) is None:
-            task = self._tasks[need.key] = asyncio.ensure_future(self._answer(need))
+            task = self._tasks[need.key] = asyncio.ensure_future(self._reply(need))
             self.begun += 1
         return task
 
@@ -85,7 +86,7 @@ class Speculation:
                 if isinstance(step, Commit):
                     step = next(steps)
                     continue
-                answer: Answer | None = self._guess
+                reply: Reply | None = self._guess
                 if step.kind != "evaluate" or step.node.end or not step.node.visits:
                     if step.key not in self._tasks and step.kind == "evaluate":
                         if free <= 0:
@@ -93,15 +94,15 @@ class Speculation:
                         free -= 1
                     task = self._begin(step)
                     if task.done() and not task.cancelled() and task.exception() is None:
-                        answer = task.result()
+                        reply = task.result()
                     elif step.kind == "samples" or (step.kind == "first" and step.node.parent is not None):
-                        answer = ()
+                        reply = ()
                     elif step.kind != "evaluate":
                         return
-                if answer is self._guess:
+                if reply is self._guess:
                     if guesses <= 0:
                         return
                     guesses -= 1
-                step = steps.send(answer)
+                step = steps.send(reply)
         except StopIteration:
             return

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 Vector = NDArray[np.float32]
+"""An embedding, of shape (the embedder's dimension,)."""
 End = Literal["stop", "length"]
+"""Why an answer ends, as OpenAI's finish_reason has it."""
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -59,10 +61,12 @@ class Constants:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One token set that a node may be continued with.
+    """One token set that a node may be continued with: an edge of the tree.
 
-    `p` is its probability under the cut distribution it was drawn from. `end`: an end token or the length limit is
-    reached. `logprobs` has one entry per token, where the client wants them.
+    `tokens`: their ids, as many as `Constants.set_length` says, or fewer where the answer ends. `p` is the set's
+    probability, in [0, 1], under the cut distribution it was drawn from. `text` is what it adds to the node's. `end`:
+    an end token, a stop string or the length limit is reached. `logprobs`, where the client wants them, has one
+    entry per token: natural-log probabilities by token id.
     """
 
     tokens: tuple[int, ...]
@@ -73,11 +77,11 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
-    """What simulation and self-evaluation found out about a leaf.
+class Evaluation:
+    """What a rollout and its self-evaluation found out about a leaf.
 
     `value` in [-1, 1]. `vectors`: embeddings of the text from the beginning of each set on the path to the end of
-    the simulation; the last one belongs to the leaf itself. `opinion` is false where the two orders cancelled.
+    the rollout; the last one belongs to the leaf itself. `opinion` is false where the two orders cancelled.
     """
 
     value: float
@@ -89,6 +93,9 @@ class Leaf:
 class Node:
     """A state of the answer: the tokens up to here, and what the search knows about it.
 
+    `depth` counts token sets from the answer's beginning. `path` are all the answer's token ids up to here, the
+    prompt's not among them, and `text` what they say. `prior` is the node's share of its siblings, in [0, 1]; `value`
+    the mean of what was backed up, in [-1, 1]; `vector` the mean embedding of the rollouts through it.
     `visits` counts true visits (the stop rule's), `weight` also the shares from similar siblings (selection's and
     the commit's). `children` is None until the node is first passed through, and the greedy continuation alone
     until a sampled one could be chosen before it; `whole` says that they are all there.
@@ -98,7 +105,7 @@ class Node:
     path: tuple[int, ...] = ()
     text: str = ""
     starts: tuple[int, ...] = ()
-    """Where in the text the sets on the path begin, from the first one of the answer."""
+    """Where in the text, in characters, the sets on the path begin; one for each, from the first of the answer."""
     draft: Draft = Draft((), 1.0)
     prior: float = 1.0
     parent: Node | None = None
@@ -226,7 +233,11 @@ def _child(node: Node, draft: Draft, prior: float) -> Node:
 
 
 def select(node: Node, constants: Constants) -> Node:
-    """The child with the largest qh + u; the first of equals."""
+    """The child with the largest qh + u; the first of equals.
+
+    qh is the mean value on [0, 1], u = c · p · sqrt(N) / (1 + n): p the child's prior, n its visits and N the node's,
+    both with similarity shares.
+    """
     assert node.children
     scale = constants.exploration * math.sqrt(node.weight)
     return max(node.children, key=lambda c: _scaled(c) + scale * c.prior / (1 + c.weight))
@@ -243,8 +254,11 @@ def best(node: Node) -> Node:
     return max(node.children, key=lambda c: (c.weight, c.value))
 
 
-def back_up(leaf: Node, found: Leaf, constants: Constants) -> None:
-    """Adds a leaf's value to its whole path, and a share of it to siblings along the path that mean the same."""
+def back_up(leaf: Node, found: Evaluation, constants: Constants) -> None:
+    """Adds a leaf's value to its whole path, and a share of it to siblings along the path that mean the same.
+
+    n += 1, q += (v - q) / n on the path; a sibling of cosine similarity s gets the weight s · similarity_weight.
+    """
     vectors = list(found.vectors)
     node: Node | None = leaf
     while node is not None:
