@@ -74,7 +74,9 @@ def create_app(service: Service) -> FastAPI:
         yield
         await close_all(service.alignments.resources.verifiers.values())
 
-    app = FastAPI(title="heedful", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="heedful", docs_url=None, redoc_url=None, swagger_ui_oauth2_redirect_url=None, lifespan=lifespan
+    )
     app.state.service = service
     app.openapi = openapi_document  # type: ignore[method-assign]
     patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs, with nothing from elsewhere

@@ -200,7 +200,7 @@ def test_a_long_user_id_is_hashed_the_same_each_time(proxied: str, upstream: Scr
     [
         ({"output_config": {"effort": "huge"}}, "output_config.effort"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
-        ({"output_config": {"format": "json"}}, "output_config.format.type"),
+        ({"output_config": {"format": "json"}}, "output_config.format"),
         ({"output_config": 3}, "output_config"),
         ({"output_format": {"type": "json_schema"}}, "output_format.schema"),
         ({"metadata": {"user_id": 3}}, "metadata.user_id"),

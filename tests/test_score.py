@@ -83,7 +83,13 @@ def test_what_has_no_likelihood_is_refused(serving: Serving) -> None:
 
 @pytest.mark.parametrize(
     ("answers", "param"),
-    [(None, "answers"), ([], "answers"), (["y"] * 65, "answers"), ([1], "answers"), (["y", ""], "answers.1")],
+    [
+        (None, "answers"),
+        ([], "answers"),
+        (["y"] * 65, "answers"),
+        ([1], "answers.0"),
+        (["y", ""], "answers.1"),
+    ],
 )
 def test_bad_answers_are_named(serving: Serving, answers: Any, param: str) -> None:
     with serving(_engine()) as url:
