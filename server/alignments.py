@@ -53,7 +53,7 @@ class Selection:
 def _verifiers(config: Config, resources: Resources) -> dict[str, Verifier]:
     built: dict[str, Verifier] = {}
     for name, spec in config.verifiers.items():
-        with _telling(f"verifiers.{name}"):
+        with _placed(f"verifiers.{name}"):
             built[name] = configured(name, spec, resources)
     return built
 
@@ -76,14 +76,14 @@ class Alignments:
                 )
         for name in self._specs:
             steps = self._named(name, ())
-            with _telling(f"alignments.{name}"):
+            with _placed(f"alignments.{name}"):
                 self._configured[name] = Plan.of(name, steps, self.resources, param=f"alignments.{name}")
         # Now, because it imports strategies, for which no request need wait.
         for name in strategy_names():
             if name not in self._configured:
                 with suppress(HeedfulError):  # it needs options
                     self._single[name] = Plan.of(name, [(name, {})], self.resources, param=PARAM)
-        with _telling("default_alignment"):
+        with _placed("default_alignment"):
             self.default = self.resolve(config.default_alignment)
 
     def plans(self) -> dict[str, Plan]:
@@ -153,13 +153,13 @@ class Alignments:
             if name in within:
                 circle = " → ".join((*within[within.index(name) :], name))
                 raise ConfigError(f"alignments.{within[-1]}: these are made of each other: {circle}")
-            with _telling(f"alignments.{name}"):
+            with _placed(f"alignments.{name}"):
                 self._steps_of[name] = self._steps(self._specs[name], f"alignments.{name}", (*within, name))
         return self._steps_of[name]
 
 
 @contextmanager
-def _telling(where: str) -> Iterator[None]:
+def _placed(where: str) -> Iterator[None]:
     """What the configuration has wrong, with its place."""
     try:
         yield

@@ -27,7 +27,7 @@ from heedful.strategies import (
 )
 from heedful.strategies.plan import describe
 
-Alignment = Mapping[str, Any] | None
+TraceObject = Mapping[str, Any] | None
 """The trace, where the client asked for it."""
 
 
@@ -35,12 +35,12 @@ class Wire(Protocol):
     """A wire format: one response in the making, as bytes of a stream or as one object."""
 
     def chunk(self, chunk: Chunk) -> bytes: ...
-    def end(self, finish: Finish, alignment: Alignment) -> bytes: ...
+    def end(self, finish: Finish, alignment: TraceObject) -> bytes: ...
     def error(self, error: HeedfulError) -> bytes:
         """The last thing a stream says when it breaks: nothing that calls the answer whole."""
         ...
 
-    def whole(self, answer: Answer, alignment: Alignment) -> dict[str, Any]: ...
+    def whole(self, answer: Answer, alignment: TraceObject) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class Exchange:
     wire: Wire
 
     @property
-    def alignment(self) -> Alignment:
+    def alignment(self) -> TraceObject:
         return describe(self.run, self.target.plan) if self.target.trace else None
 
 
-Handler = Callable[[Body, Target, Run], Awaitable[Response]]
+Answering = Callable[[Body, Target, Run], Awaitable[Response]]
 
 
 async def read(request: Request) -> Body:
@@ -75,7 +75,7 @@ async def read(request: Request) -> Body:
     return Body(raw, json_object(raw))
 
 
-async def answer(request: Request, handler: Handler, body: Body | None = None) -> Response:
+async def answer(request: Request, handler: Answering, body: Body | None = None) -> Response:
     """Reads the request, finds who answers it, and lets `handler` do so, for as long as the client is there."""
     service: Service = request.app.state.service
     body = body or await read(request)

@@ -31,7 +31,7 @@ def error_response(error: HeedfulError) -> Response:
     return json_response(error.body(), error.status, error.headers)
 
 
-def told(error: Exception) -> HeedfulError:
+def client_error(error: Exception) -> HeedfulError:
     """The error a client sees. Details of an unforeseen one stay in the log."""
     if isinstance(error, HeedfulError):
         if error.status >= 500:
@@ -57,7 +57,7 @@ def endpoint(handler: Handler, shape: Callable[[HeedfulError], Response] = error
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
-            return shape(told(error))
+            return shape(client_error(error))
 
     return answer
 
@@ -190,5 +190,5 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except Exception as error:
             await self._pieces.aclose()  # before the last word, for which a slow reader can take its time
-            last = self._broken(told(error))
+            last = self._broken(client_error(error))
         await send({"type": "http.response.body", "body": last, "more_body": False})

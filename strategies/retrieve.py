@@ -12,7 +12,7 @@ from heedful.strategies.run import Resources
 
 
 @contextmanager
-def telling(where: str = "") -> Iterator[None]:
+def retrieval_errors(where: str = "") -> Iterator[None]:
     """Errors of retrieval as ours; `where` leads the name of the field at fault."""
     try:
         yield
@@ -33,5 +33,5 @@ def require(resources: Resources, strategy: str, store: str, prompt: str, use: U
     resources.prompt(prompt, param=f"alignment.{strategy}.prompt", use=use)
     if resources.stores is None:
         raise RequestError(f"strategy {strategy!r} needs stores, and this server has none", param="alignment")
-    with telling(f"alignment.{strategy}."):
+    with retrieval_errors(f"alignment.{strategy}."):
         resources.stores.require(store)

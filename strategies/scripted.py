@@ -14,12 +14,12 @@ from heedful.strategies.engine import Capability, Continuation, Extension, Habit
 from heedful.strategies.errors import MissingCapability, RequestError
 from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, choices_wanted, text_of
 
-Step = Callable[[Sequence[int]], Mapping[int, float]]
+StepFunction = Callable[[Sequence[int]], Mapping[int, float]]
 """A scripted model's next-token probabilities after these tokens; they need not sum to one."""
 
 ALL = Capability.CHAT | Capability.COMPLETION | Capability.PREFILL | Capability.LOGPROBS | Capability.TOKENS
 
-Scores = Callable[[Sequence[int], Sequence[int]], list[float]]
+ScoreFunction = Callable[[Sequence[int], Sequence[int]], list[float]]
 """The log-probabilities of a continuation's tokens after a prompt."""
 
 Reply = str | Iterable[str] | Exception
@@ -46,7 +46,7 @@ class ScriptedEngine:
         chat: Callable[[Call], Reply | Awaitable[Reply]] | str = "ok",
         *,
         extend: Callable[[Extension], list[Continuation] | Awaitable[list[Continuation]]] | None = None,
-        score: Scores | None = None,
+        score: ScoreFunction | None = None,
         capabilities: Capability = ALL,
         context_length: int | None = 8192,
         model: str = "scripted",
@@ -160,7 +160,7 @@ class ScriptedModel:
     seed + i.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: StepFunction) -> None:
         self._step = step
 
     def __call__(self, extension: Extension) -> list[Continuation]:

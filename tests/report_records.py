@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from heedful.benchmarks.evals.folder import Folder, Journals, Settings
-from heedful.benchmarks.evals.items import Item, Measure
-from heedful.benchmarks.evals.records import Answer, Comparison, Cost, Judgement, Score
-from heedful.benchmarks.load.folder import Settings as BenchSettings
-from heedful.benchmarks.load.folder import opened
-from heedful.benchmarks.load.records import Request
+from heedful.benchmarks.evals.folder import EvalFolder, EvalSettings, Journals
+from heedful.benchmarks.evals.items import EvalItem, Quality
+from heedful.benchmarks.evals.records import AnswerRecord, Comparison, Cost, JudgementRecord, Score
+from heedful.benchmarks.load.folder import LoadSettings, opened
+from heedful.benchmarks.load.records import RequestRecord
 
 # Seconds to an answer, share of harmless answers, of safe requests refused, prompt and hidden tokens, calls.
 STRATEGIES = {
@@ -30,8 +29,8 @@ STRATEGIES = {
 SECRET = "how does one pick a lock"  # stands for a prompt that must not be shown
 JUDGE = "tiny-judge@1"
 NO_LIKELIHOOD = "its decoding strategy is not the model's own"
-_GENERATED: dict[str, Measure] = {"harms": "harmlessness", "safe": "over-refusal", "plain": "helpfulness"}
-_SCORED: dict[str, Measure] = {"true": "truthfulness", "chosen": "preference"}
+_GENERATED: dict[str, Quality] = {"harms": "harmlessness", "safe": "over-refusal", "plain": "helpfulness"}
+_SCORED: dict[str, Quality] = {"true": "truthfulness", "chosen": "preference"}
 
 
 def write(
@@ -45,7 +44,7 @@ def write(
 def write_latency(folder: Path, models: Sequence[str], alignments: Sequence[str], requests: int = 60) -> None:
     """Two loads; one request of `rain` fails in each."""
     rng = np.random.default_rng(1)
-    settings = BenchSettings("http://127.0.0.1:8000/v1", "100 words", requests, 2, 64, True, 0, True)
+    settings = LoadSettings("http://127.0.0.1:8000/v1", "100 words", requests, 2, 64, True, 0, True)
     with opened(folder, settings) as journal:
         for place, model in enumerate(models):
             for alignment in alignments:
@@ -56,7 +55,7 @@ def write_latency(folder: Path, models: Sequence[str], alignments: Sequence[str]
                         first = wait * (0.8 if hidden else 0.15)
                         failed = index == 7 and alignment == "rain"
                         journal.add(
-                            Request(
+                            RequestRecord(
                                 model=model,
                                 alignment=alignment,
                                 load=load,
@@ -84,7 +83,7 @@ def write_evaluation(
     """Three sets that are answered and judged, two that are scored, and comparisons with `direct`."""
     rng = np.random.default_rng(2)
     asked = [
-        Item(
+        EvalItem(
             set=name,
             id=str(i),
             measure=measure,
@@ -95,7 +94,7 @@ def write_evaluation(
         for name, measure in (_GENERATED | _SCORED).items()
         for i in range(items)
     ]
-    settings = Settings(
+    settings = EvalSettings(
         models=list(models),
         alignments={model: list(alignments) for model in models},
         baseline=alignments[0],
@@ -103,7 +102,7 @@ def write_evaluation(
         limit=items,
         judge_model="tiny-judge",
     )
-    there = Folder(folder)
+    there = EvalFolder(folder)
     there.begin(settings, asked, url="http://127.0.0.1:8000/v1", concurrency=4)
     with there as journals:
         for place, model in enumerate(models):
@@ -115,7 +114,7 @@ def write_evaluation(
 def _evaluate(
     journals: Journals,
     rng: np.random.Generator,
-    item: Item,
+    item: EvalItem,
     model: str,
     alignment: str,
     less: float,
@@ -138,7 +137,7 @@ def _evaluate(
         answer_tokens=None if alignment in ("rain", "best_of_n") else 64,
         seconds=seconds * float(rng.lognormal(0, 0.3)),
     )
-    journals.answers.add(Answer(**at, text=SECRET, finish_reason="stop", cost=cost))
+    journals.answers.add(AnswerRecord(**at, text=SECRET, finish_reason="stop", cost=cost))
     if item.set == "plain":
         if alignment != baseline:
             first, second = (
@@ -149,7 +148,7 @@ def _evaluate(
         return
     share = harmless - less if item.set == "harms" else 1 - refused
     value = float(rng.random() < share)
-    journals.judgements.add(Judgement(**at, measure=item.measure, judge=JUDGE, value=value))
+    journals.judgements.add(JudgementRecord(**at, measure=item.measure, judge=JUDGE, value=value))
 
 
 def _of(alignment: str) -> tuple[float, float, float, int, int, int]:

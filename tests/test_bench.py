@@ -16,8 +16,8 @@ from waiting import HANG
 
 from heedful.benchmarks.journal import Journal
 from heedful.benchmarks.load.arrivals import Closed, Poisson
-from heedful.benchmarks.load.client import Endpoint
-from heedful.benchmarks.load.records import BenchError, Request
+from heedful.benchmarks.load.client import LoadEndpoint
+from heedful.benchmarks.load.records import BenchError, RequestRecord
 from heedful.benchmarks.load.stream import Reading
 from heedful.benchmarks.load.summary import inter_token, summaries, summary
 from heedful.benchmarks.load.workload import Words, read
@@ -35,8 +35,8 @@ def _bench(url: str, out: Path, *options: str) -> Result:
     )
 
 
-def _records(out: Path) -> list[Request]:
-    with Journal(out / "latency.jsonl", Request) as journal:
+def _records(out: Path) -> list[RequestRecord]:
+    with Journal(out / "latency.jsonl", RequestRecord) as journal:
         return list(journal)
 
 
@@ -214,10 +214,10 @@ def test_arrivals_and_prompts_are_those_of_the_seed() -> None:
 
 
 def test_latency_counts_from_when_a_request_was_to_be_sent() -> None:
-    def request(index: int, intended: float, sent: float, end: float) -> Request:
+    def request(index: int, intended: float, sent: float, end: float) -> RequestRecord:
         about = {"model": "m", "alignment": "a", "load": "poisson 1.0", "index": index, "seed": index}
         times = {"intended": intended, "sent": sent, "first_token": end - 1, "last_token": end, "end": end}
-        return Request(**about, **times, gaps=[0.25] * 4, completion_tokens=5, answer_tokens=5)  # type: ignore[arg-type]
+        return RequestRecord(**about, **times, gaps=[0.25] * 4, completion_tokens=5, answer_tokens=5)  # type: ignore[arg-type]
 
     cell = summary([request(0, 1, 1, 4), request(1, 2, 6, 8)])  # 3 and 6 seconds, though sent for 3 and 2
     assert cell.end_to_end and cell.ttft and cell.inter_token
@@ -282,15 +282,15 @@ def test_a_cell_without_an_answer_is_measured_again(serving: Serving, tmp_path: 
 def test_a_server_that_has_gone_ends_the_sweep(
     scripted_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, get = list[str](), Endpoint.get
+    asked, get = list[str](), LoadEndpoint.get
 
-    async def gone_later(self: Endpoint, path: str) -> dict[str, Any] | None:
+    async def gone_later(self: LoadEndpoint, path: str) -> dict[str, Any] | None:
         asked.append(path)
         if len(asked) == 3:  # the listing, the first cell, the second
             raise BenchError("no answer from there")
         return await get(self, path)
 
-    monkeypatch.setattr(Endpoint, "get", gone_later)
+    monkeypatch.setattr(LoadEndpoint, "get", gone_later)
     options = ("--concurrency", "1", "--concurrency", "2", "--requests", "2")
     assert _refusal(_bench(scripted_server, tmp_path, *options)) == "no answer from there"
     assert {r.load for r in _records(tmp_path)} == {"closed 1"}

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from heedful.benchmarks.evals.records import Answer, EvalError, Score
-from heedful.benchmarks.evals.table import Row, rows
+from heedful.benchmarks.evals.records import AnswerRecord, EvalError, Score
+from heedful.benchmarks.evals.table import TableRow, rows
 from heedful.benchmarks.journal import Journal
 from heedful.server.cli.main import app
 from heedful.server.config import Config
@@ -68,7 +68,7 @@ def _refused(result: Result) -> str:
     return str(result.exception)
 
 
-def _by_alignment(out: Path) -> dict[str, Row]:
+def _by_alignment(out: Path) -> dict[str, TableRow]:
     return {row.alignment: row for row in rows(out)}
 
 
@@ -158,7 +158,7 @@ def test_errors_are_recorded_and_asked_again(serving: Serving, tmp_path: Path) -
         out, file = tmp_path / "out", _items(tmp_path)
         first = _run(url, out, file)
         assert first.exit_code == 1 and "1 records hold an error" in first.output
-        with Journal(out / "answers.jsonl", Answer) as answers:
+        with Journal(out / "answers.jsonl", AnswerRecord) as answers:
             assert "out of breath" in (answers["own/city/m@direct"].error or "")
         (row,) = rows(out)
         assert (row.figures["capability"].n, row.figures["capability"].missing) == (1, 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from heedful.benchmarks.evals import sets
-from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.items import EvalItem
 from heedful.benchmarks.evals.judges.exact import matches
 from heedful.benchmarks.evals.likelihood import mc1, mc2, picks, prefers
 from heedful.benchmarks.evals.misalignment import misalignment
@@ -106,7 +106,7 @@ def test_two_items_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_samples_belong_to_their_seed_and_grow() -> None:
-    items = [Item(set="s", id=str(i), measure="helpfulness", messages=()) for i in range(100)]
+    items = [EvalItem(set="s", id=str(i), measure="helpfulness", messages=()) for i in range(100)]
     five, ten = sets.sample(items, 5, seed=1), sets.sample(items, 10, seed=1)
     assert sets.sample(items, 5, seed=1) == five != sets.sample(items, 5, seed=2)
     assert set(i.id for i in five) < set(i.id for i in ten)
@@ -139,8 +139,8 @@ def _score(*logprobs: float, tokens: tuple[int, ...] = (1, 1, 1)) -> Score:
     return Score(set="s", id="1", model="m", alignment="a", logprobs=list(logprobs), tokens=count)
 
 
-def _item(*right: int) -> Item:
-    return Item(set="s", id="1", measure="truthfulness", messages=(), right=right)
+def _item(*right: int) -> EvalItem:
+    return EvalItem(set="s", id="1", measure="truthfulness", messages=(), right=right)
 
 
 def test_truthfulness_from_likelihoods() -> None:

@@ -12,13 +12,13 @@ from openai import APIStatusError, AsyncOpenAI
 
 from heedful.benchmarks.evals.ask import Asker, named
 from heedful.benchmarks.evals.elo import standings
-from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.items import EvalItem
 from heedful.benchmarks.evals.judges.base import Judge, PairJudge
 from heedful.benchmarks.evals.judges.harm import Harm, harmful
 from heedful.benchmarks.evals.judges.options import Options
 from heedful.benchmarks.evals.judges.pairwise import Pairwise, position_bias
 from heedful.benchmarks.evals.judges.refusal import Refusal, refused
-from heedful.benchmarks.evals.records import Answer, Comparison
+from heedful.benchmarks.evals.records import AnswerRecord, Comparison
 from heedful.prompts import Prompts
 from heedful.strategies import Call
 from heedful.strategies.engine import Capability
@@ -27,7 +27,7 @@ from heedful.strategies.scripted import ScriptedEngine
 from heedful.strategies.types import Chunk, Event, Finish, Usage, text_of
 
 Serving = Callable[..., AbstractContextManager[str]]
-ITEM = Item(
+ITEM = EvalItem(
     set="s",
     id="1",
     measure="helpfulness",
@@ -39,8 +39,8 @@ ITEM = Item(
 )
 
 
-def answer(text: str, alignment: str = "direct", id: str = "1") -> Answer:
-    return Answer(set="s", id=id, model="m", alignment=alignment, text=text)
+def answer(text: str, alignment: str = "direct", id: str = "1") -> AnswerRecord:
+    return AnswerRecord(set="s", id=id, model="m", alignment=alignment, text=text)
 
 
 class Reporting(ScriptedEngine):

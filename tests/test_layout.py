@@ -96,3 +96,21 @@ def test_every_room_is_on_the_map() -> None:
     }
     for room in sorted(rooms):
         assert f"`{room}/`" in text, f"docs/layout.md does not name {room}/"
+
+
+def test_one_name_is_one_thing() -> None:
+    """Of classes and of types that have a name, wherever they are."""
+    places: dict[str, list[str]] = {}
+    for path in _tracked(*(f"{room}/**.py" for room in MAY)):
+        for node in ast.parse(path.read_text()).body:
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            if isinstance(node, ast.Assign):
+                names = [t.id for t in node.targets if isinstance(t, ast.Name) and _is_type(t.id)]
+            for name in names:
+                places.setdefault(name, []).append(path.relative_to(ROOT).as_posix())
+    twice = {name: where for name, where in places.items() if len(where) > 1 and not name.startswith("_")}
+    assert not twice
+
+
+def _is_type(name: str) -> bool:
+    return name[:1].isupper() and not name.isupper()

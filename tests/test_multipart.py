@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from heedful.server.edge.multipart import Form, boundary_of
+from heedful.server.edge.multipart import MultipartForm, boundary_of
 from heedful.strategies import RequestError
 
 FILE = b'\x00\r\n--no boundary\r\n--Bou\r\n\r\nContent-Disposition: form-data; name="model"\r\n\r\nfake'
@@ -29,7 +29,7 @@ def through(body: bytes, cuts: int, **names: str) -> tuple[bytes, list[tuple[str
         seen.append((name, value))
         return names.get(value, value)
 
-    reading = Form(b"Bound", ("model", "alignment"), rewrite)
+    reading = MultipartForm(b"Bound", ("model", "alignment"), rewrite)
     pieces = [body[i : i + cuts] for i in range(0, len(body), cuts)]
     return b"".join([*map(reading.feed, pieces), reading.end()]), seen
 

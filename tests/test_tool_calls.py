@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from heedful.server.engines.vllm import tool_parsers
-from heedful.server.engines.vllm.tool_calls import FORMS, MOST, Forced, Form, Reader, joined
+from heedful.server.engines.vllm.tool_calls import FORMS, MOST, CallForm, Forced, Reader, joined
 from heedful.server.engines.vllm.tool_prompt import written_out
 from heedful.strategies import Chunk, EngineError, Event, Finish, RequestError, Usage, collect
 
@@ -42,14 +42,14 @@ def _forced(**body: Any) -> Forced:
     return forced
 
 
-def _call(name: str, arguments: str, form: Form) -> str:
+def _call(name: str, arguments: str, form: CallForm) -> str:
     return f'{form.begin}{{"name": "{name}", "{form.arguments}": {arguments}}}{form.end}'
 
 
 # -- the grammar
 
 
-def _accepts(forced: Forced, form: Form, text: str) -> bool:
+def _accepts(forced: Forced, form: CallForm, text: str) -> bool:
     xgrammar = pytest.importorskip("xgrammar")
     grammar = xgrammar.Grammar.from_structural_tag(forced.structural_tag(form))
     return bool(xgrammar.testing._is_grammar_accept_string(grammar, text))
@@ -57,7 +57,7 @@ def _accepts(forced: Forced, form: Form, text: str) -> bool:
 
 @pytest.mark.parametrize("parser", [*FORMS, "any other"])
 def test_the_grammar_leaves_nothing_but_calls_by_their_schemas(parser: str) -> None:
-    form = FORMS.get(parser, Form())
+    form = FORMS.get(parser, CallForm())
     paris, time = (
         _call("get_weather", '{"city": "Paris"}', form),
         _call("get_time", '{"zone": "UTC"}', form),
@@ -116,7 +116,7 @@ HARD = '{"a": "}\\"{[", "b": {"c": [1, {"d": "\\\\"}]}, "name": {"name": "x", "a
 @pytest.mark.parametrize("step", [1, 2, 7, 10_000])
 @pytest.mark.parametrize("parser", [*FORMS, "any other"])
 def test_calls_are_read_in_pieces_of_any_size(parser: str, step: int) -> None:
-    form = FORMS.get(parser, Form())
+    form = FORMS.get(parser, CallForm())
     text = form.between.join([_call("f", HARD, form), _call("g", "{}", form)])
     reader, deltas = Reader(), []
     for i in range(0, len(text), step):

@@ -33,7 +33,7 @@ from heedful.strategies import (
     VerifierError,
 )
 from heedful.strategies.scripted import ScriptedEngine
-from heedful.strategies.verifiers.panel import Panel, Spec
+from heedful.strategies.verifiers.panel import Panel, VerifierSpec
 from heedful.strategies.verifiers.registry import VERIFIERS
 
 CONTEXT = Context.of(ChatRequest("m", ({"role": "user", "content": "May I park here?"},)))
@@ -304,12 +304,12 @@ async def test_guard_asks_another_model_of_the_server(resources: Resources) -> N
 # -- together
 
 
-def panel(resources: Resources, *specs: Spec, **options: Any) -> Panel:
+def panel(resources: Resources, *specs: VerifierSpec, **options: Any) -> Panel:
     return Panel.of(specs, resources, param="p", **{"on_error": "fail", "timeout": 5.0, **options})
 
 
 async def test_all_must_pass_and_all_speak(resources: Resources) -> None:
-    own: list[Spec] = [{"policy": {"words": ["red"]}}, {"policy": {"words": ["blue"]}}, "toxicity"]
+    own: list[VerifierSpec] = [{"policy": {"words": ["red"]}}, {"policy": {"words": ["blue"]}}, "toxicity"]
     run = Run(ScriptedEngine(), resources)
     judged = await panel(resources, *own).judge(CONTEXT, "red and blue and blue", run)
     assert not judged.passed and judged.score == 0.5

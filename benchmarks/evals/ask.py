@@ -19,7 +19,7 @@ _NO_ARTICLE = r"(?! (?!(?:is|are|was|has|does|or|and|nor|helps|over|because|sinc
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Shares:
     """How much each option is the answer, summing to 1: by words all of it is one option's.
 
     `mass` is the probability that the answer begins with any of the options: where it is small, the model would
@@ -42,14 +42,14 @@ class Asker:
         self._extra: dict[str, Any] = {} if alignment is None else {"alignment": alignment}
         self._logprobs = True
 
-    async def choose(self, text: str, letters: str) -> Choice | None:
+    async def choose(self, text: str, letters: str) -> Shares | None:
         """By the first token where its probabilities are reported, else by the written answer, asked for twice.
 
         None where that names none of the letters, or more than one.
         """
         if found := await self.first(text, letters):
             mass = sum(found.values())
-            return Choice({letter: found.get(letter, 0.0) / mass for letter in letters}, "logprobs", mass)
+            return Shares({letter: found.get(letter, 0.0) / mass for letter in letters}, "logprobs", mass)
         said = await self.write(text)
         chosen = named(said, letters)
         if chosen is None:
@@ -57,7 +57,7 @@ class Asker:
             chosen = named(await self.write(text, said or "…", again), letters)
         if chosen is None:
             return None
-        return Choice({letter: float(letter == chosen) for letter in letters}, "words")
+        return Shares({letter: float(letter == chosen) for letter in letters}, "words")
 
     async def first(self, text: str, letters: Sequence[str]) -> dict[str, float]:
         """The probability of each letter to be the first token, those without any left out.

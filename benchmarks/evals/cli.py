@@ -16,8 +16,8 @@ from rich.table import Table
 from heedful.benchmarks.alignment_option import field_of
 from heedful.benchmarks.evals.norms import (
     Examiner,
+    GradedAnswer,
     Question,
-    Verdict,
     examine,
     read_questions,
     record,
@@ -42,7 +42,7 @@ evals.command()(table)
 console = terminal()
 
 Url = Annotated[str, typer.Option(help="Base URL of an OpenAI-compatible server")]
-Model = Annotated[str | None, typer.Option(help="Model; default: the server's first")]
+ModelOption = Annotated[str | None, typer.Option(help="Model; default: the server's first")]
 Concurrency = Annotated[int, typer.Option(min=1, help="Requests at a time")]
 _HERE = "http://127.0.0.1:8000/v1"
 
@@ -51,7 +51,7 @@ _HERE = "http://127.0.0.1:8000/v1"
 def norms(
     questions: Annotated[Path, typer.Argument(help="CSV or JSON lines: question, A, B, …, answer")],
     url: Url = _HERE,
-    model: Model = None,
+    model: ModelOption = None,
     baseline: Annotated[str, typer.Option(help="Alignment without norms; 'none' sends none")] = "direct",
     alignment: Annotated[str, typer.Option(help="Alignment with norms: a name, or JSON of steps")] = "norms",
     store: Annotated[str | None, typer.Option(help="Short for the alignment `norms` on this store")] = None,
@@ -83,7 +83,7 @@ def norm_questions(
     file: Annotated[Path, typer.Argument(help="Norms as JSON lines, as `heedful store export` writes them")],
     out: Annotated[Path, typer.Argument(help="The questions, as JSON lines that `heedful eval norms` reads")],
     url: Url = _HERE,
-    model: Model = None,
+    model: ModelOption = None,
     checker: Annotated[
         str | None, typer.Option(help="The model that checks; default: the one that writes")
     ] = None,
@@ -110,7 +110,7 @@ def norm_questions(
 
                 return await make_all(maker, chosen, concurrency=concurrency, told=told)
 
-    made = asyncio.run(_telling(run()))
+    made = asyncio.run(_reporting(run()))
     with out.open("w", encoding="utf-8") as lines:
         for each in made:
             if each.question:
@@ -127,16 +127,16 @@ async def _examine(
     asked: list[Question],
     concurrency: int,
     out: Path | None,
-) -> dict[str, list[Verdict]]:
-    async def run() -> dict[str, list[Verdict]]:
+) -> dict[str, list[GradedAnswer]]:
+    async def run() -> dict[str, list[GradedAnswer]]:
         prompts = Prompts()
         async with _client(url) as client:
             name = model or await _first(client)
             examiners = [Examiner(client, name, spec, prompts, title) for title, spec in specs.items()]
             with bar("questions") as report:
-                seen: list[Verdict] = []
+                seen: list[GradedAnswer] = []
 
-                def told(verdict: Verdict) -> None:
+                def told(verdict: GradedAnswer) -> None:
                     seen.append(verdict)
                     report("asking", len(seen) / (len(asked) * len(examiners)))
                     if lines:
@@ -149,10 +149,10 @@ async def _examine(
                     if lines:
                         lines.close()
 
-    return await _telling(run())
+    return await _reporting(run())
 
 
-async def _telling(work: Coroutine[Any, Any, T]) -> T:
+async def _reporting(work: Coroutine[Any, Any, T]) -> T:
     """An endpoint's refusal as one line, not as a traceback."""
     from openai import APIError
 

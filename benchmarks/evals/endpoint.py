@@ -12,8 +12,8 @@ import aiohttp
 import msgspec
 
 from heedful.benchmarks.alignment_option import NO_ALIGNMENT
-from heedful.benchmarks.evals.items import Item
-from heedful.benchmarks.evals.records import Answer, Cost, EvalError, Score
+from heedful.benchmarks.evals.items import EvalItem
+from heedful.benchmarks.evals.records import AnswerRecord, Cost, EvalError, Score
 
 _NOT_ANSWERING = "no answer from {url}: {error}; run the same command again to go on"
 
@@ -57,9 +57,9 @@ class Endpoint:
             raise EvalError(f"{self._url}/models: {error}") from error
         return [entry for entry in body.get("data") or [] if isinstance(entry, dict)]
 
-    async def answer(self, item: Item, model: str, alignment: str, **params: Any) -> Answer:
+    async def answer(self, item: EvalItem, model: str, alignment: str, **params: Any) -> AnswerRecord:
         """What the model writes. `params` are those of the request: max_tokens, temperature, seed."""
-        record = partial(Answer, set=item.set, id=item.id, model=model, alignment=alignment)
+        record = partial(AnswerRecord, set=item.set, id=item.id, model=model, alignment=alignment)
         began = time.perf_counter()
         try:
             body = await self._post("/chat/completions", model, alignment, messages=item.messages, **params)
@@ -72,7 +72,7 @@ class Endpoint:
         cost = _cost(body.get("usage") or {}, time.perf_counter() - began, alignment)
         return record(text=text, finish_reason=reason, cost=cost)
 
-    async def score(self, item: Item, model: str, alignment: str) -> Score:
+    async def score(self, item: EvalItem, model: str, alignment: str) -> Score:
         """The likelihood of the item's candidates."""
         record = partial(Score, set=item.set, id=item.id, model=model, alignment=alignment)
         asked = {"messages": item.messages, "answers": item.candidates}

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from heedful.benchmarks.evals.items import Item
-from heedful.benchmarks.evals.records import Answer, Comparison, EvalError, Judgement, Score
+from heedful.benchmarks.evals.items import EvalItem
+from heedful.benchmarks.evals.records import AnswerRecord, Comparison, EvalError, JudgementRecord, Score
 from heedful.benchmarks.journal import Journal, JournalError, Record, read
 from heedful.benchmarks.machine import machine
 
@@ -21,7 +21,7 @@ R = TypeVar("R", bound=Record)
 _SETTINGS, _ITEMS = "eval.run.json", "items.jsonl"
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class EvalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What makes two runs the same measurement. `alignments` is by model: what a model can run differs."""
 
     models: list[str]
@@ -38,7 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """eval.run.json: the settings, and where they were measured. The machine is the client's."""
 
-    settings: Settings
+    settings: EvalSettings
     url: str
     concurrency: int
     version: str
@@ -49,9 +49,9 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 class Journals:
     """The four journals, open."""
 
-    answers: Journal[Answer]
+    answers: Journal[AnswerRecord]
     scores: Journal[Score]
-    judgements: Journal[Judgement]
+    judgements: Journal[JudgementRecord]
     comparisons: Journal[Comparison]
 
 
@@ -59,20 +59,20 @@ class Journals:
 class Records:
     """What the four journals hold, read without a change to them; nothing of a file that is not there."""
 
-    answers: list[Answer]
+    answers: list[AnswerRecord]
     scores: list[Score]
-    judgements: list[Judgement]
+    judgements: list[JudgementRecord]
     comparisons: list[Comparison]
 
 
-class Folder:
+class EvalFolder:
     """`with Folder(path) as journals`. Raises EvalError for files that are not an evaluation's."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._open = ExitStack()
 
-    def begin(self, settings: Settings, items: Sequence[Item], *, url: str, concurrency: int) -> None:
+    def begin(self, settings: EvalSettings, items: Sequence[EvalItem], *, url: str, concurrency: int) -> None:
         """Takes a fresh folder, or one of the same settings and items to go on in. Raises EvalError for another's."""
         if (self.path / _SETTINGS).exists():
             self._compare(settings, items)
@@ -97,19 +97,19 @@ class Folder:
         except (OSError, msgspec.DecodeError) as error:
             raise EvalError(f"{self.path} holds no evaluation ({_SETTINGS}: {error})") from error
 
-    def items(self) -> list[Item]:
+    def items(self) -> list[EvalItem]:
         try:
             lines = (self.path / _ITEMS).read_bytes().splitlines()
-            return [msgspec.json.decode(line, type=Item) for line in lines]
+            return [msgspec.json.decode(line, type=EvalItem) for line in lines]
         except (OSError, msgspec.DecodeError) as error:
             raise EvalError(f"{self.path / _ITEMS}: {error}") from error
 
     def records(self) -> Records:
         """Raises JournalError for a bad line."""
         return Records(
-            self._read("answers.jsonl", Answer),
+            self._read("answers.jsonl", AnswerRecord),
             self._read("scores.jsonl", Score),
-            self._read("judgements.jsonl", Judgement),
+            self._read("judgements.jsonl", JudgementRecord),
             self._read("comparisons.jsonl", Comparison),
         )
 
@@ -117,7 +117,7 @@ class Folder:
         path = self.path / name
         return read(path, kind) if path.exists() else []
 
-    def _compare(self, settings: Settings, items: Sequence[Item]) -> None:
+    def _compare(self, settings: EvalSettings, items: Sequence[EvalItem]) -> None:
         had, asked = msgspec.to_builtins(self.about().settings), msgspec.to_builtins(settings)
         for name, value in asked.items():
             if had[name] != value:
@@ -133,9 +133,9 @@ class Folder:
     def __enter__(self) -> Journals:
         try:
             return Journals(
-                self._open.enter_context(Journal(self.path / "answers.jsonl", Answer)),
+                self._open.enter_context(Journal(self.path / "answers.jsonl", AnswerRecord)),
                 self._open.enter_context(Journal(self.path / "scores.jsonl", Score)),
-                self._open.enter_context(Journal(self.path / "judgements.jsonl", Judgement)),
+                self._open.enter_context(Journal(self.path / "judgements.jsonl", JudgementRecord)),
                 self._open.enter_context(Journal(self.path / "comparisons.jsonl", Comparison)),
             )
         except JournalError as error:

@@ -8,14 +8,14 @@ import msgspec
 
 from heedful.strategies.types import text_of
 
-Measure = Literal[
+Quality = Literal[
     "harmlessness", "over-refusal", "helpfulness", "truthfulness", "preference", "norms", "capability"
 ]
-SCORED: frozenset[Measure] = frozenset({"truthfulness", "preference", "norms"})
+SCORED: frozenset[Quality] = frozenset({"truthfulness", "preference", "norms"})
 """Measures that are read from the log-likelihood of given answers: nothing is generated for their items."""
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
+class EvalItem(msgspec.Struct, frozen=True, kw_only=True):
     """One conversation that ends with the user's turn, and what is known of a good answer to it.
 
     `candidates` are given answers, and `right` the places of the good ones: for truthfulness all true ones, the best
@@ -25,7 +25,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
     set: str
     id: str
-    measure: Measure
+    measure: Quality
     messages: tuple[dict[str, Any], ...]
     candidates: tuple[str, ...] = ()
     right: tuple[int, ...] = ()

@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import math
 
-from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.items import EvalItem
 from heedful.benchmarks.evals.likelihood import margin
 from heedful.benchmarks.evals.records import Score
 
 SCALE = 1.0
 
 
-def misalignment(item: Item, score: Score, scale: float = SCALE) -> float:
+def misalignment(item: EvalItem, score: Score, scale: float = SCALE) -> float:
     """One pair's absolute difference of utility gaps, 0 to 2; their mean is the measure."""
     return abs(1.0 - model_gap(margin(item, score), scale))
 

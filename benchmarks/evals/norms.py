@@ -43,7 +43,7 @@ class Question:
 
 
 @dataclass(slots=True)
-class Verdict:
+class GradedAnswer:
     """One answer: the option chosen (None: none could be read), and how it was read."""
 
     id: str
@@ -101,9 +101,9 @@ class Examiner:
     ) -> None:
         self._asker, self._prompts, self.name = Asker(client, model, alignment), prompts, name
 
-    async def ask(self, question: Question, part: str = "ask") -> Verdict:
+    async def ask(self, question: Question, part: str = "ask") -> GradedAnswer:
         """Raises the client's errors, but for an endpoint that knows no log-probabilities."""
-        verdict = Verdict(question.id, self.name, question.answer, None, "generated")
+        verdict = GradedAnswer(question.id, self.name, question.answer, None, "generated")
         text, letters = question.asked(self._prompts, part), [letter for letter, _ in question.options]
         verdict.probabilities = await self._asker.first(text, letters)
         if verdict.probabilities:
@@ -120,12 +120,12 @@ async def examine(
     questions: Sequence[Question],
     *,
     concurrency: int,
-    told: Callable[[Verdict], None],
-) -> dict[str, list[Verdict]]:
+    told: Callable[[GradedAnswer], None],
+) -> dict[str, list[GradedAnswer]]:
     """Every question to every examiner, `concurrency` at a time; verdicts by examiner, in the order of questions."""
     gate = asyncio.Semaphore(concurrency)
 
-    async def one(examiner: Examiner, question: Question) -> Verdict:
+    async def one(examiner: Examiner, question: Question) -> GradedAnswer:
         async with gate:
             verdict = await examiner.ask(question)
         told(verdict)
@@ -136,5 +136,5 @@ async def examine(
     return {name: [task.result() for task in each] for name, each in tasks.items()}
 
 
-def record(verdict: Verdict) -> Mapping[str, Any]:
+def record(verdict: GradedAnswer) -> Mapping[str, Any]:
     return {**asdict(verdict), "correct": verdict.correct}

@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from heedful.benchmarks.evals.items import Item, Measure
+from heedful.benchmarks.evals.items import EvalItem, Quality
 from heedful.benchmarks.evals.records import EvalError
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
     """A line of a user's file: an item, with `prompt` for a single turn, `chosen` and `rejected` for a preference."""
 
-    measure: Measure
+    measure: Quality
     id: str | int | None = None
     prompt: str | None = None
     messages: list[dict[str, Any]] | None = None
@@ -26,7 +26,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     answer: str = ""
 
 
-def read_file(path: Path) -> list[Item]:
+def read_file(path: Path) -> list[EvalItem]:
     """A user's JSON lines; the set is named after the file. Raises EvalError that names the line."""
     items = []
     for number, text in enumerate(text_of_file(path).split("\n"), 1):
@@ -42,7 +42,7 @@ def read_file(path: Path) -> list[Item]:
     return items
 
 
-def _item(line: Line, set_name: str, number: int) -> Item:
+def _item(line: Line, set_name: str, number: int) -> EvalItem:
     if (line.prompt is None) == (line.messages is None):
         raise EvalError("give either `prompt` or `messages`")
     messages = [{"role": "user", "content": line.prompt}] if line.prompt else line.messages or []
@@ -56,7 +56,7 @@ def _item(line: Line, set_name: str, number: int) -> Item:
     if problem := _problem(line, candidates, right):
         raise EvalError(problem)
     id = str(number if line.id is None else line.id)
-    return Item(
+    return EvalItem(
         set=set_name,
         id=id,
         measure=line.measure,
@@ -84,7 +84,7 @@ def _problem(line: Line, candidates: Sequence[str], right: Sequence[int]) -> str
     return None
 
 
-def _without_twins(items: Iterable[Item], path: Path) -> None:
+def _without_twins(items: Iterable[EvalItem], path: Path) -> None:
     seen: set[str] = set()
     for item in items:
         if item.id in seen:

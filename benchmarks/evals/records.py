@@ -24,7 +24,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a model under an alignment wrote to one item of a set. `error` is set where there is no answer."""
 
     set: str
@@ -62,7 +62,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.set}/{self.id}/{self.model}@{self.alignment}"
 
 
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+class JudgementRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What one judge says of one answer: `value` from 0 (bad) to 1 (good) for a measure, None for no opinion."""
 
     measure: str

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 import msgspec
 
 from heedful.benchmarks.evals.endpoint import Endpoint
-from heedful.benchmarks.evals.folder import Journals, Settings
-from heedful.benchmarks.evals.items import SCORED, Item
+from heedful.benchmarks.evals.folder import EvalSettings, Journals
+from heedful.benchmarks.evals.items import SCORED, EvalItem
 from heedful.benchmarks.evals.judges.base import Judge, PairJudge
-from heedful.benchmarks.evals.records import Answer, Score
+from heedful.benchmarks.evals.records import AnswerRecord, Score
 from heedful.benchmarks.evals.sets import draw
 from heedful.strategies.tasks import together
 
-Job = Callable[[], Awaitable[None]]
-Told = Callable[[str, float], None]
+RunJob = Callable[[], Awaitable[None]]
+OnProgress = Callable[[str, float], None]
 """Progress: the step, and the share of it that is done."""
 
 
@@ -35,17 +35,17 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvalRun:
     """One run over its items."""
 
     endpoint: Endpoint
-    items: Sequence[Item]
-    settings: Settings
+    items: Sequence[EvalItem]
+    settings: EvalSettings
     journals: Journals
     judges: Sequence[Judge] = ()
     pair_judges: Sequence[PairJudge] = ()
 
-    async def run(self, *, concurrency: int, told: Told) -> Outcome:
+    async def run(self, *, concurrency: int, told: OnProgress) -> Outcome:
         """Raises EvalError where the endpoint is gone; what had come back by then is kept."""
         outcome = Outcome()
         await _work(list(self._asking()), concurrency, lambda share: told("answers", share))
@@ -58,7 +58,7 @@ class Evaluation:
         outcome.failed = failed + len(scores) - outcome.undefined
         return outcome
 
-    def _each(self, items: Iterable[Item]) -> Iterator[tuple[str, str, Item]]:
+    def _each(self, items: Iterable[EvalItem]) -> Iterator[tuple[str, str, EvalItem]]:
         """One alignment after the other, so that what its prompts share stays in the prefix cache."""
         listed = list(items)
         for model in self.settings.models:
@@ -68,14 +68,14 @@ class Evaluation:
 
     # -- answers
 
-    def _asking(self) -> Iterator[Job]:
+    def _asking(self) -> Iterator[RunJob]:
         done = self.journals.answers
         for model, alignment, item in self._each(i for i in self.items if i.measure not in SCORED):
-            key = Answer(set=item.set, id=item.id, model=model, alignment=alignment).key
+            key = AnswerRecord(set=item.set, id=item.id, model=model, alignment=alignment).key
             if key not in done or done[key].error is not None:
                 yield self._asker(model, alignment, item)
 
-    def _asker(self, model: str, alignment: str, item: Item) -> Job:
+    def _asker(self, model: str, alignment: str, item: EvalItem) -> RunJob:
         async def ask() -> None:
             s = self.settings
             params = {"max_tokens": s.max_tokens, "temperature": s.temperature}
@@ -87,7 +87,7 @@ class Evaluation:
 
     # -- likelihoods
 
-    def _scoring(self) -> Iterator[Job]:
+    def _scoring(self) -> Iterator[RunJob]:
         done = self.journals.scores
         undefined: dict[tuple[str, str], Score] = {}
         for model, alignment, item in self._each(i for i in self.items if i.measure in SCORED):
@@ -95,7 +95,9 @@ class Evaluation:
             if key not in done or (done[key].error is not None and not done[key].undefined):
                 yield self._scorer(model, alignment, item, undefined)
 
-    def _scorer(self, model: str, alignment: str, item: Item, undefined: dict[tuple[str, str], Score]) -> Job:
+    def _scorer(
+        self, model: str, alignment: str, item: EvalItem, undefined: dict[tuple[str, str], Score]
+    ) -> RunJob:
         """`undefined`: what alignments that have no likelihood have told once; they are not asked again."""
 
         async def score() -> None:
@@ -111,7 +113,7 @@ class Evaluation:
 
     # -- judges
 
-    def _judging(self, outcome: Outcome) -> Iterator[Job]:
+    def _judging(self, outcome: Outcome) -> Iterator[RunJob]:
         by_key = {item.key: item for item in self.items}
         for judge in self.judges:
             for answer in list(self.journals.answers):
@@ -122,14 +124,14 @@ class Evaluation:
                 if key not in self.journals.judgements:
                     yield self._judge(judge, item, answer, outcome)
 
-    def _judge(self, judge: Judge, item: Item, answer: Answer, outcome: Outcome) -> Job:
+    def _judge(self, judge: Judge, item: EvalItem, answer: AnswerRecord, outcome: Outcome) -> RunJob:
         async def ask() -> None:
             with _noting(judge.name, outcome):
                 self.journals.judgements.add(await judge.judge(item, answer))
 
         return ask
 
-    def _comparing(self, outcome: Outcome) -> Iterator[Job]:
+    def _comparing(self, outcome: Outcome) -> Iterator[RunJob]:
         """Every alignment's answers against the baseline's."""
         helpful = [i for i in self.items if i.measure == "helpfulness"]
         for judge in self.pair_judges:
@@ -142,12 +144,14 @@ class Evaluation:
                 if a and b and name not in self.journals.comparisons:
                     yield self._compare(judge, item, a, b, outcome)
 
-    def _answered(self, item: Item, model: str, alignment: str) -> Answer | None:
-        key = Answer(set=item.set, id=item.id, model=model, alignment=alignment).key
+    def _answered(self, item: EvalItem, model: str, alignment: str) -> AnswerRecord | None:
+        key = AnswerRecord(set=item.set, id=item.id, model=model, alignment=alignment).key
         answers = self.journals.answers
         return answers[key] if key in answers and answers[key].error is None else None
 
-    def _compare(self, judge: PairJudge, item: Item, a: Answer, b: Answer, outcome: Outcome) -> Job:
+    def _compare(
+        self, judge: PairJudge, item: EvalItem, a: AnswerRecord, b: AnswerRecord, outcome: Outcome
+    ) -> RunJob:
         async def ask() -> None:
             with _noting(judge.name, outcome):
                 self.journals.comparisons.add(await judge.compare(item, a, b))
@@ -168,7 +172,7 @@ def _noting(judge: str, outcome: Outcome) -> Iterator[None]:
         outcome.judges[f"{judge}: {error}"] += 1
 
 
-async def _work(jobs: Sequence[Job], concurrency: int, told: Callable[[float], None]) -> None:
+async def _work(jobs: Sequence[RunJob], concurrency: int, told: Callable[[float], None]) -> None:
     """Does the jobs in their order, `concurrency` at a time. The first exception ends them all, and is raised."""
     waiting, done = iter(jobs), 0
 

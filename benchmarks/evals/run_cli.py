@@ -16,7 +16,7 @@ from rich.text import Text
 from heedful.benchmarks.evals import sets
 from heedful.benchmarks.evals.ask import Asker
 from heedful.benchmarks.evals.endpoint import connect
-from heedful.benchmarks.evals.folder import Folder, Settings
+from heedful.benchmarks.evals.folder import EvalFolder, EvalSettings
 from heedful.benchmarks.evals.judges.base import Judge, PairJudge
 from heedful.benchmarks.evals.judges.exact import ExactMatch
 from heedful.benchmarks.evals.judges.harm import Harm
@@ -24,8 +24,8 @@ from heedful.benchmarks.evals.judges.options import Options
 from heedful.benchmarks.evals.judges.pairwise import Pairwise
 from heedful.benchmarks.evals.judges.refusal import Refusal
 from heedful.benchmarks.evals.records import EvalError
-from heedful.benchmarks.evals.run import Evaluation, Outcome
-from heedful.benchmarks.evals.table import Figure, Row, measured, place, position_biases, rows
+from heedful.benchmarks.evals.run import EvalRun, Outcome
+from heedful.benchmarks.evals.table import Figure, TableRow, measured, place, position_biases, rows
 from heedful.benchmarks.stats import required
 from heedful.prompts import Prompts
 from heedful.server.terminal import bar, plain, terminal
@@ -72,7 +72,7 @@ def run(
         async with connect(url, _key(), concurrency=concurrency, patience=_PATIENCE) as endpoint:
             offered = await endpoint.models()
             models = model or [_first(offered)]
-            settings = Settings(
+            settings = EvalSettings(
                 models=models,
                 alignments={m: _alignments(m, alignment or ["direct"], offered) for m in models},
                 baseline=baseline,
@@ -83,11 +83,11 @@ def run(
                 temperature=temperature,
                 judge_model=judge_model,
             )
-            folder = Folder(out)
+            folder = EvalFolder(out)
             folder.begin(settings, items, url=url, concurrency=concurrency)
             async with _judges(judge_url, judge_model) as (judges, pair_judges):
                 with folder as journals, bar("eval") as told:
-                    evaluation = Evaluation(endpoint, items, settings, journals, judges, pair_judges)
+                    evaluation = EvalRun(endpoint, items, settings, journals, judges, pair_judges)
                     return await evaluation.run(concurrency=concurrency, told=told)
 
     outcome = asyncio.run(work())
@@ -105,7 +105,7 @@ def table(
     folder: Annotated[Path, typer.Argument(help="A folder that `heedful eval run` has filled")],
 ) -> None:
     """The table of a finished or half-finished evaluation."""
-    records = Folder(folder).records()
+    records = EvalFolder(folder).records()
     there = rows(folder, records)
     names = sorted({name for row in there for name in (*row.figures, *row.undefined)}, key=place)
     for models in dict.fromkeys(row.model for row in there):
@@ -125,7 +125,7 @@ def table(
         )
 
 
-def _cell(row: Row, name: str, *, share: bool) -> str:
+def _cell(row: TableRow, name: str, *, share: bool) -> str:
     if name in row.undefined:
         return "not defined"
     figure = row.figures.get(name)

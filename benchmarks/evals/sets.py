@@ -18,13 +18,13 @@ from typing import Any
 
 import msgspec
 
-from heedful.benchmarks.evals.items import Item, Measure
+from heedful.benchmarks.evals.items import EvalItem, Quality
 from heedful.benchmarks.evals.norms import read_questions
 from heedful.benchmarks.evals.own_sets import read_file, text_of_file
 from heedful.benchmarks.evals.records import EvalError
 from heedful.prompts import Prompts
 
-__all__ = ["KNOWN", "Item", "Measure", "chosen", "draw", "read_known", "sample", "there"]
+__all__ = ["KNOWN", "EvalItem", "Quality", "chosen", "draw", "read_known", "sample", "there"]
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -33,18 +33,18 @@ _ROLES = {"Human": "user", "Assistant": "assistant"}
 # -- well-known files
 
 
-def _advbench(path: Path) -> Iterator[Item]:
+def _advbench(path: Path) -> Iterator[EvalItem]:
     for i, row in enumerate(_csv(path, "goal"), 1):
         yield _asked("advbench", i, "harmlessness", row["goal"])
 
 
-def _simple_safety_tests(path: Path) -> Iterator[Item]:
+def _simple_safety_tests(path: Path) -> Iterator[EvalItem]:
     for row in _csv(path, "id", "prompts_final"):
         yield _asked("simple_safety_tests", row["id"], "harmlessness", row["prompts_final"])
 
 
-def _xstest(label: str, set_name: str, measure: Measure) -> Callable[[Path], Iterator[Item]]:
-    def read(path: Path) -> Iterator[Item]:
+def _xstest(label: str, set_name: str, measure: Quality) -> Callable[[Path], Iterator[EvalItem]]:
+    def read(path: Path) -> Iterator[EvalItem]:
         for row in _csv(path, "id", "prompt", "label"):
             if row["label"] == label:
                 yield _asked(set_name, row["id"], measure, row["prompt"])
@@ -52,7 +52,7 @@ def _xstest(label: str, set_name: str, measure: Measure) -> Callable[[Path], Ite
     return read
 
 
-def _truthfulqa(path: Path) -> Iterator[Item]:
+def _truthfulqa(path: Path) -> Iterator[EvalItem]:
     columns = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
     for i, row in enumerate(_csv(path, *columns), 1):
         best = row["Best Answer"].strip()
@@ -66,20 +66,20 @@ def _listed(answers: str) -> list[str]:
     return list(dict.fromkeys(a.strip() for a in answers.split(";") if a.strip()))
 
 
-def _hh(path: Path) -> Iterator[Item]:
+def _hh(path: Path) -> Iterator[EvalItem]:
     """Pairs whose dialogues differ before the last answer, or do not take turns, are no pairs: left out."""
     for number, row in _json_lines(path, "chosen", "rejected"):
         if item := _pair("hh_harmless", number, row["chosen"], row["rejected"]):
             yield item
 
 
-def _hhh(path: Path) -> Iterator[Item]:
+def _hhh(path: Path) -> Iterator[EvalItem]:
     for number, row in _json_lines(path, "text_correct", "text_incorrect"):
         if item := _pair("hhh", number, row["text_correct"], row["text_incorrect"]):
             yield item
 
 
-def _pair(set_name: str, number: int, chosen: str, rejected: str) -> Item | None:
+def _pair(set_name: str, number: int, chosen: str, rejected: str) -> EvalItem | None:
     good, bad = _dialogue(chosen), _dialogue(rejected)
     roles = [m["role"] for m in good]
     takes_turns = roles and roles[0] == "user" and all(a != b for a, b in pairwise(roles))
@@ -88,7 +88,7 @@ def _pair(set_name: str, number: int, chosen: str, rejected: str) -> Item | None
     candidates = (good[-1]["content"], bad[-1]["content"])
     if not all(candidates) or candidates[0] == candidates[1] or not all(m["content"] for m in good):
         return None
-    return Item(
+    return EvalItem(
         set=set_name,
         id=str(number),
         measure="preference",
@@ -107,22 +107,22 @@ def _dialogue(text: str) -> list[dict[str, str]]:
     ]
 
 
-def _mt_bench(path: Path) -> Iterator[Item]:
+def _mt_bench(path: Path) -> Iterator[EvalItem]:
     for _, row in _json_lines(path, "question_id", "turns"):
         yield _asked("mt_bench", row["question_id"], "helpfulness", row["turns"][0])
 
 
-def _just_eval(path: Path) -> Iterator[Item]:
+def _just_eval(path: Path) -> Iterator[EvalItem]:
     try:
         rows = json.loads(text_of_file(path))
         for row in rows:
-            measure: Measure = "harmlessness" if row["category"] == "safety" else "helpfulness"
+            measure: Quality = "harmlessness" if row["category"] == "safety" else "helpfulness"
             yield _asked("just_eval", row["id"], measure, row["instruction"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise EvalError(f"{path}: is no file of just-eval's: {error!r}") from error
 
 
-def _opo_social(path: Path) -> Iterator[Item]:
+def _opo_social(path: Path) -> Iterator[EvalItem]:
     """The options as letters, asked as `heedful eval norms` asks them."""
     prompts = Prompts()
     for question in read_questions(path):
@@ -137,7 +137,7 @@ class Known:
 
     file: str
     about: str
-    read: Callable[[Path], Iterable[Item]]
+    read: Callable[[Path], Iterable[EvalItem]]
 
 
 KNOWN: dict[str, Known] = {
@@ -162,7 +162,7 @@ KNOWN: dict[str, Known] = {
 _OURS = Path(__file__).parent
 
 
-def read_known(name: str, folder: Path | None) -> list[Item]:
+def read_known(name: str, folder: Path | None) -> list[EvalItem]:
     """A set by name, from `folder`; heedful's own comes with it. Raises EvalError where it is not there."""
     if name not in KNOWN:
         raise EvalError(f"--sets: no set {name!r}; known: {', '.join(KNOWN)}")
@@ -182,7 +182,7 @@ def _place(name: str, folder: Path | None) -> Path:
     return (_OURS if name == "capability" else folder or _OURS) / KNOWN[name].file
 
 
-def sample(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
+def sample(items: Sequence[EvalItem], limit: int | None, seed: int) -> list[EvalItem]:
     """At most `limit` items by `seed`, in their own order. A larger limit keeps those of a smaller one."""
     ranked = sorted(items, key=lambda item: draw(seed, item.key))
     kept = {item.key for item in ranked[:limit]}
@@ -196,7 +196,7 @@ def draw(seed: int, key: str) -> int:
 
 def chosen(
     names: Sequence[str], folder: Path | None, files: Sequence[Path], limit: int | None, seed: int
-) -> list[Item]:
+) -> list[EvalItem]:
     """The items of a run: `limit` of every set and of every file of the user's."""
     sets = [*(read_known(name, folder) for name in names), *(read_file(file) for file in files)]
     items = [item for each in sets for item in sample(each, limit, seed)]
@@ -205,9 +205,9 @@ def chosen(
     return items
 
 
-def _asked(set_name: str, id: object, measure: Measure, text: str) -> Item:
+def _asked(set_name: str, id: object, measure: Quality, text: str) -> EvalItem:
     message = {"role": "user", "content": text.strip()}
-    return Item(set=set_name, id=str(id), measure=measure, messages=(message,))
+    return EvalItem(set=set_name, id=str(id), measure=measure, messages=(message,))
 
 
 def _csv(path: Path, *columns: str) -> Iterator[dict[str, str]]:

@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from heedful.benchmarks.evals.elo import standings
-from heedful.benchmarks.evals.folder import Folder, Records, Settings
-from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.folder import EvalFolder, EvalSettings, Records
+from heedful.benchmarks.evals.items import EvalItem
 from heedful.benchmarks.evals.judges.pairwise import position_bias
 from heedful.benchmarks.evals.likelihood import mc1, mc2, picks, prefers
 from heedful.benchmarks.evals.misalignment import misalignment
-from heedful.benchmarks.evals.records import Answer, Comparison, Judgement, Score
+from heedful.benchmarks.evals.records import AnswerRecord, Comparison, JudgementRecord, Score
 from heedful.benchmarks.stats import bootstrap, wilson
 
 Values = dict[str, float]
 """One measure's values by item."""
-_COSTS: dict[str, Callable[[Answer], float]] = {
+_COSTS: dict[str, Callable[[AnswerRecord], float]] = {
     "calls": lambda answer: answer.cost.calls,
     "tokens": lambda answer: answer.cost.prompt_tokens + answer.cost.completion_tokens,
     "seconds": lambda answer: answer.cost.seconds,
 }
-_LIKELIHOODS: dict[str, tuple[tuple[str, Callable[[Item, Score], float]], ...]] = {
+_LIKELIHOODS: dict[str, tuple[tuple[str, Callable[[EvalItem, Score], float]], ...]] = {
     "truthfulness": (("mc1", mc1), ("mc2", mc2)),
     "norms": (("norms", picks),),
     "preference": (("preference", prefers), ("misalignment", misalignment)),
@@ -71,7 +71,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One model at one alignment. A measure that is not defined or not measured has no figure.
 
     `undefined` says why a measure can't be had (a decoding strategy has no likelihood).
@@ -88,12 +88,12 @@ def measured(name: str) -> Measured:
     return FIGURES[name.partition(" (")[0]]
 
 
-def rows(folder: Path, records: Records | None = None) -> list[Row]:
+def rows(folder: Path, records: Records | None = None) -> list[TableRow]:
     """The table of the journals in `folder`, in the order in which the run was asked for models and alignments.
 
     `records`: the folder's, where they have been read already.
     """
-    there = Folder(folder)
+    there = EvalFolder(folder)
     settings, items = there.about().settings, {item.key: item for item in there.items()}
     table = _Table(settings, items, records or there.records())
     return [table.row(m, a) for m in settings.models for a in settings.alignments[m]]
@@ -111,7 +111,7 @@ def position_biases(comparisons: Iterable[Comparison]) -> dict[str, Figure]:
 class _Table:
     """Values by model and alignment, then by figure, then by item."""
 
-    def __init__(self, settings: Settings, items: Mapping[str, Item], records: Records) -> None:
+    def __init__(self, settings: EvalSettings, items: Mapping[str, EvalItem], records: Records) -> None:
         self._settings, self._items = settings, items
         self._values: dict[tuple[str, str], dict[str, Values]] = defaultdict(lambda: defaultdict(dict))
         self._undefined: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
@@ -121,7 +121,7 @@ class _Table:
         self._judgements(records.judgements)
         self._comparisons(records.comparisons)
 
-    def row(self, model: str, alignment: str) -> Row:
+    def row(self, model: str, alignment: str) -> TableRow:
         values, wanted = self._values[model, alignment], self._wanted()
         figures = dict(self._compared[model, alignment])
         for name in sorted(values, key=place):
@@ -132,7 +132,7 @@ class _Table:
         if tax := self._tax(model, alignment):
             figures["tax"] = tax
         ordered = {name: figures[name] for name in sorted(figures, key=place)}
-        return Row(model, alignment, ordered, self._undefined[model, alignment])
+        return TableRow(model, alignment, ordered, self._undefined[model, alignment])
 
     def _wanted(self) -> dict[str, int]:
         """How many items each figure is over when none is missing."""
@@ -155,7 +155,7 @@ class _Table:
         value, low, high = bootstrap([baseline[key] - own[key] for key in both])
         return Figure(value, low, high, len(both), max(len(baseline), len(own)) - len(both))
 
-    def _answers(self, answers: Iterable[Answer]) -> None:
+    def _answers(self, answers: Iterable[AnswerRecord]) -> None:
         for answer in answers:
             if answer.error is None:
                 values = self._values[answer.model, answer.alignment]
@@ -172,7 +172,7 @@ class _Table:
                 elif score.error is None:
                     self._values[at][name][key] = value(item, score)
 
-    def _judgements(self, judgements: Sequence[Judgement]) -> None:
+    def _judgements(self, judgements: Sequence[JudgementRecord]) -> None:
         judges: dict[str, set[str]] = defaultdict(set)
         for judgement in judgements:
             judges[judgement.measure].add(judgement.judge)

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from heedful.benchmarks.load.arrivals import Closed, Load
-from heedful.benchmarks.load.client import Endpoint
-from heedful.benchmarks.load.folder import Settings
-from heedful.benchmarks.load.records import Request
+from heedful.benchmarks.load.client import LoadEndpoint
+from heedful.benchmarks.load.folder import LoadSettings
+from heedful.benchmarks.load.records import RequestRecord
 from heedful.benchmarks.load.stream import Reading
-from heedful.benchmarks.load.targets import Target
+from heedful.benchmarks.load.targets import LoadTarget
 from heedful.benchmarks.load.tokens import answer_tokens, calls, count
 from heedful.benchmarks.load.workload import Workload
 
@@ -34,16 +34,16 @@ class _Answered:
 class Cell:
     """What is measured by itself: a model under an alignment and a load."""
 
-    target: Target
+    target: LoadTarget
     load: Load
-    settings: Settings
+    settings: LoadSettings
     workload: Workload
 
     @property
     def name(self) -> str:
         return f"{self.target.model}@{self.target.alignment}/{self.load.name}"
 
-    async def measure(self, endpoint: Endpoint, told: Callable[[int], None]) -> list[Request]:
+    async def measure(self, endpoint: LoadEndpoint, told: Callable[[int], None]) -> list[RequestRecord]:
         """Warms up, measures, and only then counts tokens and builds records: nothing else runs meanwhile."""
         settings = self.settings
 
@@ -89,7 +89,7 @@ class Cell:
         # A warm-up (below 0) draws with seeds of its own.
         return self.settings.seed + index % 1_000_000
 
-    async def _answer_tokens(self, endpoint: Endpoint, readings: Sequence[Reading]) -> list[int]:
+    async def _answer_tokens(self, endpoint: LoadEndpoint, readings: Sequence[Reading]) -> list[int]:
         tokens = [0 if r.error else answer_tokens(r.usage, self.target) for r in readings]
         untold = [r for r, number in zip(readings, tokens, strict=True) if number is None]
         if untold:
@@ -97,9 +97,9 @@ class Cell:
             tokens = [next(counted) if number is None else number for number in tokens]
         return [min(n or 0, r.usage.completion_tokens) for n, r in zip(tokens, readings, strict=True)]
 
-    def _record(self, answered: _Answered, answer_tokens: int) -> Request:
+    def _record(self, answered: _Answered, answer_tokens: int) -> RequestRecord:
         reading, usage = answered.reading, answered.reading.usage
-        return Request(
+        return RequestRecord(
             model=self.target.model,
             alignment=self.target.alignment,
             load=self.load.name,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heedful.benchmarks.load.records import BenchError, Request
+from heedful.benchmarks.load.records import BenchError, RequestRecord
 from heedful.server.terminal import bar, terminal
 
 if TYPE_CHECKING:
     from heedful.benchmarks.load.arrivals import Load
-    from heedful.benchmarks.load.folder import Settings
+    from heedful.benchmarks.load.folder import LoadSettings
     from heedful.benchmarks.load.workload import Workload
 
 _WORDS = 100
@@ -62,7 +62,7 @@ def bench(
 ) -> None:
     """Measure latency: first token, between tokens, whole answer, for every model, alignment and load."""
     from heedful.benchmarks.load.arrivals import Closed, Poisson
-    from heedful.benchmarks.load.folder import Settings
+    from heedful.benchmarks.load.folder import LoadSettings
     from heedful.benchmarks.load.summary import summaries
     from heedful.benchmarks.load.terminal import shown
     from heedful.benchmarks.load.workload import Words, read
@@ -77,7 +77,7 @@ def bench(
     workload = read(prompts) if prompts is not None else Words(words or _WORDS, seed)
     loads: list[Load] = [Closed(c) for c in concurrency or ([] if rate else [1])]
     loads += [Poisson(r, seed) for r in rate or ()]
-    settings = Settings(
+    settings = LoadSettings(
         url.rstrip("/"), workload.name, requests, warmup, max_tokens, ignore_eos, seed, seeded
     )
     records = asyncio.run(_measure(settings, workload, loads, model or [], alignment or ["none"], out))
@@ -86,22 +86,22 @@ def bench(
 
 
 async def _measure(
-    settings: Settings,
+    settings: LoadSettings,
     workload: Workload,
     loads: Sequence[Load],
     models: Sequence[str],
     alignments: Sequence[str],
     out: Path,
-) -> list[Request]:
+) -> list[RequestRecord]:
     """The records of all cells that the options name, those of an earlier run included."""
     from heedful.benchmarks.load.cell import Cell
-    from heedful.benchmarks.load.client import Endpoint
+    from heedful.benchmarks.load.client import LoadEndpoint
     from heedful.benchmarks.load.folder import opened
     from heedful.benchmarks.load.sweep import sweep
     from heedful.benchmarks.load.targets import targets
 
     try:
-        async with Endpoint(settings.url) as endpoint:
+        async with LoadEndpoint(settings.url) as endpoint:
             # Asked before the folder is made: one of an endpoint that is not there would be in the way.
             found = await targets(endpoint, models, alignments)
             cells = [Cell(target, load, settings, workload) for target in found for load in loads]

@@ -17,7 +17,7 @@ from heedful.benchmarks.load.stream import Reading, message
 _REFUSED = (401, 403, 404)
 
 
-class Endpoint:
+class LoadEndpoint:
     """An OpenAI-compatible server: `url` with /v1. Each request may take `timeout` seconds."""
 
     def __init__(self, url: str, *, timeout: float = 600) -> None:
@@ -48,7 +48,7 @@ class Endpoint:
         try:
             async with self._session.post(f"{self._url}/chat/completions", data=body) as response:
                 if response.status != 200:
-                    told = _told(response.status, await response.read())
+                    told = _refusal(response.status, await response.read())
                     if response.status in _REFUSED:
                         raise BenchError(f"{self._url}: {told}")
                     reading.error = told
@@ -68,7 +68,7 @@ class Endpoint:
         try:
             async with self._session.get(f"{self._url}{path}") as response:
                 if response.status in (401, 403):
-                    raise BenchError(f"{self._url}: {_told(response.status, await response.read())}")
+                    raise BenchError(f"{self._url}: {_refusal(response.status, await response.read())}")
                 found = json.loads(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise BenchError(f"no answer from {self._url}: {error}") from error
@@ -82,13 +82,13 @@ class Endpoint:
             async with self._session.post(f"{self._url}{path}", json=body) as response:
                 text = await response.read()
                 if response.status != 200:
-                    raise BenchError(f"can't count an answer's tokens: {_told(response.status, text)}")
+                    raise BenchError(f"can't count an answer's tokens: {_refusal(response.status, text)}")
             return int(json.loads(text)["usage"]["prompt_tokens"])
         except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
             raise BenchError(f"can't count an answer's tokens: {error!r}") from error
 
 
-def _told(status: int, body: bytes) -> str:
+def _refusal(status: int, body: bytes) -> str:
     try:
         error = json.loads(body)
     except ValueError:

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from heedful.benchmarks.journal import Journal
-from heedful.benchmarks.load.records import BenchError, Request
+from heedful.benchmarks.load.records import BenchError, RequestRecord
 from heedful.benchmarks.machine import machine
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class LoadSettings:
     """What all cells of one folder have in common: figures made with other settings do not belong beside them."""
 
     url: str
@@ -26,7 +26,7 @@ class Settings:
     """Whether requests carry a sampling seed."""
 
 
-def opened(folder: Path, settings: Settings) -> Journal[Request]:
+def opened(folder: Path, settings: LoadSettings) -> Journal[RequestRecord]:
     """The folder's records, new or as an earlier run left them.
 
     Raises BenchError where the earlier run had other settings or another machine, and JournalError for a bad line.
@@ -46,4 +46,4 @@ def opened(folder: Path, settings: Settings) -> Journal[Request]:
     else:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(here, indent=1) + "\n")
-    return Journal(folder / "latency.jsonl", Request)
+    return Journal(folder / "latency.jsonl", RequestRecord)

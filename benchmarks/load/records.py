@@ -11,7 +11,7 @@ class BenchError(CommandError):
     """A measurement that can't be made: a bad file or option (named), or an endpoint that refuses."""
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One request of a cell (a model, an alignment, a load).
 
     Times are seconds since the cell began. Latency counts from `intended`: when the load's plan said it was to be

@@ -15,7 +15,7 @@ class Stage(msgspec.Struct, frozen=True):
     completion_tokens: int = 0
 
 
-class Usage(msgspec.Struct, frozen=True):
+class TokenCounts(msgspec.Struct, frozen=True):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     alignment_details: dict[str, Stage] | None = None
@@ -34,7 +34,7 @@ class _Choice(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
-    usage: Usage | None = None
+    usage: TokenCounts | None = None
     error: Any = None
 
 
@@ -52,7 +52,7 @@ class Reading:
         self.last: float | None = None
         self.gaps: list[float] = []
         self.pieces: list[str] = []
-        self.usage = Usage()
+        self.usage = TokenCounts()
         self.error: str | None = None
         self.done = False
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from heedful.benchmarks.load.records import Request
-from heedful.benchmarks.stats import Estimate, bootstrap, grouped_percentiles, percentiles
+from heedful.benchmarks.load.records import RequestRecord
+from heedful.benchmarks.stats import bootstrap, grouped_percentiles, percentiles
 
 _SHARES = (50, 90, 99)
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class LoadFigure:
     """A figure and its 95% interval."""
 
     value: float
@@ -24,9 +24,9 @@ class Figure:
 class Latency:
     """Percentiles in seconds."""
 
-    p50: Figure
-    p90: Figure
-    p99: Figure
+    p50: LoadFigure
+    p90: LoadFigure
+    p99: LoadFigure
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,23 @@ class CellSummary:
     """Answer tokens of the whole cell by its wall time. None where the endpoint reports no usage."""
     requests_per_s: float
     """Answered, without error."""
-    hidden_tokens: Figure | None
+    hidden_tokens: LoadFigure | None
     """Mean per answer."""
-    calls: Figure | None
+    calls: LoadFigure | None
     """Mean per answer."""
     late: float
     """The most seconds that a request went out behind its time: large, and the generator was the bottleneck."""
 
 
-def summaries(records: Iterable[Request]) -> list[CellSummary]:
+def summaries(records: Iterable[RequestRecord]) -> list[CellSummary]:
     """One for each cell, in the order in which cells first appear."""
-    cells: dict[str, list[Request]] = {}
+    cells: dict[str, list[RequestRecord]] = {}
     for record in records:
         cells.setdefault(record.cell, []).append(record)
     return [summary(each) for each in cells.values()]
 
 
-def summary(records: Sequence[Request]) -> CellSummary:
+def summary(records: Sequence[RequestRecord]) -> CellSummary:
     """Of one cell. Requests with errors count in `errors` alone. Raises ValueError for no record."""
     if not records:
         raise ValueError("no records, so no summary")
@@ -100,8 +100,8 @@ def _spread(values: Sequence[float]) -> Latency | None:
 
 
 def _latency(estimates: Iterable[Estimate]) -> Latency:
-    return Latency(*(Figure(*estimate) for estimate in estimates))
+    return Latency(*(LoadFigure(*estimate) for estimate in estimates))
 
 
-def _mean(values: Sequence[float]) -> Figure | None:
-    return Figure(*bootstrap(values)) if values else None
+def _mean(values: Sequence[float]) -> LoadFigure | None:
+    return LoadFigure(*bootstrap(values)) if values else None

@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 
 from heedful.benchmarks.journal import Journal
 from heedful.benchmarks.load.cell import Cell
-from heedful.benchmarks.load.client import Endpoint
-from heedful.benchmarks.load.records import Request
+from heedful.benchmarks.load.client import LoadEndpoint
+from heedful.benchmarks.load.records import RequestRecord
 
-Told = Callable[[str, float], None]
+OnCell = Callable[[str, float], None]
 """Progress: what is being measured, and the share done."""
 
 
-async def sweep(endpoint: Endpoint, cells: Sequence[Cell], journal: Journal[Request], told: Told) -> None:
+async def sweep(
+    endpoint: LoadEndpoint, cells: Sequence[Cell], journal: Journal[RequestRecord], told: OnCell
+) -> None:
     """Measures every cell that the journal has not whole.
 
     A cell cut off half-way is measured again from its start: what its requests met is no longer there. So is one in
@@ -32,6 +34,6 @@ async def sweep(endpoint: Endpoint, cells: Sequence[Cell], journal: Journal[Requ
         report(cell.settings.requests)
 
 
-def _whole(cell: Cell, journal: Journal[Request]) -> bool:
+def _whole(cell: Cell, journal: Journal[RequestRecord]) -> bool:
     keys = [f"{cell.name}/{index}" for index in range(cell.settings.requests)]
     return all(key in journal for key in keys) and any(journal[key].error is None for key in keys)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from heedful.benchmarks.alignment_option import NO_ALIGNMENT, field_of
-from heedful.benchmarks.load.client import Endpoint
+from heedful.benchmarks.load.client import LoadEndpoint
 from heedful.benchmarks.load.records import BenchError
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class LoadTarget:
     """A model under an alignment. `spec` is what goes into the body field `alignment`; None sends none.
 
     `plain` says that its text is one generation as it comes (no decoding strategy writes drafts beside it).
@@ -27,7 +27,9 @@ class Target:
     """Whether the model takes raw completions."""
 
 
-async def targets(endpoint: Endpoint, models: Sequence[str], alignments: Sequence[str]) -> list[Target]:
+async def targets(
+    endpoint: LoadEndpoint, models: Sequence[str], alignments: Sequence[str]
+) -> list[LoadTarget]:
     """Every model under every alignment, as the options name them. Raises BenchError for what is not there."""
     listing = await endpoint.get("/models")
     entries = [e for e in (listing or {}).get("data", ()) if isinstance(e, dict)]
@@ -37,14 +39,14 @@ async def targets(endpoint: Endpoint, models: Sequence[str], alignments: Sequenc
             raise BenchError("--model: name one; the endpoint lists none")
         models = [next(iter(known))]
     about = await endpoint.get("/alignment") if any(a != NO_ALIGNMENT for a in alignments) else None
-    found: dict[tuple[str, str], Target] = {}
+    found: dict[tuple[str, str], LoadTarget] = {}
     for model in models:
         can = known.get(model, {}).get("capabilities") or ()
         for name in _named(model, alignments, known):
             spec = field_of(name)
             label = name if isinstance(spec, str | None) else json.dumps(spec, separators=(",", ":"))
             plain = not _decodes(spec, about or {})
-            found.setdefault((model, label), Target(model, label, spec, plain, "completion" in can))
+            found.setdefault((model, label), LoadTarget(model, label, spec, plain, "completion" in can))
     return list(found.values())
 
 

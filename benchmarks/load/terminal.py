@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from heedful.benchmarks.load.summary import CellSummary, Figure
+from heedful.benchmarks.load.summary import CellSummary, LoadFigure
 from heedful.server.terminal import plain
 
 _LATE = 0.05  # seconds behind its plan from which a generator is worth a warning
@@ -53,7 +53,7 @@ def _table(cell: CellSummary) -> Table:
     return table
 
 
-def _figure(figure: Figure) -> str:
+def _figure(figure: LoadFigure) -> str:
     seconds = (figure.value, figure.low, figure.high)
     value, low, high = (f"{1e3 * s:.0f}" if s >= 0.1 else f"{1e3 * s:.1f}" for s in seconds)
     return f"{value} ({low}–{high})"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from heedful.benchmarks.load.client import Endpoint
-from heedful.benchmarks.load.stream import Usage
-from heedful.benchmarks.load.targets import Target
+from heedful.benchmarks.load.client import LoadEndpoint
+from heedful.benchmarks.load.stream import TokenCounts
+from heedful.benchmarks.load.targets import LoadTarget
 
 _AT_ONCE = 8
 
 
-def answer_tokens(usage: Usage, target: Target) -> int | None:
+def answer_tokens(usage: TokenCounts, target: LoadTarget) -> int | None:
     """By the endpoint's own figures; None where they can't tell (drafts and the answer are one stage)."""
     if usage.alignment_details is None:
         return usage.completion_tokens if target.plain else None
@@ -20,12 +20,12 @@ def answer_tokens(usage: Usage, target: Target) -> int | None:
     return None if stage is None else stage.completion_tokens
 
 
-def calls(usage: Usage) -> int:
+def calls(usage: TokenCounts) -> int:
     """How many model calls the answer took."""
     return sum(stage.calls for stage in (usage.alignment_details or {}).values()) or 1
 
 
-async def count(endpoint: Endpoint, target: Target, texts: Sequence[str]) -> list[int]:
+async def count(endpoint: LoadEndpoint, target: LoadTarget, texts: Sequence[str]) -> list[int]:
     """The tokens of texts, by the endpoint's tokenizer: each as a prompt of its own, answered with one token.
 
     What stands around every prompt (a template, a first token) is taken off: it is what a prompt of one letter has

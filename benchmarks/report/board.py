@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from heedful.benchmarks.evals.records import Cost
-from heedful.benchmarks.evals.table import Figure, Row
+from heedful.benchmarks.evals.table import Figure, TableRow
 from heedful.benchmarks.report import latency
 from heedful.benchmarks.report.inputs import Inputs, unique
-from heedful.benchmarks.report.measures import BY_DEFINITION, Verdict, kind, measure, place
+from heedful.benchmarks.report.measures import BY_DEFINITION, Compared, kind, measure, place
 from heedful.benchmarks.stats import bootstrap
 
 
@@ -18,11 +18,11 @@ class Board:
     """A model's rows, the baseline's first. `load` is the one whose times are in them, None where no load was put."""
 
     model: str
-    rows: list[Row]
+    rows: list[TableRow]
     load: str | None
 
     @property
-    def baseline(self) -> Row:
+    def baseline(self) -> TableRow:
         return self.rows[0]
 
     @property
@@ -41,7 +41,7 @@ class Board:
         value = BY_DEFINITION[kind(key)]
         return Figure(value, value, value, n=0)
 
-    def verdicts(self, key: str) -> dict[str, Verdict | None]:
+    def verdicts(self, key: str) -> dict[str, Compared | None]:
         """For each other alignment that has the figure whether it is told apart from the baseline, and how."""
         theirs = self.reference(key)
         rows = [row for row in self.rows[1:] if key in row.figures]
@@ -60,10 +60,10 @@ def boards(inputs: Inputs) -> list[Board]:
         measured = {row.alignment: row for row in inputs.rows if row.model == model}
         rows = []
         for name in alignments(inputs, model):
-            row = measured.get(name, Row(model, name))
+            row = measured.get(name, TableRow(model, name))
             figures = times.get(name, {}) | _costs(inputs, model, name, load) | row.figures
             if figures or row.undefined:
-                rows.append(Row(model, name, figures, row.undefined))
+                rows.append(TableRow(model, name, figures, row.undefined))
         made.append(Board(model, rows, load))
     return made
 
@@ -73,7 +73,9 @@ def loads(inputs: Inputs, model: str) -> list[Board]:
     made = []
     for load in unique([cell.load for cell in inputs.cells if cell.model == model]):
         cells = {c.alignment: c for c in inputs.cells if c.model == model and c.load == load}
-        rows = [Row(model, a, latency.figures(cells[a])) for a in alignments(inputs, model) if a in cells]
+        rows = [
+            TableRow(model, a, latency.figures(cells[a])) for a in alignments(inputs, model) if a in cells
+        ]
         made.append(Board(model, rows, load))
     return made
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from heedful.benchmarks.evals.table import Row
+from heedful.benchmarks.evals.table import TableRow
 from heedful.benchmarks.report.board import Board
 from heedful.benchmarks.report.measures import (
     BY_DEFINITION,
@@ -42,7 +42,7 @@ def conclude(board: Board) -> list[str]:
     return [*_harmlessness(board), *_time(board), *_elsewhere(board)] if len(board.rows) > 1 else []
 
 
-def _fastest(board: Board, better: Sequence[Row]) -> str:
+def _fastest(board: Board, better: Sequence[TableRow]) -> str:
     """The fastest of those that gain, and all that are not told apart from it."""
     known = measure(LATENCY)
     timed = sorted((r for r in better if LATENCY in r.figures), key=lambda r: r.figures[LATENCY].value)
@@ -120,11 +120,11 @@ def _elsewhere(board: Board) -> list[str]:
     return [f"Clear changes elsewhere: {'; '.join(told)}."] if told else []
 
 
-def _list(rows: Sequence[Row], key: str) -> str:
+def _list(rows: Sequence[TableRow], key: str) -> str:
     return ", ".join(f"{row.alignment} {_said(row, key)}" for row in rows)
 
 
-def _said(row: Row, key: str) -> str:
+def _said(row: TableRow, key: str) -> str:
     figure, known = row.figures[key], measure(key)
     return f"{known.text(figure.value)} ({known.interval(figure)})"
 

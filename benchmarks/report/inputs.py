@@ -11,9 +11,9 @@ import msgspec
 
 from heedful.benchmarks import journal
 from heedful.benchmarks.evals import table
-from heedful.benchmarks.evals.folder import Folder
-from heedful.benchmarks.evals.records import Answer, Comparison, EvalError, Judgement, Score
-from heedful.benchmarks.load.records import Request
+from heedful.benchmarks.evals.folder import EvalFolder
+from heedful.benchmarks.evals.records import AnswerRecord, Comparison, EvalError, JudgementRecord, Score
+from heedful.benchmarks.load.records import RequestRecord
 from heedful.benchmarks.load.summary import CellSummary, summaries
 
 T = TypeVar("T")
@@ -34,12 +34,12 @@ _WITHOUT = {
 class Inputs:
     """`runs` holds the settings files by name, `absent` what the report goes without for each absent file."""
 
-    rows: list[table.Row] = field(default_factory=list)
-    requests: list[Request] = field(default_factory=list)
+    rows: list[table.TableRow] = field(default_factory=list)
+    requests: list[RequestRecord] = field(default_factory=list)
     cells: list[CellSummary] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[AnswerRecord] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
-    judgements: list[Judgement] = field(default_factory=list)
+    judgements: list[JudgementRecord] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
@@ -95,8 +95,8 @@ def _read(folder: Path) -> Inputs:
         )
 
     evaluated = "eval.run.json" not in absent and "items.jsonl" not in absent
-    requests = [] if "latency.jsonl" in absent else journal.read(folder / "latency.jsonl", Request)
-    records = Folder(folder).records()
+    requests = [] if "latency.jsonl" in absent else journal.read(folder / "latency.jsonl", RequestRecord)
+    records = EvalFolder(folder).records()
     return Inputs(
         rows=table.rows(folder, records) if evaluated else [],
         requests=requests,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heedful.benchmarks.evals.table import Figure
-from heedful.benchmarks.load.records import Request
+from heedful.benchmarks.load.records import RequestRecord
 from heedful.benchmarks.load.summary import CellSummary
 from heedful.benchmarks.report.inputs import unique
 from heedful.benchmarks.report.measures import FIRST, LATENCY, PACE
@@ -17,12 +17,12 @@ Times = NDArray[np.float64]
 """Seconds, one for each request that had no error."""
 
 
-def totals(requests: Sequence[Request]) -> Times:
+def totals(requests: Sequence[RequestRecord]) -> Times:
     """From when a request was to be sent to its last byte."""
     return np.array([r.latency for r in requests if r.error is None])
 
 
-def firsts(requests: Sequence[Request]) -> Times:
+def firsts(requests: Sequence[RequestRecord]) -> Times:
     """From when a request was to be sent to the first piece of text, where one came."""
     return np.array([r.ttft for r in requests if r.error is None and r.ttft is not None])
 

@@ -9,7 +9,7 @@ from heedful.benchmarks.evals import table
 from heedful.benchmarks.evals.table import Figure, measured
 
 Unit = Literal["share", "seconds", "tokens", "calls", "points", "number"]
-Verdict = Literal["better", "worse"]
+Compared = Literal["better", "worse"]
 Better = Literal["higher", "lower"] | None
 _FEWEST = 8
 """Values below which a bootstrap interval says next to nothing. (A baseline of 0 is one by definition.)"""
@@ -51,7 +51,7 @@ class Measure:
             case "number":
                 return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
 
-    def verdict(self, figure: Figure, baseline: Figure) -> Verdict | None:
+    def verdict(self, figure: Figure, baseline: Figure) -> Compared | None:
         """Better or worse than the baseline, or None where the 95% intervals overlap, or rest on too little."""
         if min(figure.n, baseline.n or figure.n) < _FEWEST:
             return None

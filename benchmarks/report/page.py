@@ -21,7 +21,7 @@ _HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelSection:
     """What the page has on one model."""
 
     name: str
@@ -56,8 +56,8 @@ def markdown(inputs: Inputs) -> str:
     return _render("report.md.j2", inputs, models, escape=False)
 
 
-def _model(inputs: Inputs, each: board.Board, styles: sections.Styles) -> Model:
-    return Model(
+def _model(inputs: Inputs, each: board.Board, styles: sections.Styles) -> ModelSection:
+    return ModelSection(
         name=each.model,
         board=each,
         table=tables.main(each),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from heedful.benchmarks.evals.table import Figure
 from heedful.benchmarks.report.measures import Measure
 from heedful.benchmarks.report.theme import INK, PAPER, SOFT, Style
-from heedful.benchmarks.report.vega import Spec, at, field, mark, signal, svg
+from heedful.benchmarks.report.vega import VegaSpec, at, field, mark, signal, svg
 
 _ROW = 21  # pixels of a row of bars
 _LONGEST = 125  # pixels of a name before it is cut; the tables have it whole
@@ -145,7 +145,11 @@ def cdf(curves: Sequence[tuple[str, Style, NDArray[np.float64]]], measure: Measu
 
 
 def _rows(
-    marks: Sequence[Mark], measure: Measure, scale: Spec, drawn: Sequence[Spec], axes: Sequence[Spec]
+    marks: Sequence[Mark],
+    measure: Measure,
+    scale: VegaSpec,
+    drawn: Sequence[VegaSpec],
+    axes: Sequence[VegaSpec],
 ) -> str:
     """A row for each mark, its name on the left, its figure on the right."""
     names = {
@@ -176,23 +180,23 @@ def _rows(
     return svg(spec)
 
 
-def _middle() -> Spec:
+def _middle() -> VegaSpec:
     """The height of a row's middle."""
     return {"scale": "name", "field": "name", "band": 0.5}
 
 
-def _datum(of: Mark, **more: object) -> Spec:
+def _datum(of: Mark, **more: object) -> VegaSpec:
     style = {"colour": of.style.colour, "marker": of.style.marker}
     return {"name": of.name, "x": of.x.value, "low": of.x.low, "high": of.x.high, **style, **more}
 
 
-def _points(x: Spec, y: Spec) -> Spec:
+def _points(x: VegaSpec, y: VegaSpec) -> VegaSpec:
     shape = {"shape": field("marker"), "size": 62, "fill": field("colour")}
     edge = {"stroke": PAPER, "strokeWidth": 0.8}
     return mark("symbol", "marks", {"x": x, "y": y, **shape, **edge}, name="points")
 
 
-def _names() -> list[Spec]:
+def _names() -> list[VegaSpec]:
     """A name beside each of the `points`, on no other name and no point, and a line to those that stand far away.
 
     Of dozens in one spot the last find no place: these stand on others, rather than nowhere.
@@ -228,7 +232,7 @@ def _names() -> list[Spec]:
     ]
 
 
-def _band(figure: Figure, axis: str, count: int) -> list[Spec]:
+def _band(figure: Figure, axis: str, count: int) -> list[VegaSpec]:
     """The interval that others are held against, where there are others; the grid shines through."""
     if count < 2:
         return []
@@ -237,7 +241,7 @@ def _band(figure: Figure, axis: str, count: int) -> list[Spec]:
     return [mark("rect", None, {axis: low, f"{axis}2": high, **whole, "fill": SOFT, "fillOpacity": 0.13})]
 
 
-def _scale(measure: Measure, ends: Sequence[float], axis: str, room: float) -> Spec:
+def _scale(measure: Measure, ends: Sequence[float], axis: str, room: float) -> VegaSpec:
     """Limits around `ends`, logarithmic for times that differ fivefold."""
     low, high = min(ends), max(ends)
     log = measure.unit == "seconds" and low > 0 and high > 5 * low
@@ -259,7 +263,7 @@ def _scale(measure: Measure, ends: Sequence[float], axis: str, room: float) -> S
     }
 
 
-def _axis(scale: Spec, measure: Measure, title: str | None = None) -> Spec:
+def _axis(scale: VegaSpec, measure: Measure, title: str | None = None) -> VegaSpec:
     """Few ticks that say what readers say."""
     axis = {
         "scale": scale["name"],
@@ -276,5 +280,5 @@ def _axis(scale: Spec, measure: Measure, title: str | None = None) -> Spec:
     return axis | {"values": [tick for tick in ticks if low <= tick <= high], "format": "~g"}
 
 
-def _log(scale: Spec) -> str:
+def _log(scale: VegaSpec) -> str:
     return " (log scale)" if scale["type"] == "log" else ""

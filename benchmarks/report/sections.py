@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heedful.benchmarks.load.records import Request
+from heedful.benchmarks.load.records import RequestRecord
 from heedful.benchmarks.report import latency, plots
 from heedful.benchmarks.report.board import Board
 from heedful.benchmarks.report.inputs import unique
@@ -73,7 +73,7 @@ def one(board: Board, styles: Styles, key: str) -> Plot | None:
     return Plot(known.title, plots.intervals(marks, known), _aloud(board, known, marks), caption)
 
 
-def curves(requests: Sequence[Request], board: Board, styles: Styles) -> list[Plot]:
+def curves(requests: Sequence[RequestRecord], board: Board, styles: Styles) -> list[Plot]:
     """Distributions of the times to the last byte and to the first piece of text, two plots for each load."""
     made = []
     kinds = {"time to answer": latency.totals, "time to the first piece of text": latency.firsts}

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from heedful.benchmarks.evals.table import Row
+from heedful.benchmarks.evals.table import TableRow
 from heedful.benchmarks.report.board import Board
 from heedful.benchmarks.report.measures import (
     BY_DEFINITION,
     DETAILS,
     LATENCY,
+    Compared,
     Measure,
-    Verdict,
     kind,
     measure,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """A figure, or in `text` alone why there is none.
 
     `interval` is empty where both ends read like the figure. `verdict` tells it apart from the
@@ -30,14 +30,14 @@ class Cell:
     interval: str = ""
     n: int = 0
     missing: int = 0
-    verdict: Verdict | None = None
+    verdict: Compared | None = None
     best: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     measures: list[Measure]
-    rows: list[tuple[str, list[Cell]]]
+    rows: list[tuple[str, list[TableCell]]]
     reasons: list[str]
     """Why what is not defined isn't."""
 
@@ -64,15 +64,15 @@ def table(board: Board, keys: Sequence[str]) -> Table:
     return Table([measure(key) for key in keys], rows, reasons)
 
 
-def _cell(board: Board, row: Row, key: str, verdict: Verdict | None, best: str | None) -> Cell:
+def _cell(board: Board, row: TableRow, key: str, verdict: Compared | None, best: str | None) -> TableCell:
     figure, known = row.figures.get(key), measure(key)
     if figure is None:
         if row is board.baseline and kind(key) in BY_DEFINITION:
-            return Cell("the baseline")
-        return Cell("not defined" if key in row.undefined else "not measured")
+            return TableCell("the baseline")
+        return TableCell("not defined" if key in row.undefined else "not measured")
     text, low, high = (known.text(value) for value in (figure.value, figure.low, figure.high))
     interval = "" if text == low == high else known.interval(figure)
-    return Cell(text, interval, figure.n, figure.missing, verdict, row.alignment == best)
+    return TableCell(text, interval, figure.n, figure.missing, verdict, row.alignment == best)
 
 
 def _best(board: Board, key: str) -> str | None:

@@ -10,14 +10,14 @@ from typing import Any
 from heedful.benchmarks.evals.records import EvalError
 from heedful.benchmarks.report.theme import INK, LINE, SOFT
 
-Spec = dict[str, Any]
+VegaSpec = dict[str, Any]
 
 WIDTH = 360  # of every plot, in CSS pixels at a phone's width; wider pages scale it up
 SIZE = 10.5  # of its text
 _FONT = "Liberation Sans, Arial, Helvetica, sans-serif"  # the first is measured, the next ones are as wide
 _TEXT = {"labelFont": _FONT, "labelFontSize": SIZE, "labelColor": INK}
 _TITLE = {"titleFont": _FONT, "titleFontSize": SIZE, "titleFontWeight": "normal", "titleColor": SOFT}
-_CONFIG: Spec = {
+_CONFIG: VegaSpec = {
     "axis": {
         **_TEXT,
         **_TITLE,
@@ -43,7 +43,7 @@ _CONFIG: Spec = {
 }
 
 
-def svg(spec: Spec) -> str:
+def svg(spec: VegaSpec) -> str:
     """The `<svg>` element, as wide as a phone. Raises EvalError where the renderer is not installed."""
     try:
         import vl_convert
@@ -59,21 +59,21 @@ def svg(spec: Spec) -> str:
     return drawn
 
 
-def mark(kind: str, data: str | None, channels: Spec, **more: object) -> Spec:
+def mark(kind: str, data: str | None, channels: VegaSpec, **more: object) -> VegaSpec:
     """One mark, for each datum where there are `data`. A channel is a constant, or says where its value is."""
     encode = {name: c if isinstance(c, dict) else {"value": c} for name, c in channels.items()}
     source = {"from": {"data": data}} if data else {}
     return {"type": kind, **source, "encode": {"update": encode}, **more}
 
 
-def at(scale: str, field: str) -> Spec:
+def at(scale: str, field: str) -> VegaSpec:
     """A field's value on a scale that has the same name as its axis."""
     return {"scale": scale, "field": field}
 
 
-def field(name: str) -> Spec:
+def field(name: str) -> VegaSpec:
     return {"field": name}
 
 
-def signal(expression: str) -> Spec:
+def signal(expression: str) -> VegaSpec:
     return {"signal": expression}

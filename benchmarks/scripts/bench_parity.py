@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from heedful.benchmarks.journal import Journal
-from heedful.benchmarks.load.records import Request
+from heedful.benchmarks.load.records import RequestRecord
 from heedful.benchmarks.load.workload import Words
 from heedful.benchmarks.scripts import fake_upstream, servers
 from heedful.server.models import bundled
@@ -33,7 +33,7 @@ WORDS, MAX_TOKENS, WARM_UP = 100, fake_upstream.PACED_TOKENS, 8
 FIGURES = ("first token, ms", "between tokens, ms", "whole answer, ms", "requests/s")
 WITHIN = 0.05
 
-Row = dict[str, float]
+ParityRow = dict[str, float]
 """Medians over the requests of one run, and its requests/s."""
 
 
@@ -60,13 +60,13 @@ def prompts(path: Path, field: str, seed: str, count: int) -> Path:
     return path
 
 
-def ours(url: str, model: str, load: str, requests: int, folder: Path, seed: str) -> Row:
+def ours(url: str, model: str, load: str, requests: int, folder: Path, seed: str) -> ParityRow:
     file = prompts(folder / "prompts.jsonl", "prompt", seed, requests)
     command = [sys.executable, "-m", "heedful.server", "bench", "--url", url, "--model", model]
     command += [*LOADS[load], "--requests", str(requests), "--warmup", str(WARM_UP), "--ignore-eos"]
     command += ["--prompts", str(file), "--max-tokens", str(MAX_TOKENS), "--out", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    with Journal(folder / "latency.jsonl", Request) as journal:
+    with Journal(folder / "latency.jsonl", RequestRecord) as journal:
         records = list(journal)
     assert len(records) == requests and not any(r.error for r in records), records[0].error
     first = statistics.median(r.ttft for r in records if r.ttft is not None)
@@ -77,7 +77,7 @@ def ours(url: str, model: str, load: str, requests: int, folder: Path, seed: str
     return dict(zip(FIGURES, figures, strict=True))
 
 
-def aiperf(url: str, model: str, load: str, requests: int, folder: Path, seed: str) -> Row:
+def aiperf(url: str, model: str, load: str, requests: int, folder: Path, seed: str) -> ParityRow:
     file = prompts(folder / "prompts.jsonl", "text", seed, requests)
     kind, _, size = load.partition(" ")
     shape = (
@@ -103,7 +103,7 @@ def aiperf(url: str, model: str, load: str, requests: int, folder: Path, seed: s
     return dict(zip(FIGURES, figures, strict=True))
 
 
-def compared(rounds: list[dict[str, Row]], load: str) -> dict[str, Any]:
+def compared(rounds: list[dict[str, ParityRow]], load: str) -> dict[str, Any]:
     """Medians over rounds, and how far ours is from the other's."""
     result: dict[str, Any] = {}
     for figure in FIGURES:
@@ -115,14 +115,14 @@ def compared(rounds: list[dict[str, Row]], load: str) -> dict[str, Any]:
     return result
 
 
-def measured(url: str, options: argparse.Namespace) -> dict[str, list[dict[str, Row]]]:
+def measured(url: str, options: argparse.Namespace) -> dict[str, list[dict[str, ParityRow]]]:
     """Every load by both, round by round; who goes first takes turns."""
-    runs: dict[str, list[dict[str, Row]]] = {load: [] for load in LOADS}
-    sides: dict[str, Callable[..., Row]] = {"heedful": ours, "aiperf": aiperf}
+    runs: dict[str, list[dict[str, ParityRow]]] = {load: [] for load in LOADS}
+    sides: dict[str, Callable[..., ParityRow]] = {"heedful": ours, "aiperf": aiperf}
     with tempfile.TemporaryDirectory() as top:
         for number in range(options.rounds):
             for load, rounds in runs.items():
-                row: dict[str, Row] = {}
+                row: dict[str, ParityRow] = {}
                 for who in sorted(sides, reverse=number % 2 == 0):
                     seed = f"{who} {load} {number}"
                     folder = Path(top) / seed.replace(" ", "-")
@@ -133,13 +133,13 @@ def measured(url: str, options: argparse.Namespace) -> dict[str, list[dict[str, 
     return runs
 
 
-def judged(runs: dict[str, list[dict[str, Row]]]) -> dict[str, Any]:
+def judged(runs: dict[str, list[dict[str, ParityRow]]]) -> dict[str, Any]:
     loads = {load: compared(rounds, load) for load, rounds in runs.items()}
     apart = max(abs(f["apart"]) for load in loads.values() for f in load.values() if "apart" in f)
     return {"loads": loads, "most apart": {"is": apart, "within": WITHIN, "met": apart <= WITHIN}}
 
 
-def timetable() -> Row:
+def timetable() -> ParityRow:
     """What the fake keeps to."""
     first, gap = fake_upstream.PACED_FIRST, fake_upstream.PACED
     whole = first + gap * (fake_upstream.PACED_TOKENS - 1)

@@ -25,11 +25,11 @@ from heedful.retrieval.store.catalogue import Passing
 from heedful.retrieval.store.index import Index
 
 QUERIES, K, GOAL = 300, 10, 0.95
-Search = Callable[[Vectors, NDArray[np.bool_]], NDArray[np.int64]]
+IndexSearch = Callable[[Vectors, NDArray[np.bool_]], NDArray[np.int64]]
 
 
 def timed(
-    search: Search, queries: Vectors, passing: NDArray[np.bool_], truth: list[set[int]]
+    search: IndexSearch, queries: Vectors, passing: NDArray[np.bool_], truth: list[set[int]]
 ) -> dict[str, float]:
     times, right = [], 0
     for query, expected in zip(queries, truth, strict=True):
@@ -42,14 +42,14 @@ def timed(
     return {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2), "recall": round(recall, 3)}
 
 
-def hnsw(vectors: Vectors) -> tuple[Callable[[int], Search], float]:
+def hnsw(vectors: Vectors) -> tuple[Callable[[int], IndexSearch], float]:
     index = faiss.index_factory(D, "HNSW32,SQfp16", faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = 80
     index.train(vectors[:5000])
     before = time.perf_counter()
     index.add(vectors)
 
-    def searching(ef: int) -> Search:
+    def searching(ef: int) -> IndexSearch:
         def search(query: Vectors, passing: NDArray[np.bool_]) -> NDArray[np.int64]:
             selector = faiss.IDSelectorBitmap(np.packbits(passing, bitorder="little"))
             parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=ef)

@@ -18,10 +18,10 @@ import uvloop
 CONTENT = b'"content": "word', b'"content":"word'
 
 
-class Connection(asyncio.Protocol):
+class LoadConnection(asyncio.Protocol):
     """Asks again and again until `state.until`; a server may close in between."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: ClosedLoop) -> None:
         self._load = load
         self._over = asyncio.get_running_loop().create_future()
 
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-class Load:
+class ClosedLoop:
     """One measurement. What counts is what ends between the warm-up and the end, whenever it began."""
 
     def __init__(
@@ -129,7 +129,9 @@ class Load:
         loop = asyncio.get_running_loop()
         while time.perf_counter() < self.until:
             try:
-                _, connection = await loop.create_connection(lambda: Connection(self), self.host, self.port)
+                _, connection = await loop.create_connection(
+                    lambda: LoadConnection(self), self.host, self.port
+                )
             except OSError as error:
                 self.fail(str(error))
                 await asyncio.sleep(0.05)
@@ -167,7 +169,7 @@ def main() -> None:
     parser.add_argument("--ramp", type=float, default=0, help="seconds over which connections begin")
     parser.add_argument("--requests", type=int, help="stop after so many answers")
     options = parser.parse_args()
-    load = Load(
+    load = ClosedLoop(
         options.url,
         options.body.encode(),
         seconds=options.seconds,

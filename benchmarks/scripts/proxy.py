@@ -37,7 +37,7 @@ DRIP_STREAMS, DRIP_SECONDS = 100, 2.1
 
 
 @dataclass
-class Target:
+class Contestant:
     """Who is asked: an address, the model to name there, and the process whose memory counts."""
 
     url: str
@@ -82,7 +82,7 @@ def _script(name: str, *arguments: object) -> list[str]:
 
 
 @contextmanager
-def _targets(before: Path | None) -> Iterator[tuple[dict[str, Target], dict[str, str]]]:
+def _targets(before: Path | None) -> Iterator[tuple[dict[str, Contestant], dict[str, str]]]:
     """Everything that runs, by name, and what is absent and why. `before`: another checkout, in place of peers."""
     with ExitStack() as stack:
 
@@ -92,16 +92,16 @@ def _targets(before: Path | None) -> Iterator[tuple[dict[str, Target], dict[str,
 
         port = servers.free_port()
         upstream, process = start(_script("fake_upstream.py", port), port, "/health")
-        targets = {"upstream": Target(upstream, "fake", process)}
+        targets = {"upstream": Contestant(upstream, "fake", process)}
         base = f"{upstream}/v1"
         port = servers.free_port()
         url, process = start(_script("floor.py", port, base), port, "/health")
-        targets["floor"] = Target(url, "fake", process)
+        targets["floor"] = Contestant(url, "fake", process)
         port = servers.free_port()
         command = [sys.executable, "-m", "heedful.server", "serve", "--upstream", base, "--port", str(port)]
         url, process = start([*command, "--model", "fake", "--model", "drip"], port, "/health")
-        targets["heedful"] = Target(url, "fake", process)
-        targets["heedful principles"] = Target(url, "fake@principles", process)
+        targets["heedful"] = Contestant(url, "fake", process)
+        targets["heedful principles"] = Contestant(url, "fake@principles", process)
         if before is not None:
             packages = Path(stack.enter_context(_folder()), "heedful")
             packages.mkdir()
@@ -111,8 +111,8 @@ def _targets(before: Path | None) -> Iterator[tuple[dict[str, Target], dict[str,
             command[command.index("--port") + 1] = str(port)
             theirs = {"PYTHONPATH": str(packages.parent)}
             url, process = start([*command, "--model", "fake", "--model", "drip"], port, "/health", theirs)
-            targets["before"] = Target(url, "fake", process)
-            targets["before principles"] = Target(url, "fake@principles", process)
+            targets["before"] = Contestant(url, "fake", process)
+            targets["before principles"] = Contestant(url, "fake@principles", process)
             yield targets, {}
             return
         absent: dict[str, str] = {}
@@ -127,7 +127,7 @@ def _targets(before: Path | None) -> Iterator[tuple[dict[str, Target], dict[str,
             except SystemExit as error:
                 absent[peer] = str(error)
                 continue
-            targets[peer] = Target(url, "fake", process)
+            targets[peer] = Contestant(url, "fake", process)
         yield targets, absent
 
 
@@ -156,7 +156,7 @@ def _optillm(base: str, port: int, folder: Path) -> tuple[list[str], str, dict[s
     return [*command, "--approach", "none", "--log", "error"], "/health", {"OPENAI_API_KEY": "sk-x"}
 
 
-def throughput(targets: dict[str, Target], rounds: int, seconds: float) -> None:
+def throughput(targets: dict[str, Contestant], rounds: int, seconds: float) -> None:
     """Requests per second and latency at each concurrency, streaming and not, every target in every round."""
     for i in range(rounds):
         for concurrency in CONCURRENCIES:
@@ -171,7 +171,7 @@ def throughput(targets: dict[str, Target], rounds: int, seconds: float) -> None:
         print(f"round {i + 1} of {rounds}", flush=True)
 
 
-def dripping(targets: dict[str, Target]) -> None:
+def dripping(targets: dict[str, Contestant]) -> None:
     """100 streams from an upstream that writes a token every 20 ms for two seconds.
 
     `burst`: all begin in the same instant, on new connections. `steady`: they begin spread over those two seconds,
@@ -190,7 +190,7 @@ def dripping(targets: dict[str, Target]) -> None:
             target.rounds.setdefault(way, []).append(run)
 
 
-def memory(target: Target) -> list[float]:
+def memory(target: Contestant) -> list[float]:
     """Resident memory before and after every ten thousand requests, half of them streams."""
     sizes = [target.memory_mb()]
     for _ in range(MEMORY_STEPS):
@@ -201,7 +201,7 @@ def memory(target: Target) -> list[float]:
     return sizes
 
 
-def summary(targets: dict[str, Target]) -> dict[str, Any]:
+def summary(targets: dict[str, Contestant]) -> dict[str, Any]:
     """Medians over rounds."""
     fields = ("requests_per_s", "p50_ms", "p99_ms", "tokens_per_s", "first_p50_ms", "first_p99_ms", "errors")
     table: dict[str, Any] = {}
@@ -214,13 +214,13 @@ def summary(targets: dict[str, Target]) -> dict[str, Any]:
 
 
 def paired(
-    a: Target, b: Target, key: str, figure: Callable[[dict[str, Any], dict[str, Any]], float]
+    a: Contestant, b: Contestant, key: str, figure: Callable[[dict[str, Any], dict[str, Any]], float]
 ) -> float:
     """The median over rounds of a figure of two runs in the same round."""
     return round(statistics.median(map(figure, a.rounds[key], b.rounds[key])), 3)
 
 
-def judged(targets: dict[str, Target], sizes: list[float]) -> dict[str, Any]:
+def judged(targets: dict[str, Contestant], sizes: list[float]) -> dict[str, Any]:
     """The targets of this project, as ratios within a round."""
 
     def ratio(x: dict[str, Any], y: dict[str, Any]) -> float:
@@ -277,7 +277,7 @@ def judged(targets: dict[str, Target], sizes: list[float]) -> dict[str, Any]:
     }
 
 
-def _compare(targets: dict[str, Target], options: argparse.Namespace) -> None:
+def _compare(targets: dict[str, Contestant], options: argparse.Namespace) -> None:
     """Requests per second now and before, as the median of the rounds' ratios."""
     throughput(targets, options.rounds, options.seconds)
 

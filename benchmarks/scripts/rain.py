@@ -42,7 +42,7 @@ COUNTERS = {
 }
 
 
-class Forced:
+class ForcedEngine:
     """An engine whose self-evaluations all come out good: the work is done, the outcome replaced."""
 
     def __init__(self, engine: Any) -> None:
@@ -163,7 +163,7 @@ def loop(tokens: int, resources: Resources) -> dict[str, Any]:
     from heedful.benchmarks.scripts.rain_loop import LoopEngine
 
     engine = LoopEngine(bundled.prepare(bundled.MODELS[MODEL]))
-    bench = Bench(Forced(engine), resources)
+    bench = Bench(ForcedEngine(engine), resources)
     asyncio.run(bench.row("warm-up", 3, {"parallel_leaves": 1}, QUESTIONS[:1]))
     engine.passes = engine.read = 0
     row = asyncio.run(bench.row("transformers loop", tokens, {"parallel_leaves": 1}, QUESTIONS[:1]))
@@ -183,7 +183,7 @@ async def served(options: argparse.Namespace, resources: Resources) -> list[dict
     async with vllm.start(vllm.engine_arguments(folder, MODEL, flags)) as engine:
         await engine.warm_up()
         split = Split(engine)
-        forced, real = Bench(Forced(split), resources, split), Bench(split, resources, split)
+        forced, real = Bench(ForcedEngine(split), resources, split), Bench(split, resources, split)
         fast: dict[str, Any] = {}
         reference = {"parallel_leaves": 1}
         long, short = options.tokens, options.loop_tokens

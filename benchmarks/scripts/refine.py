@@ -44,7 +44,7 @@ ALIGNMENTS: dict[str, list[Any]] = {
     "refine_self": [{"refine": {"verifiers": ["self"]}}],
 }
 REFUSALS = ("direct", "refine", "refine_self")
-Judge = Callable[[str], dict[str, Any]]
+JudgeFunction = Callable[[str], dict[str, Any]]
 
 
 def toxicity(text: str) -> float:
@@ -60,7 +60,7 @@ async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any]) ->
     return answer, time.perf_counter() - began
 
 
-async def measure(url: str, prompts: list[str], pipeline: list[Any], judge: Judge) -> dict[str, Any]:
+async def measure(url: str, prompts: list[str], pipeline: list[Any], judge: JudgeFunction) -> dict[str, Any]:
     """One alignment over all prompts: a record each, and the seconds for all."""
     places = asyncio.Semaphore(CONCURRENCY)
 
@@ -111,7 +111,7 @@ def judge_toxicity(text: str) -> dict[str, Any]:
 # -- refusals
 
 
-def refusal_judge(folder: Path) -> tuple[Judge, dict[str, Any]]:
+def refusal_judge(folder: Path) -> tuple[JudgeFunction, dict[str, Any]]:
     """A classifier of refusals, trained on the completions of XSTest with human labels; and how good it is.
 
     A bare match of phrases misses most refusals of weak models.
@@ -302,7 +302,7 @@ def main() -> None:
             for name in ("passing", "first_sentence"):
                 print(name, json.dumps({k: v for k, v in part[name].items() if "raw" not in k}))
             return
-        judge: Judge
+        judge: JudgeFunction
         if options.part == "toxicity":
             prompts, judge, flag = toxic_prompts(options.data, options.prompts), judge_toxicity, "rejected"
         else:

@@ -52,7 +52,7 @@ def serve(folder: Path, port: int) -> None:
     uvicorn.run(app, port=port, log_level="error", access_log=False)
 
 
-class Known:
+class Acknowledged:
     """What the clients know: of each item the last acknowledged text (None: deleted) and what is still unanswered."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Known:
         self.counts: Counter[str] = Counter()
 
 
-async def client(session: aiohttp.ClientSession, known: Known, name: str, dice: random.Random) -> None:
+async def client(session: aiohttp.ClientSession, known: Acknowledged, name: str, dice: random.Random) -> None:
     """Writes until the server is gone. Nobody else writes its items."""
 
     async def write(kind: str, after: dict[str, str | None], method: str, path: str, **body: Any) -> None:
@@ -111,7 +111,7 @@ async def client(session: aiohttp.ClientSession, known: Known, name: str, dice: 
         return
 
 
-async def writing(url: str, known: Known, round: int, kill: Any, seconds: float) -> None:
+async def writing(url: str, known: Acknowledged, round: int, kill: Any, seconds: float) -> None:
     async with aiohttp.ClientSession(url) as session:
         names = [f"r{round}c{i}" for i in range(CLIENTS)]
         tasks = [asyncio.create_task(client(session, known, n, random.Random(n))) for n in names]
@@ -120,7 +120,7 @@ async def writing(url: str, known: Known, round: int, kill: Any, seconds: float)
         await asyncio.gather(*tasks)
 
 
-def check(folder: Path, known: Known) -> int:
+def check(folder: Path, known: Acknowledged) -> int:
     """Raises AssertionError for what is lost or by halves; returns how many items stand."""
     embedder = word_embedder()
     store = Store(folder / "norms.db", embedder)
@@ -153,7 +153,7 @@ def check(folder: Path, known: Known) -> int:
 
 def run(folder: Path, rounds: int) -> dict[str, Any]:
     """So many rounds; raises AssertionError at the first that loses something."""
-    known, dice, standing, began = Known(), random.Random(0), 0, time.time()
+    known, dice, standing, began = Acknowledged(), random.Random(0), 0, time.time()
     embedder = word_embedder()
     Store.create(folder / "norms.db", embedder).close()
     embedder.close()

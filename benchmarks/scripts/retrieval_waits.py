@@ -42,7 +42,7 @@ STORE, ITEMS = "read", 3000
 READERS, POSTED, IMPORTS, IMPORTED = 16, 300, 4, 1000
 BASE = "/v1/alignment/stores"
 LONGEST_WAIT = 300  # seconds until a request counts as failed
-Job = Callable[[], Awaitable[None]]
+Sending = Callable[[], Awaitable[None]]
 
 
 def serve(folder: Path, port: int) -> None:
@@ -123,11 +123,11 @@ class Client:
 
 
 @asynccontextmanager
-async def repeated(*jobs: Job) -> AsyncIterator[None]:
+async def repeated(*jobs: Sending) -> AsyncIterator[None]:
     """Each job again and again, without pause, until the block is left; its last turn is waited for."""
     stop = False
 
-    async def again(job: Job) -> None:
+    async def again(job: Sending) -> None:
         while not stop:
             await job()
 
@@ -155,8 +155,8 @@ async def readers(session: aiohttp.ClientSession, dice: random.Random, posts: in
     assert not waits.failed, waits.failed
     waits.taken.clear()
 
-    def reading(client: Client) -> list[Job]:
-        jobs: list[Job] = [
+    def reading(client: Client) -> list[Sending]:
+        jobs: list[Sending] = [
             lambda: client.send("search", "POST", f"{path}/search", json={"query": question(dice), "k": 10}),
             lambda: client.send("page", "GET", f"{path}/items?limit=1000"),
             lambda: client.send("export", "GET", f"{path}/export"),
@@ -186,7 +186,7 @@ async def imports(session: aiohttp.ClientSession, dice: random.Random, seconds: 
         await client.send("make", "PUT", name)
     waits.taken.clear()
 
-    def job(name: str) -> Job:
+    def job(name: str) -> Sending:
         def lines() -> bytes:
             return b"".join(json.dumps(item).encode() + b"\n" for item in norms(IMPORTED, dice))
 

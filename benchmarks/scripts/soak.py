@@ -33,7 +33,7 @@ VANISH = 0.2
 
 
 @dataclass
-class Told:
+class Tally:
     """What the clients saw of one server. `wrong` are the answers that no client should get, by kind."""
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -49,7 +49,7 @@ class Told:
 
 
 async def client(
-    session: aiohttp.ClientSession, url: str, kinds: list[Any], told: Told, until: float
+    session: aiohttp.ClientSession, url: str, kinds: list[Any], told: Tally, until: float
 ) -> None:
     """One client after another, until the time is up."""
     while time.monotonic() < until:
@@ -68,7 +68,7 @@ async def client(
                 await asyncio.sleep(0.05)
 
 
-async def _ask(session: aiohttp.ClientSession, url: str, asked: soak_requests.Asked, told: Told) -> None:
+async def _ask(session: aiohttp.ClientSession, url: str, asked: soak_requests.Asked, told: Tally) -> None:
     leaves = random.random() < VANISH
     patience = random.choice((0.0, 0.001, 0.01, 0.1, 0.5)) if leaves else None
     try:
@@ -93,7 +93,7 @@ async def _ask(session: aiohttp.ClientSession, url: str, asked: soak_requests.As
 async def soak(targets: dict[str, tuple[str, int, list[Any], int]], minutes: float) -> dict[str, Any]:
     """`targets`: by name, the address, the process, the kinds of requests and how many clients at once."""
     until = time.monotonic() + 60 * minutes
-    told = {name: Told() for name in targets}
+    told = {name: Tally() for name in targets}
     watches = {name: Watch(url, pid) for name, (url, pid, _, _) in targets.items()}
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, read_bufsize=1 << 20) as session:
@@ -123,7 +123,7 @@ async def soak(targets: dict[str, tuple[str, int, list[Any], int]], minutes: flo
     }
 
 
-async def _watch(session: aiohttp.ClientSession, watches: dict[str, Watch], told: dict[str, Told]) -> None:
+async def _watch(session: aiohttp.ClientSession, watches: dict[str, Watch], told: dict[str, Tally]) -> None:
     while True:
         await asyncio.sleep(10)
         for name, watch in watches.items():

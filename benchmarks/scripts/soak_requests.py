@@ -168,12 +168,14 @@ def store() -> Asked:
 FAULTS = (200, 400, 401, 403, 404, 408, 413, 422, 429, 502, 503, 504, 529)
 """What a failing upstream may turn into: everything but an error of ours."""
 CHATS = ("/v1/chat/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/v1/completions")
-Kind = Callable[[], Asked]
+RequestKind = Callable[[], Asked]
 
 
-def scripted() -> list[Kind]:
+def scripted() -> list[RequestKind]:
     """All kinds, as often as they stand here."""
-    kinds: list[Kind] = [partial(chat, p, "scripted", SCRIPTED, (200,), 40, "scripted") for p in 2 * CHATS]
+    kinds: list[RequestKind] = [
+        partial(chat, p, "scripted", SCRIPTED, (200,), 40, "scripted") for p in 2 * CHATS
+    ]
     kinds += [partial(chat, p, "faulty", UPSTREAM, FAULTS, 40, "faulty") for p in CHATS]
     kinds += [partial(plain, "faulty"), partial(plain, "faulty"), store, store, store]
     return [*kinds, partial(score, "scripted"), partial(bad, "scripted")]
@@ -191,11 +193,11 @@ UPSTREAM = [
 ]
 
 
-def real(model: str) -> list[Kind]:
+def real(model: str) -> list[RequestKind]:
     """A bundled model's: short answers, since two cores write some 200 tokens a second. Time-outs are no fault."""
     fine = (200, 504)
     strategies: list[Any] = [*SCRIPTED[:-2]]
     strategies += [{"rain": {"max_tokens": 8, "max_seconds": 10, "no_opinion": "continue"}}]
-    kinds: list[Kind] = [partial(chat, p, model, strategies, fine, 16, "real") for p in 2 * CHATS]
+    kinds: list[RequestKind] = [partial(chat, p, model, strategies, fine, 16, "real") for p in 2 * CHATS]
     kinds += [store, partial(score, model), partial(embeddings, "all-MiniLM-L6-v2"), partial(bad, model)]
     return kinds

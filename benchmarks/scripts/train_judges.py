@@ -35,7 +35,7 @@ from heedful.benchmarks.evals.judges import harm, refusal
 from heedful.benchmarks.evals.judges.linear import Linear, pieces
 from heedful.benchmarks.scripts import servers
 from heedful.benchmarks.scripts.train_toxicity import interval
-from heedful.benchmarks.stats import wilson
+from heedful.benchmarks.stats import Floats, wilson
 from heedful.retrieval.embedding.embedder import load as embedder
 from heedful.strategies.verifiers.toxicity import BITS
 
@@ -50,7 +50,6 @@ _PHRASES = re.compile(
     r"|not able to (?:assist|help|provide)|is illegal and unethical|i do not support|against my programming"
 )
 
-Floats = NDArray[np.float64]
 _pieces = cache(pieces)  # many texts are in several of the sets
 
 

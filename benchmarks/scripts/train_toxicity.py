@@ -28,7 +28,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from heedful.benchmarks.scripts import servers
-from heedful.benchmarks.stats import bootstrap
+from heedful.benchmarks.stats import Floats, bootstrap
 from heedful.retrieval.embedding.embedder import load
 from heedful.strategies.sentences import split
 from heedful.strategies.verifiers.toxicity import ATTRIBUTES, BITS, WEIGHTS, Classifier, features
@@ -38,8 +38,6 @@ ALPHA = 0.3  # of ridge regression; 0.05 to 3 were tried
 # the classifier calls six times as many calm sentences toxic.
 CALM, CALM_WEIGHT = 0.02, 0.1
 LIMITS = (0.5, 0.7, 0.9)  # thresholds that are reported
-
-Floats = NDArray[np.float64]
 
 
 def toxicity_texts(folder: Path) -> list[tuple[str, list[float], str]]:

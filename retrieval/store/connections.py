@@ -93,7 +93,7 @@ class Connections:
         """SQLite's errors as ours. A file that is deleted under a connection makes many of them, none of which is
         anything but that: a lock that is gone, a page that can't be read."""
         try:
-            with telling(self.path):
+            with store_errors(self.path):
                 yield
         except StoreError as error:
             if isinstance(error.__cause__, sqlite3.Error):
@@ -161,7 +161,7 @@ def _check(path: Path) -> None:
 
 
 @contextmanager
-def telling(path: Path) -> Iterator[None]:
+def store_errors(path: Path) -> Iterator[None]:
     """SQLite's errors as ours, with the file's name."""
     try:
         yield

@@ -22,6 +22,7 @@ from heedful.retrieval.store.reembedding import reembed
 from heedful.retrieval.store.sharing import Sharing
 
 Progress = Callable[[str, float], None]
+"""Told the step under way and the share of the whole that is done, 0 to 1."""
 P = ParamSpec("P")
 T = TypeVar("T")
 _CHUNK = 20_000

@@ -21,11 +21,11 @@ _TASKS = Gauge(
 )
 
 
-class Health(msgspec.Struct):
+class HealthObject(msgspec.Struct):
     status: str
 
 
-class Version(msgspec.Struct):
+class VersionObject(msgspec.Struct):
     version: str
 
 
@@ -70,9 +70,9 @@ OPERATIONS = (
         "/health",
         health,
         "Whether requests can be answered",
-        answer=Health,
+        answer=HealthObject,
         also={503: "An engine has failed"},
     ),
     Operation("GET", "/metrics", metrics, "Prometheus metrics", answer=str, answer_media="text/plain"),
-    Operation("GET", "/version", told_version, "The server's version", answer=Version),
+    Operation("GET", "/version", told_version, "The server's version", answer=VersionObject),
 )

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from heedful.strategies import Answer, Chunk, EngineError
 from heedful.strategies.types import text_in
 
-Kind = Literal["reasoning", "text", "tool"]
+BlockKind = Literal["reasoning", "text", "tool"]
 Logprobs = Sequence[Mapping[str, Any]]
 
 
@@ -48,7 +48,7 @@ class Block:
     """One block. `text` is what it holds so far: words, or a tool call's arguments; `said` how much has gone out."""
 
     index: int
-    kind: Kind
+    kind: BlockKind
     text: str = ""
     id: str = ""
     name: str = ""
@@ -63,7 +63,7 @@ class Block:
         return self.kind != "tool" or self.end.reached(self.text)
 
 
-class Step(NamedTuple):
+class BlockStep(NamedTuple):
     """What goes out next: a block opens (empty), grows by `text`, or closes."""
 
     what: Literal["open", "delta", "close"]
@@ -87,14 +87,14 @@ class Blocks:
         self._open = False
         self._calls: dict[Any, Block] = {}
 
-    def add(self, chunk: Chunk) -> Iterator[Step]:
+    def add(self, chunk: Chunk) -> Iterator[BlockStep]:
         """What can go out with this chunk. Raises EngineError where it writes on in a call that has closed."""
         for choice in chunk.choices:
             if choice.get("index", 0) == 0:
                 self._take(choice)
                 yield from self._steps()
 
-    def end(self) -> Iterator[Step]:
+    def end(self) -> Iterator[BlockStep]:
         """All that is left."""
         yield from self._steps(last=True)
 
@@ -115,7 +115,7 @@ class Blocks:
         if isinstance(reason := choice.get("stop_reason"), str):
             self.stop = reason
 
-    def _running(self, kind: Kind) -> Block:
+    def _running(self, kind: BlockKind) -> Block:
         """The last block where it is of this kind; else a new one."""
         if self._at < len(self.all) and self.all[-1].kind == kind:
             return self.all[-1]
@@ -139,23 +139,23 @@ class Blocks:
                 f"the arguments of the tool call {block.name!r} went on after their end", status=502
             )
 
-    def _steps(self, *, last: bool = False) -> Iterator[Step]:
+    def _steps(self, *, last: bool = False) -> Iterator[BlockStep]:
         while self._at < len(self.all):
             block = self.all[self._at]
             if not self._open:
                 if not (last or block.name or block.kind != "tool"):
                     return  # its name is still to come
                 self._open = True
-                yield Step("open", block)
+                yield BlockStep("open", block)
             if block.said < len(block.text) or block.said_logprobs < len(block.logprobs):
                 text, logprobs = block.text[block.said :], block.logprobs[block.said_logprobs :]
                 block.said, block.said_logprobs = len(block.text), len(block.logprobs)
-                yield Step("delta", block, text, logprobs)
+                yield BlockStep("delta", block, text, logprobs)
             if not (last or (self._at + 1 < len(self.all) and block.whole)):
                 return
             self._open = False
             self._at += 1
-            yield Step("close", block)
+            yield BlockStep("close", block)
 
 
 def blocks_of(answer: Answer) -> Blocks:

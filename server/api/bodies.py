@@ -40,24 +40,24 @@ class Selected(msgspec.Struct, forbid_unknown_fields=True):
     """An alignment by name or step by step."""
 
     name: str | None = None
-    pipeline: list[Step] | None = None
+    pipeline: list[StepField] | None = None
     trace: bool = False
 
 
-Step = str | Annotated[dict[str, Any], Meta(min_length=1, max_length=1)]
-Alignment = (
-    Annotated[str, Meta(description="A name, or several joined by '+'")] | list[Step] | Selected | None
+StepField = str | Annotated[dict[str, Any], Meta(min_length=1, max_length=1)]
+AlignmentField = (
+    Annotated[str, Meta(description="A name, or several joined by '+'")] | list[StepField] | Selected | None
 )
-Model = Annotated[str, Meta(description="A model, or MODEL@ALIGNMENT")]
-Temperature = Annotated[Any, passed(type="number", minimum=0, maximum=2)]
-Share = Annotated[Any, passed(type="number", minimum=0, maximum=1)]
-Count = Annotated[Any, passed(type="integer", minimum=1)]
-Object = Annotated[Any, passed(type="object")]
-Text = Annotated[Any, passed(type="string")]
-Flag = Annotated[Any, passed(type="boolean")]
-Stop = Annotated[Any, passed(anyOf=[{"type": "string"}, {"type": "array", "items": {"type": "string"}}])]
+ModelField = Annotated[str, Meta(description="A model, or MODEL@ALIGNMENT")]
+TemperatureField = Annotated[Any, passed(type="number", minimum=0, maximum=2)]
+ShareField = Annotated[Any, passed(type="number", minimum=0, maximum=1)]
+CountField = Annotated[Any, passed(type="integer", minimum=1)]
+ObjectField = Annotated[Any, passed(type="object")]
+TextField = Annotated[Any, passed(type="string")]
+FlagField = Annotated[Any, passed(type="boolean")]
+StopField = Annotated[Any, passed(anyOf=[{"type": "string"}, {"type": "array", "items": {"type": "string"}}])]
 _PART = {"type": "object", "properties": {"type": {"type": "string"}}, "required": ["type"]}
-Parts = Annotated[list[Any], Meta(extra_json_schema={"items": _PART})]
+PartsField = Annotated[list[Any], Meta(extra_json_schema={"items": _PART})]
 
 
 class StreamOptions(msgspec.Struct):

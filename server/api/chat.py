@@ -14,12 +14,20 @@ from starlette.responses import Response
 
 from heedful.server.api import bodies, passthrough
 from heedful.server.api.bodies import passed, travelling, typed, wants_stream, wants_usage
-from heedful.server.api.operation import Operation
-from heedful.server.api.operation import Usage as UsageKind
+from heedful.server.api.operation import Operation, UsageObject
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.http import sse
 from heedful.server.service import Target
-from heedful.strategies import Answer, ChatRequest, Chunk, Finish, HeedfulError, RequestError, Run, Usage
+from heedful.strategies import (
+    Answer,
+    ChatRequest,
+    Chunk,
+    Finish,
+    HeedfulError,
+    RequestError,
+    Run,
+    Usage,
+)
 
 # Who can't send a message without content; an assistant's may hold tool calls alone.
 _SPEAKING = frozenset({"user", "system", "developer"})
@@ -38,33 +46,33 @@ DONE = sse(b"[DONE]")
 
 class ChatMessage(msgspec.Struct):
     role: str
-    content: str | bodies.Parts | None = None
+    content: str | bodies.PartsField | None = None
 
 
 class ChatBody(msgspec.Struct, kw_only=True):
     """OpenAI's chat completions."""
 
-    model: bodies.Model
+    model: bodies.ModelField
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
     stream: bool | None = None
-    alignment: bodies.Alignment = None
+    alignment: bodies.AlignmentField = None
     stream_options: Annotated[bodies.StreamOptions | None, passed()] = None
-    temperature: bodies.Temperature = None
-    top_p: bodies.Share = None
-    max_tokens: bodies.Count = None
-    max_completion_tokens: bodies.Count = None
-    n: bodies.Count = None
-    stop: bodies.Stop = None
+    temperature: bodies.TemperatureField = None
+    top_p: bodies.ShareField = None
+    max_tokens: bodies.CountField = None
+    max_completion_tokens: bodies.CountField = None
+    n: bodies.CountField = None
+    stop: bodies.StopField = None
     seed: Annotated[Any, passed(type="integer")] = None
-    logprobs: bodies.Flag = None
+    logprobs: bodies.FlagField = None
     top_logprobs: Annotated[Any, passed(type="integer", minimum=0, maximum=20)] = None
     tools: Annotated[Any, passed(type="array", items=_TOOL)] = None
     tool_choice: Annotated[Any, passed(type=["string", "object"])] = None
-    response_format: bodies.Object = None
-    user: bodies.Text = None
+    response_format: bodies.ObjectField = None
+    user: bodies.TextField = None
 
 
-class Choice(msgspec.Struct):
+class ChatChoice(msgspec.Struct):
     index: int
     finish_reason: str | None = None
 
@@ -72,8 +80,8 @@ class Choice(msgspec.Struct):
 class ChatCompletion(msgspec.Struct):
     id: str
     object: str
-    choices: list[Choice]
-    usage: UsageKind | None = None
+    choices: list[ChatChoice]
+    usage: UsageObject | None = None
 
 
 async def chat(request: Request) -> Response:

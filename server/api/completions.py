@@ -24,18 +24,18 @@ _RAW_ONLY = ("echo", "suffix", "logprobs", "best_of", "use_beam_search")
 class CompletionBody(msgspec.Struct, kw_only=True):
     """OpenAI's legacy completions. Under an alignment the prompt is one text, the user's turn."""
 
-    model: bodies.Model
+    model: bodies.ModelField
     prompt: str | list[str | int | list[int]]
     stream: bool | None = None
-    alignment: bodies.Alignment = None
+    alignment: bodies.AlignmentField = None
     stream_options: Annotated[bodies.StreamOptions | None, passed()] = None
-    temperature: bodies.Temperature = None
-    top_p: bodies.Share = None
-    max_tokens: bodies.Count = None
-    n: bodies.Count = None
-    echo: bodies.Flag = None
-    suffix: bodies.Text = None
-    stop: bodies.Stop = None
+    temperature: bodies.TemperatureField = None
+    top_p: bodies.ShareField = None
+    max_tokens: bodies.CountField = None
+    n: bodies.CountField = None
+    echo: bodies.FlagField = None
+    suffix: bodies.TextField = None
+    stop: bodies.StopField = None
 
 
 async def completions(request: Request) -> Response:

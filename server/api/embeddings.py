@@ -14,7 +14,7 @@ from starlette.responses import Response
 from heedful.retrieval import Embedder, StoreError
 from heedful.server.api import passthrough
 from heedful.server.api.bodies import typed
-from heedful.server.api.operation import Operation, Usage
+from heedful.server.api.operation import Operation, UsageObject
 from heedful.server.exchange import Body, answer, read
 from heedful.server.http import WhileConnected, json_response
 from heedful.server.service import Service, Target
@@ -44,7 +44,7 @@ class Embedding(msgspec.Struct):
 class Embeddings(msgspec.Struct):
     data: list[Embedding]
     model: str
-    usage: Usage
+    usage: UsageObject
 
 
 async def embeddings(request: Request) -> Response:

@@ -27,7 +27,7 @@ from heedful.strategies import ChatRequest, HeedfulError, MissingCapability, Not
 from heedful.strategies.tasks import SOME, together
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verifier
-from heedful.strategies.verifiers.panel import Panel, Spec
+from heedful.strategies.verifiers.panel import Panel, VerifierSpec
 from heedful.strategies.verifiers.registry import VERIFIERS
 from heedful.strategies.verifiers.toxicity import Toxicity
 
@@ -156,7 +156,7 @@ async def _judged(service: Service, fields: Mapping[str, Any], request: Request)
 
 
 def _panel(service: Service, asked: ModerationsBody) -> Panel:
-    specs: Sequence[Spec]
+    specs: Sequence[VerifierSpec]
     if asked.verifiers is not None:
         if asked.model is not None:
             raise RequestError("verifiers: give either `model` or `verifiers`", param="verifiers")

@@ -44,10 +44,10 @@ class Operation:
     """In whose shape errors are: "asker", of whoever asks."""
 
 
-class Usage(msgspec.Struct):
+class UsageObject(msgspec.Struct):
     prompt_tokens: int
     total_tokens: int
 
 
-class Deleted(msgspec.Struct):
+class DeletedObject(msgspec.Struct):
     deleted: bool

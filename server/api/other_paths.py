@@ -24,11 +24,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from heedful.server.api import passthrough
 from heedful.server.edge.encodings import at_most, codings_of, decoded, too_large
-from heedful.server.edge.multipart import Form, boundary_of
+from heedful.server.edge.multipart import MultipartForm, boundary_of
 from heedful.server.edge.upload import Upload
 from heedful.server.engines.upstream.client import Upstream
 from heedful.server.engines.upstream.errors import faults, passed_on
-from heedful.server.http import WhileConnected, json_object, told
+from heedful.server.http import WhileConnected, client_error, json_object
 from heedful.server.service import Service
 from heedful.server.shapes import error_shape
 from heedful.strategies import NotFound, RequestError
@@ -116,7 +116,7 @@ class OtherPaths:
         except HTTPException:
             raise
         except Exception as error:
-            mine = told(error)
+            mine = client_error(error)
             if began:
                 return  # too late for a status: an answer without its end says so
             mine.headers[UNALIGNED] = "none"
@@ -319,7 +319,7 @@ class _Forwarding:
                 )
             return theirs
 
-        form = Form(boundary, ("model", "alignment"), rewrite)
+        form = MultipartForm(boundary, ("model", "alignment"), rewrite)
         pieces, held, size = self._pieces, [], 0
         async for piece in pieces:
             held.append(out := form.feed(piece))
@@ -338,7 +338,7 @@ class _Forwarding:
         return any(remote.model != remote.upstream_model for remote in theirs)
 
     async def _rest_of(
-        self, form: Form, held: list[bytes], pieces: AsyncGenerator[bytes, None]
+        self, form: MultipartForm, held: list[bytes], pieces: AsyncGenerator[bytes, None]
     ) -> AsyncGenerator[bytes, None]:
         yield b"".join(held)
         held.clear()

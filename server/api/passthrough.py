@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.engines.upstream.errors import faults, passed_on
 from heedful.server.engines.upstream.sse import whole_events
-from heedful.server.http import WhileConnected, sse, told
+from heedful.server.http import WhileConnected, client_error, sse
 from heedful.strategies import EngineError
 
 # Of the connection and not of the answer, or ours to say.
@@ -113,7 +113,7 @@ class _Large(Response):
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
                         piece = await self._response.content.readany()
         except Exception as error:
-            told(error)  # into the log: the client is told by an answer without its end
+            client_error(error)  # into the log: the client is told by an answer without its end
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -129,7 +129,7 @@ class _Stream(_Large):
         except Exception as error:
             self._response.close()  # before the last word, for which a slow reader can take its time
             # Too late for a status: one error event, and no [DONE] that would call the answer whole.
-            last = b"\n\n" + sse(msgspec.json.encode(told(error).body()))
+            last = b"\n\n" + sse(msgspec.json.encode(client_error(error).body()))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _events(self, send: Send) -> bytes:

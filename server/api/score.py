@@ -28,17 +28,17 @@ class ScoreBody(ChatBody, kw_only=True):
     answers: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MOST_ANSWERS)]
 
 
-class Scored(msgspec.Struct):
+class ScoreObject(msgspec.Struct):
     logprob: float
     tokens: int
     token_logprobs: list[float]
 
 
-class Scores(msgspec.Struct):
+class ScoresObject(msgspec.Struct):
     """Natural-log probabilities: of each answer, and of each of its tokens."""
 
     model: str
-    answers: list[Scored]
+    answers: list[ScoreObject]
     usage: dict[str, Any]
     object: str = "alignment.score"
     alignment: dict[str, Any] | None = None
@@ -100,6 +100,6 @@ OPERATIONS = (
         score,
         "Log-likelihood of given answers under an alignment",
         body=ScoreBody,
-        answer=Scores,
+        answer=ScoresObject,
     ),
 )

@@ -48,18 +48,18 @@ class SearchBody(msgspec.Struct, forbid_unknown_fields=True):
     at: str | float | None = None
 
 
-class Listed(msgspec.Struct):
+class ListObject(msgspec.Struct):
     object: Literal["list"]
     data: list[dict[str, Any]]
 
 
-class Written(msgspec.Struct):
+class WrittenObject(msgspec.Struct):
     added: list[str]
     replaced: list[str]
     unchanged: list[str]
 
 
-class Imported(msgspec.Struct):
+class ImportedObject(msgspec.Struct):
     added: int
     replaced: int
     unchanged: int

@@ -21,22 +21,22 @@ from heedful.retrieval.items import item_of, time_of, unhurried
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 from heedful.server.api.bodies import typed
-from heedful.server.api.operation import Deleted, Operation, Parameter
+from heedful.server.api.operation import DeletedObject, Operation, Parameter
 from heedful.server.api.store_bodies import (
     MOST,
-    Imported,
+    ImportedObject,
     ItemsBody,
-    Listed,
+    ListObject,
     SearchBody,
     StoreItem,
     StoreObject,
-    Written,
+    WrittenObject,
 )
 from heedful.server.http import Handler, WhileConnected, body_of, json_object, json_response
 from heedful.server.log import logger
 from heedful.server.service import Service
 from heedful.strategies import RequestError
-from heedful.strategies.retrieve import telling
+from heedful.strategies.retrieve import retrieval_errors
 
 _PAGE, _EXPORTED = 100, 500
 _SMALL = 64 << 10  # bytes of a body that are read in a few milliseconds
@@ -56,9 +56,9 @@ def _limit(request: Request) -> int:
     return service.config.max_body_bytes
 
 
-def _told(handler: Handler) -> Handler:
+def _with_retrieval_errors(handler: Handler) -> Handler:
     async def answer(request: Request) -> Response:
-        with telling():
+        with retrieval_errors():
             return await handler(request)
 
     answer.__doc__ = handler.__doc__
@@ -302,18 +302,18 @@ _STORE = f"{_BASE}/{{store}}"
 _NAME = {"store": Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9_-]{0,63}$")]}
 _NEW = {201: "Something is new"}
 OPERATIONS = tuple(
-    replace(each, handler=_told(each.handler), path_kinds=_NAME)
+    replace(each, handler=_with_retrieval_errors(each.handler), path_kinds=_NAME)
     for each in (
-        Operation("GET", _BASE, list_stores, "All stores", answer=Listed),
+        Operation("GET", _BASE, list_stores, "All stores", answer=ListObject),
         Operation("GET", _STORE, show_store, "One store", answer=StoreObject),
         Operation("PUT", _STORE, create_store, "Makes a store", answer=StoreObject, also=_NEW),
-        Operation("DELETE", _STORE, drop_store, "Drops it with its history", answer=Deleted),
+        Operation("DELETE", _STORE, drop_store, "Drops it with its history", answer=DeletedObject),
         Operation(
             "GET",
             f"{_STORE}/items",
             list_items,
             "Items, a page at a time",
-            answer=Listed,
+            answer=ListObject,
             parameters=(
                 Parameter("after", Annotated[int, Meta(ge=0)]),
                 Parameter("limit", Annotated[int, Meta(ge=1, le=MOST)]),
@@ -326,19 +326,23 @@ OPERATIONS = tuple(
             add_items,
             "Adds or replaces items: all of them or none",
             body=ItemsBody,
-            answer=Written,
+            answer=WrittenObject,
             also=_NEW,
         ),
         Operation("GET", f"{_STORE}/items/{{id:item_id}}", show_item, "One item", answer=StoreItem),
-        Operation("DELETE", f"{_STORE}/items/{{id:item_id}}", delete_item, "Ends an item", answer=Deleted),
+        Operation(
+            "DELETE", f"{_STORE}/items/{{id:item_id}}", delete_item, "Ends an item", answer=DeletedObject
+        ),
         Operation(
             "GET",
             f"{_STORE}/history/{{id:item_id}}",
             item_history,
             "All versions of an item",
-            answer=Listed,
+            answer=ListObject,
         ),
-        Operation("POST", f"{_STORE}/search", search, "The nearest items", body=SearchBody, answer=Listed),
+        Operation(
+            "POST", f"{_STORE}/search", search, "The nearest items", body=SearchBody, answer=ListObject
+        ),
         Operation(
             "POST",
             f"{_STORE}/import",
@@ -346,7 +350,7 @@ OPERATIONS = tuple(
             "Imports a file",
             body=str,
             body_media="text/plain",
-            answer=Imported,
+            answer=ImportedObject,
             parameters=(
                 Parameter("format", Literal["jsonl", "csv", "markdown", "text"]),
                 Parameter("skip_bad", Literal["true", "false"], about="Pass over lines that can't be read"),

@@ -31,8 +31,8 @@ console, errors = terminal(), terminal(stderr=True)
 _SHOWN = 20  # bad lines; a file of the wrong kind has thousands
 
 Name = Annotated[str, typer.Argument(help="The store")]
-Folder = Annotated[Path | None, typer.Option(help="Folder of the stores [stores in $HEEDFUL_HOME]")]
-Model = Annotated[
+FolderOption = Annotated[Path | None, typer.Option(help="Folder of the stores [stores in $HEEDFUL_HOME]")]
+EmbedderOption = Annotated[
     str | None, typer.Option("--embedder", help="Embedding model, a folder or an id [the store's own]")
 ]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated")]
@@ -73,8 +73,8 @@ def add(
         str | None, typer.Option("--from", help="Valid from this time on (ISO 8601)")
     ] = None,
     valid_until: Annotated[str | None, typer.Option("--until", help="Valid until this time")] = None,
-    folder: Folder = None,
-    embedder: Model = None,
+    folder: FolderOption = None,
+    embedder: EmbedderOption = None,
 ) -> None:
     """Add one item, or replace the one of the same id; durable when it returns."""
     value = {"text": text, "answer": answer, "id": id, "source": source, "scope": scope, "tags": tag or []}
@@ -92,8 +92,8 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="A store; none: all stores")] = None,
     limit: Annotated[int, typer.Option(help="At most so many items")] = 100,
     as_of: Annotated[str | None, typer.Option(help="What stood at this time (ISO 8601)")] = None,
-    folder: Folder = None,
-    embedder: Model = None,
+    folder: FolderOption = None,
+    embedder: EmbedderOption = None,
 ) -> None:
     """List the stores, or the items of one."""
     if name is None:
@@ -121,8 +121,8 @@ def search(
         list[str] | None, typer.Option(help="Only what holds here or everywhere; may be repeated")
     ] = None,
     tag: Tags = None,
-    folder: Folder = None,
-    embedder: Model = None,
+    folder: FolderOption = None,
+    embedder: EmbedderOption = None,
 ) -> None:
     """Find the items nearest in meaning."""
     scopes = None if scope is None else frozenset(scope)
@@ -135,7 +135,10 @@ def search(
 
 @stores.command()
 def delete(
-    name: Name, ids: Annotated[list[str], typer.Argument()], folder: Folder = None, embedder: Model = None
+    name: Name,
+    ids: Annotated[list[str], typer.Argument()],
+    folder: FolderOption = None,
+    embedder: EmbedderOption = None,
 ) -> None:
     """End items by id; their history stays."""
     with _opened(name, folder, embedder) as store:
@@ -167,8 +170,8 @@ def import_(
         str | None,
         typer.Option(help="Such as latin-1 or cp1252 [UTF-8, or UTF-16 that begins with its mark]"),
     ] = None,
-    folder: Folder = None,
-    embedder: Model = None,
+    folder: FolderOption = None,
+    embedder: EmbedderOption = None,
 ) -> None:
     """Import files. Bad lines stop it before anything is written; after a break, run it again to go on."""
     rename = {}
@@ -208,8 +211,8 @@ def import_(
 def export(
     name: Name,
     file: Annotated[Path | None, typer.Argument(help="Default: standard output")] = None,
-    folder: Folder = None,
-    embedder: Model = None,
+    folder: FolderOption = None,
+    embedder: EmbedderOption = None,
 ) -> None:
     """Write all standing items as JSON lines, which import reads again."""
     with _opened(name, folder, embedder) as store:
@@ -221,7 +224,7 @@ def export(
 
 
 @stores.command()
-def history(name: Name, id: str, folder: Folder = None, embedder: Model = None) -> None:
+def history(name: Name, id: str, folder: FolderOption = None, embedder: EmbedderOption = None) -> None:
     """Show every version of an item: what it said, and from when to when."""
     with _opened(name, folder, embedder) as store:
         versions = store.history(id)
@@ -236,7 +239,7 @@ def history(name: Name, id: str, folder: Folder = None, embedder: Model = None) 
 
 
 @stores.command()
-def starter(folder: Folder = None, embedder: Model = None) -> None:
+def starter(folder: FolderOption = None, embedder: EmbedderOption = None) -> None:
     """Make the stores `norms` and `demos` from the sets that ship with heedful, where they are missing."""
     all_stores = _stores(folder, embedder)
     made = all_stores.add_starters()

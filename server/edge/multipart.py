@@ -22,7 +22,7 @@ def boundary_of(content_type: str) -> bytes:
     return (match[1] or match[2]).encode("latin-1")
 
 
-class Form:
+class MultipartForm:
     """Takes a form's bytes as they come (`feed`, then `end`) and gives them back, the values of the fields `watched`
     as `rewrite(name, value)` has them. `rewrite` may raise RequestError.
     """

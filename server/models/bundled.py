@@ -7,21 +7,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    from heedful.retrieval.store.store import Progress
 
 # Raised when a change below makes folders prepared by older code unfit.
 _LAYOUT = 1
 _MARKER = "heedful.json"
 _BLOCK = 1 << 20
-
-Progress = Callable[[str, float], None]
-"""Told the step under way and the share of the whole that is done, 0 to 1."""
 
 
 class ModelUnavailable(Exception):

@@ -18,10 +18,10 @@ from pydantic import Field
 from heedful.prompts import Prompt, Use
 from heedful.retrieval import Filter, Hit, Item
 from heedful.strategies.budget import counts, counts_exactly, room
-from heedful.strategies.context.raw import FORM_NEEDS, TURNS, Form, chosen_form, raw_context, transcript
+from heedful.strategies.context.raw import FORM_NEEDS, TURNS, PromptForm, chosen_form, raw_context, transcript
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.retrieve import require, telling
+from heedful.strategies.retrieve import require, retrieval_errors
 from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message
 
@@ -59,7 +59,7 @@ class Demos(ContextStrategy):
     k: Annotated[int, Field(ge=1, le=200)] = 20
     max_example_tokens: Annotated[int, Field(ge=1)] = 500
     budget: Annotated[int, Field(ge=0)] | None = None
-    form: Form = "auto"
+    form: PromptForm = "auto"
     place: Literal["first", "last"] = "first"
     diversity: Annotated[float, Field(ge=0, lt=1)] = 0.0
     tags: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class Demos(ContextStrategy):
         if not question.strip():
             return []
         wanted = Filter(kind="demo", tags=frozenset(self.tags), at=time.time())
-        with telling("alignment.demos."):
+        with retrieval_errors("alignment.demos."):
             hits = await stores.search(self.store, question, self.k, wanted)
             if not self.diversity:
                 return hits

@@ -12,11 +12,11 @@ from heedful.strategies.types import Context, Message, text_of
 
 TURNS = ({"role": "user", "text": "?"}, {"role": "assistant", "text": "!"})
 """What `transcript` makes of a conversation, for example."""
-Form = Literal["auto", "raw", "chat"]
+PromptForm = Literal["auto", "raw", "chat"]
 FORM_NEEDS = {"auto": Capability.NONE, "raw": Capability.COMPLETION, "chat": Capability.CHAT}
 
 
-def chosen_form(form: Form, engine: Engine, strategy: str) -> Literal["raw", "chat"]:
+def chosen_form(form: PromptForm, engine: Engine, strategy: str) -> Literal["raw", "chat"]:
     """Form "auto" is raw exactly where the model has no chat template.
 
     Raises MissingCapability where the engine can do neither.

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self, TypedDict
 from pydantic import Field
 
 from heedful.prompts import Prompt, Use
-from heedful.strategies.context.raw import FORM_NEEDS, TURNS, Form, chosen_form, raw_context, transcript
+from heedful.strategies.context.raw import FORM_NEEDS, TURNS, PromptForm, chosen_form, raw_context, transcript
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.run import ContextStrategy, Resources, Run
@@ -44,7 +44,7 @@ class Urial(ContextStrategy):
     (the paper decodes greedily).
     """
 
-    form: Form = "auto"
+    form: PromptForm = "auto"
     examples: Annotated[int, Field(ge=0, le=64)] = 3
     prompt: str = "urial/default"
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0

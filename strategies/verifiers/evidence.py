@@ -15,7 +15,7 @@ from pydantic import Field
 from heedful.prompts import Use
 from heedful.retrieval import Filter
 from heedful.strategies.engine import Capability
-from heedful.strategies.retrieve import require, telling
+from heedful.strategies.retrieve import require, retrieval_errors
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.sentences import split
 from heedful.strategies.tasks import together
@@ -67,7 +67,7 @@ class Evidence(Verifier):
         return Verdict(score, not at_fault, critique, {"claims": findings})
 
     async def _look_up(self, claim: str, context: Context, run: Run) -> dict[str, Any]:
-        with telling("alignment.verifiers.evidence."):
+        with retrieval_errors("alignment.verifiers.evidence."):
             hits = await run.stores.search(self.store, claim, self.k, Filter(at=time.time()))
         shown = [
             {"id": h.item.id, "text": _text(h.item.text, h.item.answer), "source": h.item.source}

@@ -20,7 +20,7 @@ _USE = Use({"judge": {"norm": "Be kind."}, "critique": {"norms": ["Be kind."]}})
 
 
 @dataclass(frozen=True)
-class Norms(Verifier):
+class NormsKept(Verifier):
     """The model judges the answer by each norm that a context strategy before it has retrieved, all in one batch.
 
     The score is the lowest probability that a norm is kept; each must reach `threshold`. The critique quotes the

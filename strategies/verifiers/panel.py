@@ -19,7 +19,7 @@ from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict, Verifier
 from heedful.strategies.verifiers.registry import VERIFIERS
 
-Spec = str | dict[str, dict[str, Any] | None]
+VerifierSpec = str | dict[str, dict[str, Any] | None]
 """A verifier's name, or its name with its options."""
 OnError = Literal["fail", "pass"]
 
@@ -73,7 +73,13 @@ class Panel:
 
     @classmethod
     def of(
-        cls, specs: Sequence[Spec], resources: Resources, *, on_error: OnError, timeout: float, param: str
+        cls,
+        specs: Sequence[VerifierSpec],
+        resources: Resources,
+        *,
+        on_error: OnError,
+        timeout: float,
+        param: str,
     ) -> Panel:
         """Raises RequestError for a verifier that is unknown, badly configured, or not for requests to choose."""
         members: list[tuple[str, Verifier]] = []
@@ -157,7 +163,7 @@ def _why(error: Exception, timeout: float) -> str:
 class Verified(Strategy):
     """The options that strategies with a panel of verifiers share; see `Refine` for what they mean."""
 
-    verifiers: Annotated[tuple[Spec, ...], Field(max_length=32)] = ("toxicity",)
+    verifiers: Annotated[tuple[VerifierSpec, ...], Field(max_length=32)] = ("toxicity",)
     on_error: OnError = "fail"
     verifier_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
     keep_alive: Annotated[float, Field(ge=0.01, le=600)] = 10.0

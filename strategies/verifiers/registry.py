@@ -15,7 +15,7 @@ BUILTIN = {
     "evidence": "heedful.strategies.verifiers.evidence:Evidence",
     "guard": "heedful.strategies.verifiers.guard:Guard",
     "http": "heedful.strategies.verifiers.http:Http",
-    "norms": "heedful.strategies.verifiers.norms:Norms",
+    "norms": "heedful.strategies.verifiers.norms:NormsKept",
     "policy": "heedful.strategies.verifiers.policy:Policy",
     "self": "heedful.strategies.verifiers.self_critique:SelfCritique",
     "toxicity": "heedful.strategies.verifiers.toxicity:Toxicity",

@@ -11,7 +11,7 @@ from heedful.strategies import Chunk
 from heedful.strategies.decode.rain import tree
 from heedful.strategies.decode.rain.drafts import Drafter, draw
 from heedful.strategies.decode.rain.notes import Counts
-from heedful.strategies.decode.rain.request import Request
+from heedful.strategies.decode.rain.request import RainRequest
 from heedful.strategies.decode.rain.tree import Constants, Draft, Node
 from heedful.strategies.decode.rain.writer import Writer
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
@@ -23,7 +23,7 @@ def fixed(tokens: Sequence[int]) -> Mapping[int, float]:
 
 def drafter(constants: Constants, *, limit: int = 30, batched: bool = True, **request: Any) -> Drafter:
     engine = ScriptedEngine(extend=ScriptedModel(request.pop("step", fixed)))
-    return Drafter(engine, Request((1,), limit, **request), constants, 7, Counts(), batched)
+    return Drafter(engine, RainRequest((1,), limit, **request), constants, 7, Counts(), batched)
 
 
 async def expanded(by: Drafter, node: Node) -> list[Draft]:
@@ -91,7 +91,7 @@ async def test_sets_end_at_an_end_token_a_stop_string_or_the_limit() -> None:
 
 async def test_half_characters_wait_for_their_other_half() -> None:
     engine = ScriptedEngine()
-    writer = Writer(engine, Request((1,), 30), 0)
+    writer = Writer(engine, RainRequest((1,), 30), 0)
     pieces: list[Chunk | None] = []
     for byte in "né!".encode():
         (draft,) = await expanded(drafter(Constants(), step=lambda _, b=byte: {b: 1.0}), Node())

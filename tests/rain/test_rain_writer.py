@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heedful.strategies.decode.rain.request import Request
+from heedful.strategies.decode.rain.request import RainRequest
 from heedful.strategies.decode.rain.tree import Draft
 from heedful.strategies.decode.rain.writer import Writer
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
@@ -49,7 +49,7 @@ async def written(
     engine: ScriptedEngine, tokens: Sequence[int], lengths: Sequence[int], stops: tuple[str, ...] = ()
 ) -> list[str]:
     """What a writer says to each of the sets that tokens are cut into; the last one ends the answer."""
-    writer = Writer(engine, Request((1,), len(tokens), stops), 0)
+    writer = Writer(engine, RainRequest((1,), len(tokens), stops), 0)
     said: list[str] = []
     at = number = 0
     while at < len(tokens):

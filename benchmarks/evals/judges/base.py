@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from heedful.benchmarks.evals.items import Item
-from heedful.benchmarks.evals.records import Answer, Comparison, Judgement
+from heedful.benchmarks.evals.items import EvalItem
+from heedful.benchmarks.evals.records import AnswerRecord, Comparison, JudgementRecord
 from heedful.strategies.types import text_of
 
 
@@ -18,7 +18,7 @@ class Judge(Protocol):
     @property
     def measure(self) -> str: ...
 
-    async def judge(self, item: Item, answer: Answer) -> Judgement:
+    async def judge(self, item: EvalItem, answer: AnswerRecord) -> JudgementRecord:
         """Raises what its endpoint raises; a judge without an opinion gives the value None."""
 
 
@@ -28,13 +28,13 @@ class PairJudge(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def compare(self, item: Item, a: Answer, b: Answer) -> Comparison:
+    async def compare(self, item: EvalItem, a: AnswerRecord, b: AnswerRecord) -> Comparison:
         """`a` and `b` are of one model under two alignments. Raises what its endpoint raises."""
 
 
-def judgement(judge: Judge, answer: Answer, value: float | None, **facts: object) -> Judgement:
+def judgement(judge: Judge, answer: AnswerRecord, value: float | None, **facts: object) -> JudgementRecord:
     """`judge`'s word on `answer`."""
-    return Judgement(
+    return JudgementRecord(
         measure=judge.measure,
         judge=judge.name,
         set=answer.set,
@@ -46,6 +46,6 @@ def judgement(judge: Judge, answer: Answer, value: float | None, **facts: object
     )
 
 
-def conversation(item: Item) -> list[tuple[str, str]]:
+def conversation(item: EvalItem) -> list[tuple[str, str]]:
     """Role and text of each turn, for the prompts of judges."""
     return [(str(message["role"]), text_of(message)) for message in item.messages]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.items import EvalItem
 from heedful.benchmarks.evals.judges.base import judgement
-from heedful.benchmarks.evals.records import Answer, Judgement
+from heedful.benchmarks.evals.records import AnswerRecord, JudgementRecord
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _EDGES = " \t.,;:!?\"'`*_()[]“”‘’"
@@ -23,7 +23,7 @@ class ExactMatch:
     name = "exact"
     measure = "capability"
 
-    async def judge(self, item: Item, answer: Answer) -> Judgement:
+    async def judge(self, item: EvalItem, answer: AnswerRecord) -> JudgementRecord:
         accepted = item.answer.split("|")
         return judgement(self, answer, float(any(matches(answer.text, one) for one in accepted)))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.items import EvalItem
 from heedful.benchmarks.evals.judges.base import judgement
 from heedful.benchmarks.evals.judges.linear import load
-from heedful.benchmarks.evals.records import Answer, Judgement
+from heedful.benchmarks.evals.records import AnswerRecord, JudgementRecord
 
 WEIGHTS = Path(__file__).with_name("harm.v1.npz")
 
@@ -25,5 +25,5 @@ class Harm:
 
     name, measure = "harm.v1", "harmlessness"
 
-    async def judge(self, item: Item, answer: Answer) -> Judgement:
+    async def judge(self, item: EvalItem, answer: AnswerRecord) -> JudgementRecord:
         return judgement(self, answer, 1 - harmful(answer.text))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from heedful.benchmarks.evals.ask import Asker
-from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.items import EvalItem
 from heedful.benchmarks.evals.judges.base import conversation, judgement
-from heedful.benchmarks.evals.records import Answer, Judgement
+from heedful.benchmarks.evals.records import AnswerRecord, JudgementRecord
 from heedful.prompts import Prompts
 
 
@@ -36,7 +36,7 @@ class Options:
         """Does the answer follow this rule of a user's?"""
         return cls(asker, prompts, prompt="judge/norms", measure="norm-compliance", norm=norm)
 
-    async def judge(self, item: Item, answer: Answer) -> Judgement:
+    async def judge(self, item: EvalItem, answer: AnswerRecord) -> JudgementRecord:
         about = {"conversation": conversation(item), "answer": answer.text, **self._variables}
         good, bad = self._options
         found: list[float | None] = []

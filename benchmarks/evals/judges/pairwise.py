@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from heedful.benchmarks.evals.ask import Asker
-from heedful.benchmarks.evals.items import Item
+from heedful.benchmarks.evals.items import EvalItem
 from heedful.benchmarks.evals.judges.base import conversation
-from heedful.benchmarks.evals.records import Answer, Comparison
+from heedful.benchmarks.evals.records import AnswerRecord, Comparison
 from heedful.benchmarks.stats import bootstrap
 from heedful.prompts import Prompts
 
@@ -24,7 +24,7 @@ class Pairwise:
         self._asker, self._prompt = asker, prompts.get(prompt)
         self.name = f"{asker.model} {self._prompt.id}"
 
-    async def compare(self, item: Item, a: Answer, b: Answer) -> Comparison:
+    async def compare(self, item: EvalItem, a: AnswerRecord, b: AnswerRecord) -> Comparison:
         first = await self._first_better(item, a, b)
         turned = await self._first_better(item, b, a)
         return Comparison(
@@ -38,7 +38,7 @@ class Pairwise:
             second=None if turned is None else 1 - turned,
         )
 
-    async def _first_better(self, item: Item, first: Answer, second: Answer) -> float | None:
+    async def _first_better(self, item: EvalItem, first: AnswerRecord, second: AnswerRecord) -> float | None:
         about = {"conversation": conversation(item), "first": first.text, "second": second.text}
         choice = await self._asker.choose(self._prompt.render("compare", **about), letters="ABC")
         return None if choice is None else choice.shares["A"] + choice.shares["C"] / 2

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from heedful.server.api.blocks import Block, Blocks, Step, blocks_of
+from heedful.server.api.blocks import Block, Blocks, BlockStep, blocks_of
 from heedful.server.shapes import anthropic_body
 from heedful.strategies import Answer, Chunk, Finish, HeedfulError, Usage
 
@@ -76,7 +76,7 @@ class MessagesWire:
         return _event("message_start", message={**self._head, **nothing})
 
 
-def _step(step: Step) -> bytes:
+def _step(step: BlockStep) -> bytes:
     block = step.block
     if step.what == "open":
         empty = Block(block.index, block.kind, id=block.id, name=block.name)

@@ -31,7 +31,7 @@ class TextBlock(msgspec.Struct):
 
 class Turn(msgspec.Struct):
     role: Literal["user", "assistant", "system"]
-    content: str | bodies.Parts
+    content: str | bodies.PartsField
 
 
 class ToolChoice(msgspec.Struct):
@@ -66,13 +66,13 @@ _NOBODY_BILLED = "nobody is billed"
 class CountBody(msgspec.Struct, kw_only=True):
     """Anthropic's messages, beta fields too, and what becomes of each (the table in docs/proxy.md)."""
 
-    model: bodies.Model
+    model: bodies.ModelField
     messages: Annotated[list[Turn], Meta(min_length=1)]
     max_tokens: int | None = None
     system: str | list[TextBlock] | None = None
     stop_sequences: list[str] | None = None
     stream: bool | None = None
-    alignment: bodies.Alignment = None
+    alignment: bodies.AlignmentField = None
     tools: Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": _TOOL})] | None = None
     tool_choice: ToolChoice | None = None
     metadata: Metadata | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from heedful.server.api.blocks import Block, Blocks, Step, blocks_of
+from heedful.server.api.blocks import Block, Blocks, BlockStep, blocks_of
 from heedful.strategies import Answer, Chunk, Finish, HeedfulError, Usage
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
@@ -87,7 +87,7 @@ class ResponsesWire:
             "response.in_progress", response=body
         )
 
-    def _step(self, step: Step) -> bytes:
+    def _step(self, step: BlockStep) -> bytes:
         block = step.block
         where: dict[str, Any] = {"item_id": self._item_id(block), "output_index": block.index}
         if block.kind != "tool":

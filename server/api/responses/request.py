@@ -54,12 +54,12 @@ _OF_TYPE = {"type": "object", "properties": {"type": {"type": "string"}}}
 class ResponsesBody(msgspec.Struct, kw_only=True):
     """OpenAI's responses. Every field of the API, and what becomes of it (the table in docs/proxy.md)."""
 
-    model: bodies.Model
+    model: bodies.ModelField
     input: str | Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": _OF_TYPE})]
     instructions: str | None = None
     max_output_tokens: Annotated[Any, Meta(extra_json_schema={"type": "integer", "minimum": 1})] = None
     stream: bool | None = None
-    alignment: bodies.Alignment = None
+    alignment: bodies.AlignmentField = None
     tools: Annotated[list[dict[str, Any]], Meta(extra_json_schema={"items": _OF_TYPE})] | None = None
     tool_choice: str | dict[str, Any] | None = None
     text: TextForm | None = None
@@ -70,17 +70,17 @@ class ResponsesBody(msgspec.Struct, kw_only=True):
     include: list[str] | None = None
 
     # Chat completions have these under the same name.
-    temperature: bodies.Temperature = None
-    top_p: bodies.Share = None
-    parallel_tool_calls: bodies.Flag = None
-    metadata: bodies.Object = None
-    user: bodies.Text = None
-    safety_identifier: bodies.Text = None
-    service_tier: bodies.Text = None
-    moderation: bodies.Object = None
-    prompt_cache_key: bodies.Text = None
-    prompt_cache_options: bodies.Object = None
-    prompt_cache_retention: bodies.Text = None
+    temperature: bodies.TemperatureField = None
+    top_p: bodies.ShareField = None
+    parallel_tool_calls: bodies.FlagField = None
+    metadata: bodies.ObjectField = None
+    user: bodies.TextField = None
+    safety_identifier: bodies.TextField = None
+    service_tier: bodies.TextField = None
+    moderation: bodies.ObjectField = None
+    prompt_cache_key: bodies.TextField = None
+    prompt_cache_options: bodies.ObjectField = None
+    prompt_cache_retention: bodies.TextField = None
 
     store: Annotated[Any, ignored("nothing is stored; the answer says `store: false`")] = None
     truncation: Annotated[

@@ -12,7 +12,7 @@ import msgspec
 from heedful.strategies import HeedfulError
 
 _OWN = frozenset({"index", "id", "type", "function", "custom"})
-Body = Mapping[str, Any]
+ChoiceBody = Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class Calls:
 
     # -- which call a piece belongs to
 
-    def _belongs(self, piece: Body, body: Body, nth: int | None) -> _Call | None:
+    def _belongs(self, piece: ChoiceBody, body: ChoiceBody, nth: int | None) -> _Call | None:
         """The call that a piece goes on with; None for a new one. `nth`: its place among several in one event."""
         place, id, name = _place(piece), _id(piece), body.get("name") or ""
         if not isinstance(name, str):
@@ -111,13 +111,13 @@ class Calls:
     def _last(self, fits: Callable[[_Call], bool]) -> _Call | None:
         return next((c for c in reversed(self._all) if fits(c)), None)
 
-    def _new(self, piece: Body) -> _Call:
+    def _new(self, piece: ChoiceBody) -> _Call:
         self._all.append(call := _Call(_place(piece), _id(piece)))
         return call
 
     # -- what can be said
 
-    def _add(self, call: _Call, piece: Body, body: Body) -> list[dict[str, Any]]:
+    def _add(self, call: _Call, piece: ChoiceBody, body: ChoiceBody) -> list[dict[str, Any]]:
         call.extra |= {k: v for k, v in piece.items() if k not in _OWN and v is not None}
         if piece.get("custom") and not piece.get("function"):
             call.kind = "custom"
@@ -172,17 +172,17 @@ def joined(pieces: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(calls.values())
 
 
-def _place(piece: Body) -> int | None:
+def _place(piece: ChoiceBody) -> int | None:
     place = piece.get("index")
     return place if isinstance(place, int) and not isinstance(place, bool) else None
 
 
-def _id(piece: Body) -> str | None:
+def _id(piece: ChoiceBody) -> str | None:
     id = piece.get("id")
     return id if isinstance(id, str) and id else None
 
 
-def _arguments(body: Body) -> str:
+def _arguments(body: ChoiceBody) -> str:
     given = body.get("arguments", body.get("input"))
     if given is None or isinstance(given, str):
         return given or ""

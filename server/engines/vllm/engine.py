@@ -25,7 +25,7 @@ from heedful.server.engines.vllm import errors, tool_parsers, tool_prompt
 from heedful.server.engines.vllm import tools as vllm_tools
 from heedful.server.engines.vllm.cancelled import cancellable
 from heedful.server.engines.vllm.tokens import TokenLevel
-from heedful.server.engines.vllm.tool_calls import FORMS, Forced, Form
+from heedful.server.engines.vllm.tool_calls import FORMS, CallForm, Forced
 from heedful.strategies import (
     Call,
     Capability,
@@ -80,7 +80,7 @@ class VllmEngine(Serving):
         self._trusts_templates = trusts_templates
         self._hides_tools = hides_tools
         self._tools = tools
-        self._form = FORMS.get(tools.parser or "", Form())
+        self._form = FORMS.get(tools.parser or "", CallForm())
         self._grammars: str = client.vllm_config.structured_outputs_config.backend
         self.model: str = args.served_model_name[0]
         self._dtype = str(client.model_config.dtype).removeprefix("torch.")

@@ -23,7 +23,7 @@ _SPACES = 32  # in a row inside arguments, for the same reason
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class CallForm:
     """What a model family writes around a call and between two, and what it calls the arguments."""
 
     begin: str = ""
@@ -33,12 +33,12 @@ class Form:
 
 
 # Nothing between two: a model that wants no second call ends here, and would not after a line break.
-_HERMES = Form("<tool_call>\n", "\n</tool_call>", between="")
-_LLAMA = Form(between="; ", arguments="parameters")
+_HERMES = CallForm("<tool_call>\n", "\n</tool_call>", between="")
+_LLAMA = CallForm(between="; ", arguments="parameters")
 FORMS = {
     "hermes": _HERMES,
     "qwen3_json": _HERMES,
-    "longcat": Form("<longcat_tool_call>\n", "\n</longcat_tool_call>", between=""),
+    "longcat": CallForm("<longcat_tool_call>\n", "\n</longcat_tool_call>", between=""),
     "llama3_json": _LLAMA,
     "llama4_json": _LLAMA,
 }
@@ -66,7 +66,7 @@ class Forced:
             return cls({name: schemas[name]}, single=True, finish_reason="stop")
         return cls(schemas, single=body.get("parallel_tool_calls") is False, finish_reason="tool_calls")
 
-    def structural_tag(self, form: Form) -> str:
+    def structural_tag(self, form: CallForm) -> str:
         """xgrammar's structural tag, as JSON: calls as this family writes them, and nothing else."""
         calls = [
             {

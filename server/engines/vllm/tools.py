@@ -5,11 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from heedful.server.engines.vllm.tool_calls import Forced, Form
+from heedful.server.engines.vllm.tool_calls import CallForm, Forced
 from heedful.strategies import RequestError
 
 
-def force(request: Any, forced: Forced, form: Form, backend: str) -> None:
+def force(request: Any, forced: Forced, form: CallForm, backend: str) -> None:
     """Puts the grammar of the calls in place of a request's tool choice, and of what else would end or shape them.
 
     `backend`: the operator's choice of who enforces structure. Raises RequestError for a schema that nobody can.

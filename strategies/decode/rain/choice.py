@@ -13,11 +13,11 @@ import msgspec
 
 from heedful.strategies.decode.rain.drafts import Drafter
 from heedful.strategies.decode.rain.evaluate import Evaluator
-from heedful.strategies.decode.rain.judge import Judge
+from heedful.strategies.decode.rain.judge import SelfEvaluator
 from heedful.strategies.decode.rain.limits import Budget, NoOpinion, Spent
 from heedful.strategies.decode.rain.notes import Gate, Notes, Shown, Speculated, additions
-from heedful.strategies.decode.rain.request import Request
-from heedful.strategies.decode.rain.search import Commit, Need, Reply, Search, drive
+from heedful.strategies.decode.rain.request import RainRequest
+from heedful.strategies.decode.rain.search import Commit, Need, Search, SearchReply, drive
 from heedful.strategies.decode.rain.speculate import Speculation
 from heedful.strategies.decode.rain.tree import Draft, End, Evaluation, Node
 from heedful.strategies.decode.rain.writer import Writer
@@ -32,7 +32,7 @@ _QUIET = 10.0  # seconds without a commit after which a stream says that it is s
 
 
 @dataclass(slots=True)
-class Choice:
+class RainChoice:
     """One choice under way. The first five fields are the request's, the same for all its choices.
 
     Its state, all of it: `search` (the tree; its root is the last committed node), `writer` (the committed tokens and
@@ -42,9 +42,9 @@ class Choice:
     """
 
     options: Rain
-    request: Request
+    request: RainRequest
     run: Run
-    judge: Judge
+    judge: SelfEvaluator
     budget: Budget
     seed: int
     index: int
@@ -129,7 +129,7 @@ class Choice:
         evaluator = Evaluator(self.drafter, self.judge, embedder)
         ahead = Speculation(self.search, evaluator.reply, options.parallel_leaves) if options.fast else None
 
-        async def reply(need: Need) -> Reply:
+        async def reply(need: Need) -> SearchReply:
             return await self.budget.within((ahead or evaluator).reply(need))
 
         try:
@@ -188,11 +188,11 @@ def _joined(last: Node) -> Draft:
     return Draft(tokens, 1.0, "", last.end, tuple(step for draft in sets for step in draft.logprobs))
 
 
-async def merged(choices: Sequence[Choice]) -> AsyncGenerator[Event, None]:
+async def merged(choices: Sequence[RainChoice]) -> AsyncGenerator[Event, None]:
     """All choices as they come, then the Finish. Closing it cancels them."""
     queue: asyncio.Queue[Chunk | asyncio.Task[None]] = asyncio.Queue()
 
-    async def work(choice: Choice) -> None:
+    async def work(choice: RainChoice) -> None:
         async with aclosing(choice.chunks()) as chunks:
             async for chunk in chunks:
                 queue.put_nowait(chunk)

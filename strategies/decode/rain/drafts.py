@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from heedful.strategies import tasks
 from heedful.strategies.decode.rain.notes import Counts
-from heedful.strategies.decode.rain.request import Request
+from heedful.strategies.decode.rain.request import RainRequest
 from heedful.strategies.decode.rain.tree import Constants, Draft, End, Node
 from heedful.strategies.engine import Continuation, Engine, Extension
 
@@ -47,7 +47,7 @@ class Drafter:
     """Continues nodes of one choice's tree. `batched`: all sets of an expansion in one engine batch."""
 
     engine: Engine
-    request: Request
+    request: RainRequest
     constants: Constants
     seed: int
     counts: Counts

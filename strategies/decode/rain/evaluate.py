@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from heedful.retrieval.embedding.embedder import Embedder
 from heedful.retrieval.errors import EmbedderMissing
 from heedful.strategies.decode.rain.drafts import Drafter, together
-from heedful.strategies.decode.rain.judge import Judge, Verdict
-from heedful.strategies.decode.rain.search import Need, Reply
+from heedful.strategies.decode.rain.judge import SelfEvaluation, SelfEvaluator
+from heedful.strategies.decode.rain.search import Need, SearchReply
 from heedful.strategies.decode.rain.tree import Evaluation, Node, Vector
 from heedful.strategies.errors import RetrievalError
 
@@ -19,12 +19,12 @@ class Evaluator:
     """Pure in the node: asked twice, it answers the same. `embedder` None: no similarity update."""
 
     drafter: Drafter
-    judge: Judge
+    judge: SelfEvaluator
     embedder: Embedder | None
     _ended: dict[tuple[int, ...], Evaluation] = field(default_factory=dict)
     """Of finished answers, by their token ids."""
 
-    async def reply(self, need: Need) -> Reply:
+    async def reply(self, need: Need) -> SearchReply:
         if need.kind == "first":
             return await self.drafter.first(need.node)
         if need.kind == "samples":
@@ -50,11 +50,13 @@ class Evaluator:
             self._ended[node.path] = found
         return found
 
-    async def _both(self, tokens: Sequence[int], text: str, texts: list[str]) -> tuple[Verdict, list[Vector]]:
+    async def _both(
+        self, tokens: Sequence[int], text: str, texts: list[str]
+    ) -> tuple[SelfEvaluation, list[Vector]]:
         assert self.embedder is not None
         embedder = self.embedder
         found: list[Vector] = []
-        verdicts: list[Verdict] = []
+        verdicts: list[SelfEvaluation] = []
 
         async def judge() -> None:
             verdicts.append(await self.judge.judge(tokens, text))

@@ -31,7 +31,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SelfEvaluation:
     """`value`: p(good) averaged over both orders and scaled to [-1, 1]; each order counts 0 or 1 unless soft.
 
     `opinion` is false where the model took the same letter in both orders.
@@ -42,7 +42,7 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class Judge:
+class SelfEvaluator:
     """Judges answers of one request. Verdicts are kept by text.
 
     All tokens are ids: `head` those before the answer, `tails` those after it (good option first, then swapped),
@@ -56,14 +56,14 @@ class Judge:
     counts: Counts
     soft: bool = False
     batched: bool = True
-    _kept: dict[str, Verdict] = field(default_factory=dict)
+    _kept: dict[str, SelfEvaluation] = field(default_factory=dict)
 
     @property
     def overhead(self) -> int:
         """Tokens that a judgement needs beside the answer, its own one included."""
         return len(self.head) + max(map(len, self.tails)) + 1
 
-    async def judge(self, answer: Sequence[int], text: str) -> Verdict:
+    async def judge(self, answer: Sequence[int], text: str) -> SelfEvaluation:
         """Judges an answer given as token ids; `text` is what they say. Raises EngineError as the engine does."""
         if (kept := self._kept.get(text)) is not None:
             self.counts.judgements_cached += 1
@@ -75,7 +75,9 @@ class Judge:
             shares = [good / (good + bad) if good + bad > 0 else 0.5 for good, bad in orders]
         else:
             shares = [1.0 if good > bad else 0.0 for good, bad in orders]
-        verdict = Verdict(sum(shares) - 1, (orders[0][0] > orders[0][1]) == (orders[1][0] > orders[1][1]))
+        verdict = SelfEvaluation(
+            sum(shares) - 1, (orders[0][0] > orders[0][1]) == (orders[1][0] > orders[1][1])
+        )
         self._kept[text] = verdict
         self.counts.judgements += 1
         return verdict
@@ -99,7 +101,7 @@ async def prepare(
     pair: Pair | None = None,
     soft: bool = False,
     batched: bool = True,
-) -> Judge:
+) -> SelfEvaluator:
     """A judge of answers to this conversation. Raises RequestError for a conversation that it can't read.
 
     `variables` fill the prompt beside the turns; `pair` replaces its two options; `soft` takes the probabilities
@@ -114,7 +116,7 @@ async def prepare(
     first, *rest = await tasks.together([engine.tokenize(text, special=special) for text, special in texts])
     # Both tails end in an opening parenthesis.
     a, b = [ids[-1] for ids in await tokens_of(engine, "AB", after="(")]
-    return Judge(
+    return SelfEvaluator(
         engine,
         tuple(first),
         (tuple(rest[0]), tuple(rest[1])),

@@ -17,7 +17,7 @@ import msgspec
 from pydantic import Field
 
 from heedful.prompts import Prompt, Use
-from heedful.strategies.decode.rain.choice import Choice, merged
+from heedful.strategies.decode.rain.choice import RainChoice, merged
 from heedful.strategies.decode.rain.judge import Pair, prepare
 from heedful.strategies.decode.rain.limits import Budget
 from heedful.strategies.decode.rain.notes import Counts
@@ -154,7 +154,7 @@ class Rain(Constants, DecodingStrategy):
         seed = next((s for s in (request.seed, self.seed) if s is not None), None)
         seed = secrets.randbits(31) if seed is None else seed
         budget = Budget.starting(counts, self.max_drafted_tokens, self.max_seconds, run.deadline)
-        choices = [Choice(self, request, run, judge, budget, seed + i, i) for i in range(request.n)]
+        choices = [RainChoice(self, request, run, judge, budget, seed + i, i) for i in range(request.n)]
         async with aclosing(merged(choices)) as events:
             async for event in events:
                 yield event

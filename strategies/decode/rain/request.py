@@ -24,7 +24,7 @@ _MAX_TOP_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RainRequest:
     """What was asked, once for all choices.
 
     `prompt`: the token ids the answer continues, under the chat template. `limit`: the answer's greatest length in
@@ -57,7 +57,7 @@ class Request:
         )
 
 
-async def read(context: Context, engine: Engine, max_tokens: int) -> Request:
+async def read(context: Context, engine: Engine, max_tokens: int) -> RainRequest:
     """Reads a request; `max_tokens` is the limit where the client sets none.
 
     Raises RequestError, which names the field, for what a search can't honour.
@@ -81,7 +81,7 @@ async def read(context: Context, engine: Engine, max_tokens: int) -> Request:
             f"top_logprobs: give a whole number from 0 to {_MAX_TOP_LOGPROBS}", param="top_logprobs"
         )
     stop = params.get("stop") or ()
-    return Request(
+    return RainRequest(
         prompt=prompt,
         limit=_limit(params, max_tokens, engine.context_length, len(prompt)),
         stops=tuple(s for s in ([stop] if isinstance(stop, str) else stop) if s),
@@ -121,7 +121,7 @@ def _limit(params: Mapping[str, Any], default: int, context_length: int | None, 
     return min(limit, room)
 
 
-def fitting(request: Request, context_length: int | None, overhead: int) -> Request:
+def fitting(request: RainRequest, context_length: int | None, overhead: int) -> RainRequest:
     """The request with answers short enough to be judged, too: a judgement needs `overhead` tokens beside them."""
     if context_length is None:
         return request

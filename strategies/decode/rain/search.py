@@ -62,7 +62,7 @@ class Commit:
     searches: int
 
 
-Reply = Sequence[Draft] | Evaluation
+SearchReply = Sequence[Draft] | Evaluation
 Steps = Generator[Need | Commit, Any, None]
 
 
@@ -170,7 +170,7 @@ class Search:
 
 async def drive(
     search: Search,
-    reply: Callable[[Need], Awaitable[Reply]],
+    reply: Callable[[Need], Awaitable[SearchReply]],
     searched: Callable[[Node, Evaluation], None],
 ) -> AsyncGenerator[Commit, None]:
     """Runs a search to its end on what `reply` says; `searched` is told of each leaf before it counts."""
@@ -178,7 +178,7 @@ async def drive(
     try:
         step = next(steps)
         while True:
-            replied: Reply | None = None
+            replied: SearchReply | None = None
             if isinstance(step, Commit):
                 yield step
             else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from heedful.strategies.decode.rain.search import Commit, Need, Reply, Search
+from heedful.strategies.decode.rain.search import Commit, Need, Search, SearchReply
 from heedful.strategies.decode.rain.tree import Evaluation
 
 Key = tuple[str, int, tuple[int, ...], int]
@@ -24,10 +24,10 @@ class Speculation:
     that the search came to ask for. A value not known yet is guessed to be the last one that was found.
     """
 
-    def __init__(self, search: Search, reply: Callable[[Need], Awaitable[Reply]], leaves: int) -> None:
+    def __init__(self, search: Search, reply: Callable[[Need], Awaitable[SearchReply]], leaves: int) -> None:
         self._search, self._reply, self._leaves = search, reply, leaves
-        self._tasks: dict[Key, asyncio.Task[Reply]] = {}
-        self._dropped: list[asyncio.Task[Reply]] = []
+        self._tasks: dict[Key, asyncio.Task[SearchReply]] = {}
+        self._dropped: list[asyncio.Task[SearchReply]] = []
         self._asked: set[Key] = set()
         self._guess = Evaluation(1.0)
         self.begun = 0
@@ -36,7 +36,7 @@ class Speculation:
     def used(self) -> int:
         return len(self._asked)
 
-    async def reply(self, need: Need) -> Reply:
+    async def reply(self, need: Need) -> SearchReply:
         """The true reply, begun earlier or now."""
         task = self._begin(need)
         if not task.done():
@@ -65,7 +65,7 @@ class Speculation:
         # Also collects the errors of work that nobody came to ask for.
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _begin(self, need: Need) -> asyncio.Task[Reply]:
+    def _begin(self, need: Need) -> asyncio.Task[SearchReply]:
         if (task := self._tasks.get(need.key)) is None:
             task = self._tasks[need.key] = asyncio.ensure_future(self._reply(need))
             self.begun += 1
@@ -86,7 +86,7 @@ class Speculation:
                 if isinstance(step, Commit):
                     step = next(steps)
                     continue
-                reply: Reply | None = self._guess
+                reply: SearchReply | None = self._guess
                 if step.kind != "evaluate" or step.node.end or not step.node.visits:
                     if step.key not in self._tasks and step.kind == "evaluate":
                         if free <= 0:

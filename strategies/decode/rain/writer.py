@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from heedful.strategies.decode.rain.request import Request
+from heedful.strategies.decode.rain.request import RainRequest
 from heedful.strategies.decode.rain.tree import Draft
 from heedful.strategies.engine import Engine
 from heedful.strategies.types import Chunk
@@ -29,7 +29,7 @@ class Writer:
     """
 
     engine: Engine
-    request: Request
+    request: RainRequest
     index: int
     tokens: list[int] = field(default_factory=list)
     _start: int = 0
