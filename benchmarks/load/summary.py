@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from heedful.benchmarks.load.records import RequestRecord
-from heedful.benchmarks.stats import bootstrap, grouped_percentiles, percentiles
+from heedful.benchmarks.stats import Estimate, bootstrap, grouped_percentiles, percentiles
 
 _SHARES = (50, 90, 99)
 
