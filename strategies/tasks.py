@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Iterable
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, TypeVar
 
 from heedful.strategies.types import KeepAlive
@@ -33,9 +34,12 @@ async def together(work: Iterable[Coroutine[Any, Any, T]], at_once: int | None =
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for coroutine in given:
-            coroutine.close()  # what never began
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:  # who asked may be cancelled once more while the others end
+            for coroutine in given:
+                if getcoroutinestate(coroutine) is CORO_CREATED:
+                    coroutine.close()
 
 
 async def keep_alive(task: asyncio.Task[Any], every: float) -> AsyncGenerator[KeepAlive, None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from inspect import CORO_CLOSED, getcoroutinestate
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,33 @@ async def test_together_has_a_bound_and_leaves_nothing_behind() -> None:
     with pytest.raises(ValueError):
         await together((work(i) for i in (99, *range(20))), 3)
     assert running == 0 and begun < 21
+
+
+async def test_what_never_began_is_closed_though_cancelled_twice() -> None:
+    """A second cancellation comes while what has begun still ends."""
+    ending, go = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await go.wait()
+
+    async def later() -> None:
+        raise AssertionError("it never begins")
+
+    waiting = later()
+    task = asyncio.ensure_future(together((slow_to_end(), waiting), 1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    await ending.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert getcoroutinestate(waiting) == CORO_CLOSED
+    go.set()
+    await asyncio.sleep(0)

@@ -16,7 +16,7 @@ import torch
 import vllm._custom_ops  # noqa: F401  (registers the sampler's kernel)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from heedful.strategies import Capability, Continuation, Extension, Message
+from heedful.strategies import Capability, Continuation, Extension, Habits, Message
 
 
 class LoopEngine:
@@ -30,9 +30,16 @@ class LoopEngine:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
         self.end_tokens = frozenset({int(self._tokenizer.eos_token_id)})
+        self.habits = Habits()
         self.passes = self.read = 0
 
-    async def render(self, messages: Sequence[Message], *, continue_final: bool = False) -> list[int]:
+    async def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        continue_final: bool = False,
+        shape: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         text = self._tokenizer.apply_chat_template(
             [dict(m) for m in messages], tokenize=False, add_generation_prompt=True
         )
