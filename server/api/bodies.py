@@ -64,6 +64,20 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class GenerationBody(msgspec.Struct, kw_only=True):
+    """What OpenAI's two older APIs have in common."""
+
+    model: ModelField
+    stream: bool | None = None
+    alignment: AlignmentField = None
+    stream_options: Annotated[StreamOptions | None, passed()] = None
+    temperature: TemperatureField = None
+    top_p: ShareField = None
+    max_tokens: CountField = None
+    n: CountField = None
+    stop: StopField = None
+
+
 @dataclass(frozen=True, slots=True)
 class Fates:
     """What becomes of each field of a body."""

@@ -49,20 +49,11 @@ class ChatMessage(msgspec.Struct):
     content: str | bodies.PartsField | None = None
 
 
-class ChatBody(msgspec.Struct, kw_only=True):
+class ChatBody(bodies.GenerationBody, kw_only=True):
     """OpenAI's chat completions."""
 
-    model: bodies.ModelField
     messages: Annotated[list[ChatMessage], Meta(min_length=1)]
-    stream: bool | None = None
-    alignment: bodies.AlignmentField = None
-    stream_options: Annotated[bodies.StreamOptions | None, passed()] = None
-    temperature: bodies.TemperatureField = None
-    top_p: bodies.ShareField = None
-    max_tokens: bodies.CountField = None
     max_completion_tokens: bodies.CountField = None
-    n: bodies.CountField = None
-    stop: bodies.StopField = None
     seed: Annotated[Any, passed(type="integer")] = None
     logprobs: bodies.FlagField = None
     top_logprobs: Annotated[Any, passed(type="integer", minimum=0, maximum=20)] = None

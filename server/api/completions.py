@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.api import bodies, passthrough
-from heedful.server.api.bodies import passed, travelling, typed, wants_stream
+from heedful.server.api.bodies import travelling, typed, wants_stream
 from heedful.server.api.chat import ChatCompletion, ChatWire, usage_object, wire_of
 from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, Exchange, answer, respond
@@ -21,21 +20,12 @@ from heedful.strategies import Answer, ChatRequest, RequestError, Run
 _RAW_ONLY = ("echo", "suffix", "logprobs", "best_of", "use_beam_search")
 
 
-class CompletionBody(msgspec.Struct, kw_only=True):
+class CompletionBody(bodies.GenerationBody, kw_only=True):
     """OpenAI's legacy completions. Under an alignment the prompt is one text, the user's turn."""
 
-    model: bodies.ModelField
     prompt: str | list[str | int | list[int]]
-    stream: bool | None = None
-    alignment: bodies.AlignmentField = None
-    stream_options: Annotated[bodies.StreamOptions | None, passed()] = None
-    temperature: bodies.TemperatureField = None
-    top_p: bodies.ShareField = None
-    max_tokens: bodies.CountField = None
-    n: bodies.CountField = None
     echo: bodies.FlagField = None
     suffix: bodies.TextField = None
-    stop: bodies.StopField = None
 
 
 async def completions(request: Request) -> Response:
