@@ -7,7 +7,6 @@ says `passed`, `ignored` or `refused`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, inspect
 
+from heedful.server.api.refusals import refusal
 from heedful.strategies import RequestError
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -108,7 +108,7 @@ def typed(fields: Mapping[str, Any], kind: type[T]) -> T:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error), kind) from error
+        raise refusal(str(error), kind) from error
 
 
 def travelling(fields: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
@@ -144,53 +144,3 @@ def objects(value: Any, where: str) -> list[dict[str, Any]]:
         if not isinstance(item, dict):
             raise RequestError(f"{where}.{i}: must be an object", param=f"{where}.{i}")
     return value
-
-
-_PLACE = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
-_EXPECTED = re.compile(r"Expected `(?P<kinds>[^`]+)`(?:, got `(?P<got>[^`]+)`)?(?P<bound>.*)", re.DOTALL)
-_NAMES = {
-    "str": "a string",
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "an object",
-}
-
-
-def _refusal(told: str, kind: type[msgspec.Struct]) -> RequestError:
-    """msgspec's word for what is wrong, as the field's name and what it must be."""
-    place = _PLACE.fullmatch(told)
-    what, path = (place["what"], place["path"] or "") if place else (told, "")
-    where = re.sub(r"\[(\d+)\]", r".\1", path.replace("[...]", "")).strip(".")
-    if named := re.match(r"Object (?:missing required|contains unknown) field `([^`]+)`", what):
-        where = f"{where}.{named[1]}".strip(".")
-        what = "is required" if "missing" in what else "is no field of it"
-    elif what.startswith("Invalid enum value"):
-        allowed = _allowed(inspect.type_info(kind), where.split("."))
-        what = f"must be {' or '.join(allowed)}" if allowed else what
-    elif expected := _EXPECTED.fullmatch(what):
-        kinds = [_NAMES.get(each, each) for each in expected["kinds"].split(" | ") if each != "null"]
-        unit = "entries" if "array" in expected["kinds"] else "characters"
-        bound = re.sub(r" of length >= (\d+)", rf" with at least \1 {unit}", expected["bound"])
-        bound = re.sub(r" of length <= (\d+)", rf" with at most \1 {unit}", bound)
-        what = f"must be {' or '.join(kinds)}{bound}"
-        if got := expected["got"]:
-            what += f", and is {_NAMES.get(got, got)}"
-    return RequestError(f"{where}: {what}", param=where or None)
-
-
-def _allowed(kind: inspect.Type, path: list[str]) -> list[str]:
-    """The values that a field may have, where they are few."""
-    if isinstance(kind, inspect.Metadata):
-        return _allowed(kind.type, path)
-    if isinstance(kind, inspect.UnionType):
-        return next((found for each in kind.types if (found := _allowed(each, path))), [])
-    if not path:
-        return [str(value) for value in kind.values] if isinstance(kind, inspect.LiteralType) else []
-    if isinstance(kind, inspect.StructType):
-        fields = {field.encode_name: field.type for field in kind.fields}
-        return _allowed(fields[path[0]], path[1:]) if path[0] in fields else []
-    if isinstance(kind, inspect.ListType):
-        return _allowed(kind.item_type, path[1:])
-    return []
