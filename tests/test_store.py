@@ -143,7 +143,7 @@ def test_a_large_store_gets_lists_beside_the_old_index_and_keeps_every_filter(
     tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("index", "store"):
-        monkeypatch.setattr(f"heedful.retrieval.{module}.FLAT_ROWS", 400)
+        monkeypatch.setattr(f"heedful.retrieval.store.{module}.FLAT_ROWS", 400)
     monkeypatch.setattr(index_module, "_EXACT_ROWS", 50)
     monkeypatch.setattr(index_module, "_OF_ROWS", 1)
     rng = np.random.default_rng(7)

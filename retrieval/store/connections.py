@@ -1,4 +1,4 @@
-"""Connections to one store's file, each with one owner at a time.
+"""Connections to one store's file, each with one owner at a time. No others are opened anywhere.
 
 SQLite crashes where a connection is closed while another thread reads from it. So nobody closes what another uses: a
 connection is lent, and whoever gives it back to a store that has been closed closes it. Files are told apart by
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from heedful.retrieval.errors import DamagedStore, StoreError, UnknownStore
 
-APPLICATION, SCHEMA = 0x48454544, 1
+_APPLICATION, _SCHEMA = 0x48454544, 1
 _BUSY = 30.0  # seconds to wait for another process that writes
 _IDLE = 8  # connections kept open while nobody uses them
 # Checking every page of a larger file would make opening it slow.
@@ -29,13 +29,12 @@ class Connections:
         if not path.is_file():
             raise UnknownStore(f"there is no store at {path}")
         self.path = path
-        self._lock, self._watching = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._closed: StoreError | None = None
         self._inode = self._inode_now()
         with self._telling():
             _check(path)
-            self._watcher = self._connect()
 
     @contextmanager
     def lent(self) -> Iterator[sqlite3.Connection]:
@@ -56,12 +55,6 @@ class Connections:
                 if not keep:
                     connection.close()
 
-    def version(self) -> int:
-        """Another one whenever anybody has written."""
-        with self._watching, self._telling():
-            self.raise_if_closed()
-            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
-
     def stands(self) -> bool:
         """Whether the file that was opened is still the one of its name."""
         return self._closed is None and self._inode_now() == self._inode
@@ -80,8 +73,6 @@ class Connections:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
-        with self._watching:
-            self._watcher.close()
 
     def raise_if_closed(self) -> None:
         """Raises UnknownStore where the store has been deleted, StoreError where it is closed."""
@@ -130,6 +121,21 @@ class Connections:
         return connection
 
 
+@contextmanager
+def new_file(path: Path) -> Iterator[sqlite3.Connection]:
+    """A new file of ours for whoever fills it."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA page_size=8192")
+        # From the beginning: two connections that change it at once don't wait for each other, one fails.
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA application_id={_APPLICATION}")
+        connection.execute(f"PRAGMA user_version={_SCHEMA}")
+        yield connection
+    finally:
+        connection.close()
+
+
 def _rolled_back(connection: sqlite3.Connection) -> bool:
     """Whether nothing is left open of what its last user began."""
     try:
@@ -146,11 +152,11 @@ def _check(path: Path) -> None:
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         schema = connection.execute("PRAGMA user_version").fetchone()[0]
-        if application != APPLICATION:
+        if application != _APPLICATION:
             raise DamagedStore(f"{path} is a database of something else, no heedful store")
-        if schema != SCHEMA:
+        if schema != _SCHEMA:
             raise DamagedStore(
-                f"{path} has layout {schema}; this heedful reads {SCHEMA}: use the version that made it"
+                f"{path} has layout {schema}; this heedful reads {_SCHEMA}: use the version that made it"
             )
         if path.stat().st_size <= _CHECKED_BYTES:
             problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]

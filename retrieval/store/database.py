@@ -2,7 +2,7 @@
 
 Every version of an item is a row of `items` and never changes but to be ended; `vectors` holds those that stand. A
 write is one transaction, on the disk when it returns (WAL, synchronous=FULL), and has a number, `seq`. So whoever
-remembers the last row and the last number can ask what is new, in this process or another.
+keeps a `Cursor` can ask what is new, in this process or another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from heedful.retrieval.embedding.embedder import SAME_MODEL, Vectors
 from heedful.retrieval.errors import EmbedderChanged
 from heedful.retrieval.items import Item, Version
 from heedful.retrieval.store import files, records
-from heedful.retrieval.store.connections import APPLICATION, SCHEMA, Connections
+from heedful.retrieval.store.connections import Connections, new_file
 
 _ROWS_AT_ONCE = 500  # SQLite takes 32,766 values in a statement
 T = TypeVar("T")
@@ -38,7 +38,7 @@ CREATE UNIQUE INDEX item_versions ON items (id, version);
 CREATE INDEX item_ends ON items (ended_seq) WHERE ended_seq IS NOT NULL;
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 """
-_LAST = "SELECT (SELECT coalesce(max(row), 0) FROM items), value FROM meta WHERE key = 'seq'"
+_CURSOR = "SELECT (SELECT coalesce(max(row), 0) FROM items), value FROM meta WHERE key = 'seq'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +61,20 @@ Facts = tuple[int, str, str, str, int, float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
-class News:
-    """What has been written since a row and a number: rows that stand, earlier rows that ended, and up to where."""
+class Cursor:
+    """A moment of a store: the last row that there was, and the number of the last write; the same until the next."""
 
-    facts: list[Facts]
-    ended: list[int]
-    last_row: int
-    seq: int
+    row: int = 0
+    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that stood at a moment: the last row that there was, and the number of the last write."""
+class News:
+    """What has been written since a cursor: rows that stand, earlier rows that ended, and up to where."""
 
-    last_row: int
-    seq: int
+    facts: list[Facts]
+    ended: list[int]
+    upto: Cursor
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +106,12 @@ class Database:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{uuid4().hex}")
         try:
-            connection = sqlite3.connect(scratch, isolation_level=None)
-            connection.execute("PRAGMA page_size=8192")
-            # From the beginning: two connections that change it at once don't wait for each other, one fails.
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA application_id={APPLICATION}")
-            connection.execute(f"PRAGMA user_version={SCHEMA}")
-            connection.executescript(_TABLES)
-            connection.execute("BEGIN")
-            identify(connection, embedder, probe)
-            connection.execute("INSERT INTO meta VALUES ('seq', 0)")
-            connection.execute("COMMIT")
-            connection.close()
+            with new_file(scratch) as db:
+                db.executescript(_TABLES)
+                db.execute("BEGIN")
+                identify(db, embedder, probe)
+                db.execute("INSERT INTO meta VALUES ('seq', 0)")
+                db.execute("COMMIT")
             files.put(scratch, path)
         finally:
             for suffix in ("", "-wal", "-shm"):
@@ -133,10 +126,6 @@ class Database:
     def raise_if_closed(self) -> None:
         """Raises UnknownStore where it has been deleted, StoreError where it is closed."""
         self._connections.raise_if_closed()
-
-    def version(self) -> int:
-        """Another one whenever anybody has written."""
-        return self._connections.version()
 
     def close(self, *, deleted: bool = False) -> None:
         """At once: what is under way ends by itself, what comes after raises UnknownStore or StoreError."""
@@ -190,13 +179,13 @@ class Database:
         return [Version(records.item(r[3:]), r[0], r[1], r[2]) for r in self._fetch(query, [id])]
 
     def page(
-        self, after: int, limit: int, *, as_of: float | None = None, within: Snapshot | None = None
+        self, after: int, limit: int, *, as_of: float | None = None, within: Cursor | None = None
     ) -> list[tuple[int, Version]]:
         """Versions from the row past `after`, in the order written: that stand, stood at `as_of`, or `within`."""
         stood, values = "ended IS NULL", {"after": after, "limit": limit}
         if within is not None:
             stood = "row <= :last AND (ended_seq IS NULL OR ended_seq > :seq)"
-            values |= {"last": within.last_row, "seq": within.seq}
+            values |= {"last": within.row, "seq": within.seq}
         elif as_of is not None:
             stood = "began <= :at AND (ended IS NULL OR ended > :at)"
         query = (
@@ -206,9 +195,9 @@ class Database:
         found = self._fetch(query, {**values, "at": as_of})
         return [(r[0], Version(records.item(r[4:]), r[1], r[2], r[3])) for r in found]
 
-    def snapshot(self) -> Snapshot:
-        """What stands now, to be gone through later whatever is written meanwhile."""
-        return Snapshot(*self._fetch(_LAST)[0])
+    def cursor(self) -> Cursor:
+        """Now: to ask later what is new, or to go through what stands, whatever is written since."""
+        return Cursor(*self._fetch(_CURSOR)[0])
 
     def vectors_of(self, ids: Sequence[str]) -> Vectors:
         """Vectors of standing items, shape (n, d), zeros for one that stands no more."""
@@ -228,25 +217,21 @@ class Database:
         """How many items stand."""
         return int(self._fetch("SELECT count(*) FROM vectors")[0][0])
 
-    def last_row(self) -> int:
-        """The highest row ever used; rows are never used twice."""
-        return self.snapshot().last_row
-
-    def news(self, after: int, seq: int, limit: int) -> News:
-        """What was written past a row and a write's number; at most `limit` rows at a time."""
+    def news(self, since: Cursor, limit: int) -> News:
+        """What was written past a cursor; at most `limit` rows at a time."""
         with self.reading() as db:
-            last, now = db.execute(_LAST).fetchone()
-            last = min(last, after + limit)
+            last, seq = db.execute(_CURSOR).fetchone()
+            last = min(last, since.row + limit)
             facts = db.execute(
                 "SELECT row, kind, scope, tags, mandatory, valid_from, valid_until FROM items "
                 "WHERE row > ? AND row <= ? AND ended IS NULL",
-                [after, last],
+                [since.row, last],
             ).fetchall()
             # The sign keeps SQLite from going through all rows instead of those that have ended.
             ended = db.execute(
-                "SELECT row FROM items WHERE ended_seq > ? AND +row <= ?", [seq, after]
+                "SELECT row FROM items WHERE ended_seq > ? AND +row <= ?", [since.seq, since.row]
             ).fetchall()
-        return News(facts, [row for (row,) in ended], last, now)
+        return News(facts, [row for (row,) in ended], Cursor(last, seq))
 
     def vectors(self, after: int, upto: int, chunk: int) -> Iterator[tuple[np.ndarray, Vectors]]:
         """Rows (n,) and vectors (n, d) that stand, in pieces of at most `chunk`, in the order of rows."""

@@ -41,9 +41,13 @@ Chunks = Callable[[], Iterator[tuple[Rows, Vectors]]]
 class Index:
     """A FAISS index whose ids are the rows of the database. Rows that have ended stay until it is built anew."""
 
-    def __init__(self, index: Any, built_rows: int = 0) -> None:
+    def __init__(self, index: Any, built_rows: int = 0, row: int = 0) -> None:
         self._index = index
         self._built_rows = built_rows
+        self.row = row
+        """Up to which row of the database it has those that stand; whoever adds them says so."""
+        self.saved_row = row
+        """The same of its copy on the disk."""
 
     @classmethod
     def flat(cls, dimension: int) -> Index:
@@ -127,9 +131,9 @@ class Index:
 
     # -- the copy on the disk: derived, so that any doubt about it means building anew
 
-    def save(self, base: Path, generation: str, last_row: int) -> None:
+    def save(self, base: Path, generation: str) -> None:
         """Beside the database, its name saying which vectors it holds; replaces earlier ones."""
-        target = base.with_name(f"{base.stem}.{generation}.{last_row}.{self._built_rows}.faiss")
+        target = base.with_name(f"{base.stem}.{generation}.{self.row}.{self._built_rows}.faiss")
         scratch = target.with_name(f".{target.name}.{uuid4().hex}")
         for left in base.parent.glob(
             f".{base.stem}.*.faiss.*"
@@ -144,10 +148,11 @@ class Index:
         for old in saved(base):
             if old != target:
                 old.unlink(missing_ok=True)
+        self.saved_row = self.row
 
     @classmethod
-    def load(cls, base: Path, generation: str, dimension: int, last_row: int) -> tuple[Index, int] | None:
-        """The saved index of this generation and the last row that it knows; None where there is none that fits.
+    def load(cls, base: Path, generation: str, dimension: int, last_row: int) -> Index | None:
+        """The saved index of this generation; None where there is none that fits.
 
         One that knows rows past the database's `last_row` belongs to a later state than the database (which was
         perhaps restored from a copy) and is deleted, before those row numbers are given out again.
@@ -162,7 +167,7 @@ class Index:
                 except RuntimeError:  # cut short or damaged
                     continue
                 if index.d == dimension:
-                    return cls(index, int(built_rows)), int(known)
+                    return cls(index, int(built_rows), int(known))
         return None
 
 

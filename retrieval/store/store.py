@@ -15,7 +15,7 @@ from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
 from heedful.retrieval.items import Filter, Hit, Item, Version, check_id
 from heedful.retrieval.store import narrow
 from heedful.retrieval.store.catalogue import Catalogue, Rows
-from heedful.retrieval.store.database import Database, Identity, Snapshot, Written
+from heedful.retrieval.store.database import Cursor, Database, Identity, Written
 from heedful.retrieval.store.index import FLAT_ROWS, Index
 from heedful.retrieval.store.narrow import Narrow
 from heedful.retrieval.store.reembedding import reembed
@@ -70,18 +70,15 @@ class Store:
             reembed(self._database, embedder.name, embedder.probe, embedder.embed_now, progress)
         self._identity: Identity = self._database.identity()
         self._catalogue, self._narrow = Catalogue(), Narrow()
-        self._index = Index.flat(embedder.dimension)
-        self._indexed = self._saved = self._seen_row = self._seen_seq = 0
+        self._seen = Cursor()  # up to where catalogue and index have what was written
         self._sharing = Sharing()
         self._refreshing = threading.Lock()
         self._building: threading.Thread | None = None
-        self._seen_version = -1
         self._closing = False
         self._writer = ThreadPoolExecutor(1, f"write-{path.stem}")
-        last_row = self._database.last_row()
-        if loaded := Index.load(path, self._identity.generation, embedder.dimension, last_row):
-            self._index, self._indexed = loaded
-            self._saved = self._indexed
+        dimension, last_row = embedder.dimension, self._database.cursor().row
+        saved = Index.load(path, self._identity.generation, dimension, last_row)
+        self._index = saved or Index.flat(dimension)
         self.catch_up()
 
     @classmethod
@@ -137,18 +134,18 @@ class Store:
         limit: int = 100,
         *,
         as_of: float | None = None,
-        within: Snapshot | None = None,
+        within: Cursor | None = None,
     ) -> list[tuple[int, Version]]:
         """Up to `limit` versions past row `after` with their rows: those that stand, stood at a time, or `within`."""
         return self._database.page(after, limit, as_of=as_of, within=within)
 
-    def snapshot(self) -> Snapshot:
-        """What stands now, for `page`: whatever is written meanwhile, its pages together are this state."""
-        return self._database.snapshot()
+    def cursor(self) -> Cursor:
+        """Now, for `page`: whatever is written meanwhile, its pages within this together are what stands now."""
+        return self._database.cursor()
 
     def __iter__(self) -> Iterator[Item]:
         """All items that stand now, in the order written."""
-        after, now = 0, self.snapshot()
+        after, now = 0, self.cursor()
         while page := self.page(after, 1000, within=now):
             yield from (version.item for _, version in page)
             after = page[-1][0]
@@ -235,9 +232,9 @@ class Store:
         if deleted:
             return
         with self._refreshing:
-            unsaved = self._indexed - self._saved > _UNSAVED_ROWS
+            unsaved = self._index.row - self._index.saved_row > _UNSAVED_ROWS
             if self._index.kind != "flat" and unsaved and self._building is None:
-                self._index.save(self.path, self._identity.generation, self._indexed)
+                self._index.save(self.path, self._identity.generation)
             self._database.close()
 
     # -- what is derived
@@ -252,15 +249,14 @@ class Store:
 
     def _refresh(self) -> None:
         with self._one_refreshing():
-            version = self._database.version()
-            if version == self._seen_version:
+            now = self._database.cursor()
+            if now == self._seen:
                 return
             if self._database.identity().generation != self._identity.generation:
                 raise EmbedderChanged(f"{self.path.name}: the store has been embedded anew; open it again")
-            if _hurry.on and self._database.last_row() - self._seen_row > _SOON:
+            if _hurry.on and now.row - self._seen.row > _SOON:
                 raise Behind(self)
             self._take_in()
-            self._seen_version = version
             if self._building is None and self._index.outgrown(self._catalogue.count):
                 self._building = threading.Thread(target=self._build, name="index", daemon=True)
                 self._building.start()
@@ -280,18 +276,18 @@ class Store:
             if self._closing:
                 self._database.raise_if_closed()
                 raise StoreError(f"{self.path.name}: the store is closed")
-            news = self._database.news(self._seen_row, self._seen_seq, _CHUNK)
-            for rows, vectors in self._database.vectors(self._indexed, news.last_row, _CHUNK):
+            news = self._database.news(self._seen, _CHUNK)
+            for rows, vectors in self._database.vectors(self._index.row, news.upto.row, _CHUNK):
                 with self._sharing.writing():
                     self._index.add(rows, vectors)
-            done = news.last_row < self._seen_row + _CHUNK
+            done = news.upto.row < self._seen.row + _CHUNK
             with self._sharing.writing():
                 self._catalogue.end(news.ended)
                 since = self._catalogue.size
                 self._catalogue.add(news.facts)
                 self._take_into_narrow(since)
-            self._indexed = max(self._indexed, news.last_row)
-            self._seen_row, self._seen_seq = news.last_row, news.seq
+            self._index.row = max(self._index.row, news.upto.row)
+            self._seen = news.upto
             if done:
                 return
 
@@ -331,15 +327,15 @@ class Store:
 
     def _rebuild(self) -> None:
         """Builds an index beside the old one, catches up with what was written meanwhile, and swaps it in."""
-        upto, count = self._seen_row, self._catalogue.count
+        upto, count = self._seen.row, self._catalogue.count
         index = Index.build(self.embedder.dimension, count, lambda: self._vectors(upto))
+        index.row = upto
         if count > FLAT_ROWS and not self._closing:
-            index.save(self.path, self._identity.generation, upto)
-            self._saved = upto
-        while self._indexed - upto > _CHUNK:  # most of it while others go on
-            upto = self._catch_up(index, upto)
+            index.save(self.path, self._identity.generation)
+        while self._index.row - index.row > _CHUNK:  # most of it while others go on
+            self._catch_up(index)
         with self._refreshing:
-            self._catch_up(index, upto)
+            self._catch_up(index)
             with self._sharing.writing():
                 self._index = index
 
@@ -350,11 +346,11 @@ class Store:
                 raise StoreError(f"{self.path.name}: the store is closed")
             yield piece
 
-    def _catch_up(self, index: Index, after: int) -> int:
-        upto = self._indexed
-        for rows, vectors in self._database.vectors(after, upto, _CHUNK):
+    def _catch_up(self, index: Index) -> None:
+        upto = self._index.row
+        for rows, vectors in self._database.vectors(index.row, upto, _CHUNK):
             index.add(rows, vectors)
-        return upto
+        index.row = upto
 
 
 def _by_id(items: Sequence[Item]) -> dict[str, Item]:

@@ -225,7 +225,7 @@ def _charset(request: Request) -> str | None:
 async def export_file(request: Request) -> Response:
     """GET /v1/alignment/stores/STORE/export: what stands now, as JSON lines that import reads again."""
     stores, store = await _named(request)
-    now = await stores.call(store.snapshot)
+    now = await stores.call(store.cursor)
 
     def piece(after: int) -> tuple[int, bytes]:
         page = store.page(after, _EXPORTED, within=now)
