@@ -7,11 +7,12 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from heedful.retrieval import Embedder, Filter, Item
+from heedful.retrieval import Embedder, Filter, Item, StoreError
 from heedful.retrieval.embedding.embedder import Vectors
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store.catalogue import Catalogue
@@ -212,3 +213,23 @@ async def test_remembered_vectors_are_few_and_of_short_texts_that_were_asked() -
         await embedder.embed([f"question {i}"])
     assert len(remembered) == 5
     embedder.close()
+
+
+def test_what_was_taken_in_before_a_failure_is_not_taken_in_twice(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores.get("laws")
+    vectors, failures = Database.vectors, [StoreError("the disk is gone")]
+
+    def failing(self: Database, after: int, upto: int, chunk: int) -> Iterator[Any]:
+        yield from vectors(self, after, upto, chunk)
+        if failures:
+            raise failures.pop()
+
+    monkeypatch.setattr(Database, "vectors", failing)
+    with pytest.raises(StoreError):
+        store.add([Item(f"rule {i}") for i in range(5)])
+        store.search(store.embedder.embed_now(["rule 1"])[0], 10, Filter())
+    assert not failures
+    hits = store.search(store.embedder.embed_now(["rule 1"])[0], 10, Filter())
+    assert sorted(hit.item.text for hit in hits) == [*(f"rule {i}" for i in range(5)), "rule of laws"]

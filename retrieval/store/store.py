@@ -280,6 +280,7 @@ class Store:
             for rows, vectors in self._database.vectors(self._index.row, news.upto.row, _CHUNK):
                 with self._sharing.writing():
                     self._index.add(rows, vectors)
+                    self._index.row = int(rows[-1])  # what fails after this is not added again
             done = news.upto.row < self._seen.row + _CHUNK
             with self._sharing.writing():
                 self._catalogue.end(news.ended)
