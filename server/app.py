@@ -9,7 +9,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from heedful.server.api import (
     alignment,
     chat,
     completions,
+    docs,
     embeddings,
     models,
     moderations,
@@ -79,7 +79,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.openapi = openapi_document  # type: ignore[method-assign]
-    patch_fastapi(app, redirect_from_root_to_docs=False)  # /docs, with nothing from elsewhere
+    docs.add_to(app)
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
     for each in OPERATIONS:
         app.add_route(each.path, _SHAPES[each.dialect](each.handler), methods=[each.method])

@@ -90,6 +90,10 @@ class Plugins(Generic[T]):
         Raises RequestError that names the option: unknown, of a wrong type, or missing.
         """
         cls = self.load(name, param=param)
+        if not isinstance(options, Mapping):
+            raise RequestError(
+                f"the options of {self._kind} {name!r} must be an object", param=f"{param}.{name}"
+            )
         known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
         # pydantic drops unknown keys of a plain dataclass silently, so names are compared first.
         for option in options:

@@ -40,6 +40,8 @@ def second() -> None:
 @pytest.fixture
 def others(tmp_path: Path) -> Path:
     (tmp_path / "greeting.py").write_text(COMMANDS)
+    (tmp_path / "leaving.py").write_text("raise SystemExit(3)")
+    (tmp_path / "marked.py").write_text("raise ImportError('pip install [/x] [measure]')")
     info = tmp_path / "greeting-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
@@ -47,6 +49,8 @@ def others(tmp_path: Path) -> Path:
         "once = greeting:once",
         "many = greeting:many",
         "gone = greeting:gone",
+        "ends = leaving:all",
+        "marked = marked:all",
         "serve = greeting:once",
     ]
     (info / "entry_points.txt").write_text("[heedful.commands]\n" + "\n".join(entries) + "\n")
@@ -78,3 +82,6 @@ def test_they_stand_in_the_help_and_ours_stay_ours(others: Path) -> None:
 def test_one_that_cant_be_loaded_says_why(others: Path) -> None:
     status, _, told = _run(others, "gone")
     assert status == 2 and "gone (greeting:gone) can't be loaded" in told and "Traceback" not in told
+    status, _, told = _run(others, "marked", "--fast", "x")
+    assert status == 2 and "pip install [/x] [measure]" in told
+    assert _run(others, "ends")[0] == 2

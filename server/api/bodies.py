@@ -19,6 +19,7 @@ from heedful.server.api.refusals import refusal
 from heedful.strategies import RequestError
 
 T = TypeVar("T", bound=msgspec.Struct)
+_LONGEST = 200  # characters of a field's name, which may be as long as a body
 
 
 def passed(**schema: Any) -> Meta:
@@ -39,8 +40,8 @@ def refused(why: str) -> Meta:
 class Selected(msgspec.Struct, forbid_unknown_fields=True):
     """An alignment by name or step by step."""
 
-    name: str | None = None
-    pipeline: list[StepField] | None = None
+    name: str | list[StepField] | None = None
+    pipeline: str | list[StepField] | None = None
     trace: bool = False
 
 
@@ -61,7 +62,7 @@ PartsField = Annotated[list[Any], Meta(extra_json_schema={"items": _PART})]
 
 
 class StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
+    include_usage: Annotated[Any, Meta(extra_json_schema={"type": "boolean"})] = None
 
 
 class GenerationBody(msgspec.Struct, kw_only=True):
@@ -105,6 +106,12 @@ def typed(fields: Mapping[str, Any], kind: type[T]) -> T:
     for name, why in fates(kind).refused.items():
         if fields.get(name):
             raise RequestError(f"{name}: {why}", param=name)
+    known = kind.__struct_fields__
+    if kind.__struct_config__.forbid_unknown_fields and (unknown := sorted(fields.keys() - set(known))):
+        raise RequestError(
+            f"unknown field {unknown[0][:_LONGEST]!r}; fields: {', '.join(known)}",
+            param=unknown[0][:_LONGEST] or None,
+        )
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:

@@ -9,7 +9,6 @@ from msgspec import inspect
 
 from heedful.strategies import RequestError
 
-_LONGEST = 200
 _PLACE = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(?P<kinds>[^`]+)`(?:, got `(?P<got>[^`]+)`)?(?P<bound>.*)", re.DOTALL)
 _NAMES = {
@@ -27,12 +26,12 @@ def refusal(told: str, kind: type[msgspec.Struct]) -> RequestError:
     place = _PLACE.fullmatch(told)
     what, path = (place["what"], place["path"] or "") if place else (told, "")
     where = re.sub(r"\[(\d+)\]", r".\1", path.replace("[...]", "")).strip(".")
-    if named := re.match(r"Object (?:missing required|contains unknown) field `([^`]+)`", what):
+    if named := re.match(r"Object missing required field `([^`]+)`", what):
         where = f"{where}.{named[1]}".strip(".")
-        what = "is required" if "missing" in what else "is no field of it"
+        what = "is required"
     elif what.startswith("Invalid enum value"):
         allowed = _allowed(inspect.type_info(kind), where.split("."))
-        what = f"must be {' or '.join(allowed)}" if allowed else what
+        what = f"must be one of {', '.join(allowed)}" if allowed else what
     elif expected := _EXPECTED.fullmatch(what):
         kinds = [_NAMES.get(each, each) for each in expected["kinds"].split(" | ") if each != "null"]
         unit = "entries" if "array" in expected["kinds"] else "characters"
@@ -41,7 +40,6 @@ def refusal(told: str, kind: type[msgspec.Struct]) -> RequestError:
         what = f"must be {' or '.join(kinds)}{bound}"
         if got := expected["got"]:
             what += f", and is {_NAMES.get(got, got)}"
-    where = where[:_LONGEST]  # a field's name may be as long as a body
     return RequestError(f"{where}: {what}", param=where or None)
 
 

@@ -45,7 +45,7 @@ class SearchBody(msgspec.Struct, forbid_unknown_fields=True):
     kind: Literal["norm", "demo"] | None = None
     scopes: Annotated[list[str], Meta(max_length=MOST)] | None = None
     tags: Annotated[list[str], Meta(max_length=MOST)] | None = None
-    at: str | float | None = None
+    at: Annotated[Any, Meta(extra_json_schema={"type": ["string", "number"]})] = None
 
 
 class ListObject(msgspec.Struct):

@@ -1,7 +1,7 @@
 """Commands that others mount: entry points of the group `heedful.commands`, as `heedful eval` and `bench` are.
 
 An entry point is a function with Typer's annotations, or a `typer.Typer` with commands of its own; imported when it
-is asked for, and not before.
+is asked for, and for the list of `heedful --help`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 
 from heedful.server.cli.errors import CommandError
@@ -43,22 +44,22 @@ def _command(entry: EntryPoint) -> Any:
     try:
         command = entry.load()
         return _made(entry.name, command)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = f"{entry.name} ({entry.value}) can't be loaded: {error}"
 
         def broken() -> None:
             raise CommandError(why)
 
-        broken.__doc__ = why
-        return _made(entry.name, broken)
+        broken.__doc__ = escape(why)
+        return _made(entry.name, broken, {"allow_extra_args": True, "ignore_unknown_options": True})
 
 
-def _made(name: str, command: Any) -> Any:
+def _made(name: str, command: Any, settings: dict[str, Any] | None = None) -> Any:
     parent = typer.Typer(add_completion=False)
     if isinstance(command, typer.Typer):
         parent.add_typer(command, name=name)
     else:
-        parent.command(name)(command)
+        parent.command(name, context_settings=settings)(command)
         parent.callback()(lambda: None)  # makes it a group even with one command
     group: Any = typer.main.get_command(parent)
     return group.commands[name]

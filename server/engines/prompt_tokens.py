@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from heedful.strategies import Message
+from heedful.strategies import Message, RequestError
 
 _SAME = ("tools", "chat_template", "add_special_tokens", "mm_processor_kwargs", "media_io_kwargs")
 
@@ -23,5 +23,8 @@ def tokenize_body(messages: Sequence[Message], params: Mapping[str, Any]) -> dic
     kwargs = {k: params[k] for k in ("documents", "reasoning_effort") if params.get(k) is not None}
     if "reasoning_effort" in kwargs:
         kwargs["enable_thinking"] = kwargs["reasoning_effort"] != "none"
-    kwargs |= params.get("chat_template_kwargs") or {}
+    theirs = params.get("chat_template_kwargs") or {}
+    if not isinstance(theirs, Mapping):
+        raise RequestError("chat_template_kwargs: must be an object", param="chat_template_kwargs")
+    kwargs |= theirs
     return body | ({"chat_template_kwargs": kwargs} if kwargs else {})

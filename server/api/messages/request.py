@@ -46,7 +46,7 @@ class Metadata(msgspec.Struct):
 
 class Thinking(msgspec.Struct):
     type: str | None = None
-    budget_tokens: int | None = None
+    budget_tokens: int | float | None = None
 
 
 class JsonFormat(msgspec.Struct):
@@ -68,7 +68,7 @@ class CountBody(msgspec.Struct, kw_only=True):
 
     model: bodies.ModelField
     messages: Annotated[list[Turn], Meta(min_length=1)]
-    max_tokens: int | None = None
+    max_tokens: Annotated[Any, Meta(extra_json_schema={"type": "integer"})] = None
     system: str | list[TextBlock] | None = None
     stop_sequences: list[str] | None = None
     stream: bool | None = None
@@ -79,6 +79,9 @@ class CountBody(msgspec.Struct, kw_only=True):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     output_format: JsonFormat | None = None
+    # Of OpenAI's API, and of theirs once.
+    temperature: bodies.TemperatureField = None
+    top_p: bodies.ShareField = None
 
     cache_control: Annotated[Any, ignored("the engine keeps prefixes by itself")] = None
     context_management: Annotated[
@@ -139,7 +142,7 @@ def chat_request(
     fields: Mapping[str, Any], model: str, capabilities: Capability, *, to_count: bool = False
 ) -> ChatRequest:
     """Raises RequestError that names the field which can't be translated. `to_count`: nothing is to be written."""
-    body = typed({"model": model, **fields}, CountBody if to_count else MessagesBody)
+    body = typed({**fields, "model": model}, CountBody if to_count else MessagesBody)
     params = travelling(fields, CountBody)
     if not to_count:
         params["max_tokens"] = body.max_tokens

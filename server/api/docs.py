@@ -1,0 +1,30 @@
+"""/docs: the API in a browser, by Swagger UI from its wheel. Every address in the page is relative.
+
+So it works under a path and behind TLS, and no `Host` header gets into it.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+
+def add_to(app: FastAPI) -> None:
+    app.add_route("/docs", _page, methods=["GET"])
+    app.mount("/docs/", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
+
+
+async def _page(request: Request) -> Response:
+    """GET /docs"""
+    return get_swagger_ui_html(
+        openapi_url="openapi.json",
+        title="heedful",
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="docs/favicon-32x32.png",
+    )
