@@ -74,15 +74,12 @@ def create_app(service: Service) -> FastAPI:
         yield
         await close_all(service.alignments.resources.verifiers.values())
 
-    app = FastAPI(
-        title="heedful", docs_url=None, redoc_url=None, swagger_ui_oauth2_redirect_url=None, lifespan=lifespan
-    )
+    app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.state.service = service
-    app.openapi = openapi_document  # type: ignore[method-assign]
-    docs.add_to(app)
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
     for each in OPERATIONS:
         app.add_route(each.path, _SHAPES[each.dialect](each.handler), methods=[each.method])
+    docs.add_to(app, openapi_document)
     app.state.own_routes = own = list(app.routes)
     app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
     app.add_exception_handler(HTTPException, _http_error)

@@ -69,7 +69,7 @@ class Service:
         if failed := self.failed:
             raise EngineUnavailable(failed)
         target = target_of(fields, request.headers.get("x-alignment"), self.engines, self.alignments)
-        return replace(target, engine=target.engine.bound(request.scope["headers"], fields))
+        return Target(target.engine.bound(request.scope["headers"], fields), target.plan, target.trace)
 
     def run(self, target: Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
         """The request's resources.

@@ -1,11 +1,13 @@
-"""/docs: the API in a browser, by Swagger UI from its wheel. Every address in the page is relative.
+"""/openapi.json, and /docs: the API in a browser, by Swagger UI from its wheel. All addresses in the page are relative.
 
 So it works under a path and behind TLS, and no `Host` header gets into it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -13,8 +15,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from heedful.server.http import json_response
 
-def add_to(app: FastAPI) -> None:
+
+def add_to(app: FastAPI, document: Callable[[], dict[str, Any]]) -> None:
+    async def openapi(request: Request) -> Response:
+        """GET /openapi.json"""
+        return json_response(document())
+
+    app.add_route("/openapi.json", openapi, methods=["GET"])
     app.add_route("/docs", _page, methods=["GET"])
     app.mount("/docs/", StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
 
