@@ -1,4 +1,4 @@
-"""/openapi.json, and /docs: the API in a browser, by Swagger UI from its wheel. All addresses in the page are relative.
+"""/openapi.json, and /docs: the API in a browser, by Swagger UI from its wheel, with relative addresses only.
 
 So it works under a path and behind TLS, and no `Host` header gets into it.
 """
