@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from heedful.server.api import bodies, passthrough
 from heedful.server.api.bodies import passed, travelling, typed, wants_stream, wants_usage
-from heedful.server.api.operation import Operation, UsageObject
+from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.http import sse
 from heedful.server.service import Target
@@ -66,6 +66,11 @@ class ChatBody(bodies.GenerationBody, kw_only=True):
 class ChatChoice(msgspec.Struct):
     index: int
     finish_reason: str | None = None
+
+
+class UsageObject(msgspec.Struct):
+    prompt_tokens: int
+    total_tokens: int
 
 
 class ChatCompletion(msgspec.Struct):

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import msgspec
-
 from heedful.server.http import Handler
 
 
@@ -42,12 +40,3 @@ class Operation:
     """Types of the path's parameters that are not any text."""
     dialect: Literal["openai", "anthropic", "asker"] = "openai"
     """In whose shape errors are: "asker", of whoever asks."""
-
-
-class UsageObject(msgspec.Struct):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class DeletedObject(msgspec.Struct):
-    deleted: bool

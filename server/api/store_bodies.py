@@ -63,3 +63,7 @@ class ImportedObject(msgspec.Struct):
     added: int
     replaced: int
     unchanged: int
+
+
+class DeletedObject(msgspec.Struct):
+    deleted: bool

@@ -21,9 +21,10 @@ from heedful.retrieval.items import item_of, time_of, unhurried
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 from heedful.server.api.bodies import typed
-from heedful.server.api.operation import DeletedObject, Operation, Parameter
+from heedful.server.api.operation import Operation, Parameter
 from heedful.server.api.store_bodies import (
     MOST,
+    DeletedObject,
     ImportedObject,
     ItemsBody,
     ListObject,
