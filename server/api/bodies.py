@@ -101,8 +101,11 @@ def fates(kind: type[msgspec.Struct]) -> Fates:
     return Fates(frozenset(found["read"]), frozenset(found["passed"]), found["ignored"], found["refused"])
 
 
-def typed(fields: Mapping[str, Any], kind: type[T]) -> T:
-    """A body's checked values. Raises RequestError that names the field, and what is wrong with it."""
+def typed(fields: Mapping[str, Any], kind: type[T], *, model: str | None = None) -> T:
+    """A body's checked values. Raises RequestError that names the field, and what is wrong with it.
+
+    `model`: the one that was found to answer, where the body need not name a server's only one.
+    """
     for name, why in fates(kind).refused.items():
         if fields.get(name):
             raise RequestError(f"{name}: {why}", param=name)
@@ -113,7 +116,7 @@ def typed(fields: Mapping[str, Any], kind: type[T]) -> T:
             param=unknown[0][:_LONGEST] or None,
         )
     try:
-        return msgspec.convert(fields, kind)
+        return msgspec.convert(fields if model is None else {**fields, "model": model}, kind)
     except msgspec.ValidationError as error:
         raise refusal(str(error), kind) from error
 

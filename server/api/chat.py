@@ -105,7 +105,7 @@ async def _chat(body: Body, target: Target, run: Run) -> Response:
 
 def chat_request(fields: Mapping[str, Any], model: str) -> ChatRequest:
     """A /v1/chat/completions body."""
-    body = typed({**fields, "model": model}, ChatBody)  # a server's only model may be left out
+    body = typed(fields, ChatBody, model=model)
     for i, message in enumerate(body.messages):
         if message.content is None and message.role in _SPEAKING:
             raise RequestError(

@@ -49,7 +49,7 @@ async def _completion(body: Body, target: Target, run: Run) -> Response:
 
 def prompt_request(fields: Mapping[str, Any], model: str) -> ChatRequest:
     """A /v1/completions body under an alignment: the prompt is the user's turn."""
-    prompt: Any = typed({**fields, "model": model}, CompletionBody).prompt
+    prompt: Any = typed(fields, CompletionBody, model=model).prompt
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):

@@ -50,7 +50,7 @@ async def score(request: Request) -> Response:
 
 
 async def _score(body: Body, target: Target, run: Run) -> Response:
-    answers = typed({**body.fields, "model": run.engine.model}, ScoreBody).answers
+    answers = typed(body.fields, ScoreBody, model=run.engine.model).answers
     _check(target.plan, run)
     fields = {k: v for k, v in body.fields.items() if k != "answers"}
     context = await target.plan.prepare(chat_request(fields, run.engine.model), run)

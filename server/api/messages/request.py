@@ -142,7 +142,7 @@ def chat_request(
     fields: Mapping[str, Any], model: str, capabilities: Capability, *, to_count: bool = False
 ) -> ChatRequest:
     """Raises RequestError that names the field which can't be translated. `to_count`: nothing is to be written."""
-    body = typed({**fields, "model": model}, CountBody if to_count else MessagesBody)
+    body = typed(fields, CountBody if to_count else MessagesBody, model=model)
     params = travelling(fields, CountBody)
     if not to_count:
         params["max_tokens"] = body.max_tokens

@@ -144,7 +144,7 @@ async def _responses(body: Body, target: Target, run: Run) -> Response:
 
 def chat_request(fields: Mapping[str, Any], model: str) -> ChatRequest:
     """Raises RequestError that names the field which can't be translated."""
-    body = typed({**fields, "model": model}, ResponsesBody)
+    body = typed(fields, ResponsesBody, model=model)
     params = travelling(fields, ResponsesBody)
     if body.max_output_tokens is not None:
         params["max_completion_tokens"] = body.max_output_tokens
