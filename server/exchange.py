@@ -81,6 +81,8 @@ async def answer(request: Request, handler: Answering, body: Body | None = None)
     body = body or await read(request)
     target = service.target(request, body.fields)
     run = service.run(target, request, body.fields)
+    if (facts := target.facts) is not None:
+        facts.fields, facts.target, facts.run = body.fields, target, run
     async with WhileConnected(request.receive), asyncio.timeout_at(run.deadline):
         try:
             return await handler(body, target, run)
@@ -88,6 +90,8 @@ async def answer(request: Request, handler: Answering, body: Body | None = None)
             # Nothing has been sent yet. What the request itself has wrong, no other model mends.
             for other, again in service.fallback(target, error, run, request, body.fields):
                 with suppress(EngineError):
+                    if facts is not None:
+                        facts.target, facts.run = other, again
                     response = await handler(body, other, again)
                     response.headers["x-heedful-model"] = in_header(other.engine.model)
                     return response
@@ -96,8 +100,13 @@ async def answer(request: Request, handler: Answering, body: Body | None = None)
 
 async def respond(exchange: Exchange, *, stream: bool) -> Response:
     """The response to an exchange."""
+    if (facts := exchange.target.facts) is not None:
+        facts.stream = stream
     if not stream:
-        return json_response(exchange.wire.whole(await collect(exchange.events), exchange.alignment))
+        answer = await collect(exchange.events)
+        if facts is not None:
+            facts.usage = answer.usage
+        return json_response(exchange.wire.whole(answer, exchange.alignment))
     # The status line waits for the first event, so that what fails before it is a plain error response.
     pieces = _pieces(exchange)
     first = await anext(pieces)
@@ -113,6 +122,8 @@ async def _pieces(exchange: Exchange) -> AsyncGenerator[bytes, None]:
             elif isinstance(event, KeepAlive):
                 yield b": " + (event.note.encode() or b"keep-alive") + b"\n\n"
             else:
+                if exchange.target.facts is not None:
+                    exchange.target.facts.usage = event.usage
                 yield wire.end(event, exchange.alignment)
                 return
     raise StrategyError("the stream ended without a Finish event")

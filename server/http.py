@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from heedful.server.edge.encodings import codings_of, decoded, too_large
 from heedful.server.edge.surrogates import half_in
 from heedful.server.log import bug, failed
+from heedful.server.observe.facts import facts_of
 from heedful.strategies import DeadlineExceeded, HeedfulError, RequestError
 
 _DEEPEST = 256  # levels of a body; msgspec reads some thousand
@@ -43,6 +44,13 @@ def client_error(error: Exception) -> HeedfulError:
     return HeedfulError("internal error; the server's log has the details", code="internal_error")
 
 
+def _told(scope: Scope, error: HeedfulError) -> HeedfulError:
+    """The error, once it stands in the request's facts."""
+    if (facts := facts_of(scope)) is not None:
+        facts.error = error
+    return error
+
+
 def in_header(text: str) -> str:
     """As a header can carry it: what is not ASCII percent-encoded."""
     return text if text.isascii() and text.isprintable() else quote(text)
@@ -57,7 +65,7 @@ def endpoint(handler: Handler, shape: Callable[[HeedfulError], Response] = error
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
-            return shape(client_error(error))
+            return shape(_told(request.scope, client_error(error)))
 
     return answer
 
@@ -171,9 +179,9 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(ClientDisconnect):
             async with aclosing(self._pieces), WhileConnected(receive):
-                await self._send(send)
+                await self._send(scope, send)
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, scope: Scope, send: Send) -> None:
         last = b""
         try:
             # The time is up for a client that does not read, too. Never over a `yield` of the generator: there the
@@ -190,5 +198,5 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except Exception as error:
             await self._pieces.aclose()  # before the last word, for which a slow reader can take its time
-            last = self._broken(client_error(error))
+            last = self._broken(_told(scope, client_error(error)))
         await send({"type": "http.response.body", "body": last, "more_body": False})

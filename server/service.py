@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
 
 from heedful.retrieval import Embedder
+from heedful.server.access.access import Access
+from heedful.server.access.client import ANYBODY, Client
+from heedful.server.access.letting_in import client_of
 from heedful.server.alignments import Alignments, Selection
 from heedful.server.config import Config
 from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.log import logger, one_line
+from heedful.server.observe.facts import Facts, Sink, facts_of
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
@@ -35,6 +39,9 @@ class Target:
     """As it serves this one request: bound to the client's own key and ids."""
     plan: Plan
     trace: bool
+    client: Client = ANYBODY
+    facts: Facts | None = None
+    """What is gathered of the request, where somebody is told."""
 
 
 @dataclass(slots=True)
@@ -44,6 +51,12 @@ class Service:
     config: Config
     engines: Mapping[str, ServedModel]
     alignments: Alignments
+    access: Access = field(init=False)
+    sinks: list[Sink] = field(default_factory=list)
+    """Who is told of each request at its end."""
+
+    def __post_init__(self) -> None:
+        self.access = Access(self.config.tenants, self.config.api_key())
 
     @property
     def failed(self) -> str | None:
@@ -69,7 +82,8 @@ class Service:
         if failed := self.failed:
             raise EngineUnavailable(failed)
         target = target_of(fields, request.headers.get("x-alignment"), self.engines, self.alignments)
-        return Target(target.engine.bound(request.scope["headers"], fields), target.plan, target.trace)
+        engine = target.engine.bound(request.scope["headers"], fields)
+        return replace(target, engine=engine, client=client_of(request.scope), facts=facts_of(request.scope))
 
     def run(self, target: Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
         """The request's resources.

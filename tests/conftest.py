@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
 from heedful.server.engines.served import ServedModel
+from heedful.server.observe.facts import Sink
 from heedful.server.service import Service
 from heedful.strategies import Resources
 from heedful.strategies.scripted import ScriptedEngine
@@ -60,12 +61,16 @@ def resources(prompts: Prompts, stores: Stores) -> Resources:
 
 @contextmanager
 def _serving(
-    *engines: ServedModel, config: Config | None = None, stores: Stores | None = None
+    *engines: ServedModel,
+    config: Config | None = None,
+    stores: Stores | None = None,
+    sinks: Sequence[Sink] = (),
 ) -> Iterator[str]:
     """A real HTTP server over the given engines, in a thread; yields its address."""
     config = config or Config()
     alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts), stores=stores))
-    app = create_app(Service(config, {e.model: e for e in engines}, alignments))
+    service = Service(config, {e.model: e for e in engines}, alignments, sinks=list(sinks))
+    app = create_app(service)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # asyncio does so by itself for sockets that name their protocol only: without it each answer takes 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -3,7 +3,6 @@
 All servers run at once, one worker each, and are measured in turn, round by round. Ratios are taken within a round.
 Run: python benchmarks/scripts/proxy.py --install   (LiteLLM and optillm into .peers/, each into its own environment)
      python benchmarks/scripts/proxy.py [--rounds 3] [--seconds 1.5] [--out FILE]
-     python benchmarks/scripts/proxy.py --before CHECKOUT ...   (only heedful, beside itself of another checkout)
 """
 
 from __future__ import annotations
@@ -82,8 +81,8 @@ def _script(name: str, *arguments: object) -> list[str]:
 
 
 @contextmanager
-def _targets(before: Path | None) -> Iterator[tuple[dict[str, Contestant], dict[str, str]]]:
-    """Everything that runs, by name, and what is absent and why. `before`: another checkout, in place of peers."""
+def _targets() -> Iterator[tuple[dict[str, Contestant], dict[str, str]]]:
+    """Everything that runs, by name, and what is absent and why."""
     with ExitStack() as stack:
 
         def start(command: list[str], port: int, health: str, quiet: dict[str, str] | None = None) -> Any:
@@ -102,19 +101,6 @@ def _targets(before: Path | None) -> Iterator[tuple[dict[str, Contestant], dict[
         url, process = start([*command, "--model", "fake", "--model", "drip"], port, "/health")
         targets["heedful"] = Contestant(url, "fake", process)
         targets["heedful principles"] = Contestant(url, "fake@principles", process)
-        if before is not None:
-            packages = Path(stack.enter_context(_folder()), "heedful")
-            packages.mkdir()
-            for package in ("server", "retrieval", "strategies", "prompts"):
-                (packages / package).symlink_to(before.resolve() / package)
-            port = servers.free_port()
-            command[command.index("--port") + 1] = str(port)
-            theirs = {"PYTHONPATH": str(packages.parent)}
-            url, process = start([*command, "--model", "fake", "--model", "drip"], port, "/health", theirs)
-            targets["before"] = Contestant(url, "fake", process)
-            targets["before principles"] = Contestant(url, "fake@principles", process)
-            yield targets, {}
-            return
         absent: dict[str, str] = {}
         for peer, prepare in (("litellm", _litellm), ("optillm", _optillm)):
             if not (PEERS / peer / "bin" / peer).exists():
@@ -277,40 +263,17 @@ def judged(targets: dict[str, Contestant], sizes: list[float]) -> dict[str, Any]
     }
 
 
-def _compare(targets: dict[str, Contestant], options: argparse.Namespace) -> None:
-    """Requests per second now and before, as the median of the rounds' ratios."""
-    throughput(targets, options.rounds, options.seconds)
-
-    def ratio(x: dict[str, Any], y: dict[str, Any]) -> float:
-        return float(x["requests_per_s"] / y["requests_per_s"])
-
-    keys = [f"{kind} {c}" for c in CONCURRENCIES for kind in ("whole", "stream")]
-    ratios = {
-        name: {
-            key: paired(targets[name.replace("before", "heedful")], targets[name], key, ratio) for key in keys
-        }
-        for name in ("before", "before principles")
-    }
-    result = {**servers.machine(), "now / before": ratios, "medians": summary(targets)}
-    print(json.dumps(result, indent=1))
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--install", action="store_true", help="install the peers, and measure nothing")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5)
-    parser.add_argument("--before", type=Path, help="a checkout to compare this one with")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "proxy.json")
     options = parser.parse_args()
     if options.install:
         install()
         return
-    with _targets(options.before) as (targets, absent):
-        if options.before is not None:
-            _compare(targets, options)
-            return
+    with _targets() as (targets, absent):
         throughput(targets, options.rounds, options.seconds)
         dripping(targets)
         table = summary(targets)

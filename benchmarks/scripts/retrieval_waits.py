@@ -104,7 +104,7 @@ class Waits:
         return out
 
 
-class Client:
+class MixedClient:
     """Sends requests and keeps their times."""
 
     def __init__(self, session: aiohttp.ClientSession, waits: Waits) -> None:
@@ -147,7 +147,7 @@ def norms(count: int, dice: random.Random) -> list[dict[str, Any]]:
 
 async def readers(session: aiohttp.ClientSession, dice: random.Random, posts: int) -> dict[str, Any]:
     waits, path = Waits(), f"{BASE}/{STORE}"
-    client = Client(session, waits)
+    client = MixedClient(session, waits)
     there = norms(ITEMS, dice)
     await client.send("make", "PUT", path)
     for start in range(0, ITEMS, 500):
@@ -155,7 +155,7 @@ async def readers(session: aiohttp.ClientSession, dice: random.Random, posts: in
     assert not waits.failed, waits.failed
     waits.taken.clear()
 
-    def reading(client: Client) -> list[Sending]:
+    def reading(client: MixedClient) -> list[Sending]:
         jobs: list[Sending] = [
             lambda: client.send("search", "POST", f"{path}/search", json={"query": question(dice), "k": 10}),
             lambda: client.send("page", "GET", f"{path}/items?limit=1000"),
@@ -169,7 +169,7 @@ async def readers(session: aiohttp.ClientSession, dice: random.Random, posts: in
             await client.send("post_300", "POST", f"{path}/items", json={"items": norms(POSTED, dice)})
     assert not waits.failed, waits.failed
     stopped = Waits()  # once the store is gone, its readers are told so
-    async with repeated(*reading(Client(session, stopped))):
+    async with repeated(*reading(MixedClient(session, stopped))):
         await asyncio.sleep(2)
         await client.send("delete_store", "DELETE", path)
     odd = [f for f in stopped.failed if " 404: " not in f and "payload" not in f]
@@ -178,7 +178,7 @@ async def readers(session: aiohttp.ClientSession, dice: random.Random, posts: in
 
 async def imports(session: aiohttp.ClientSession, dice: random.Random, seconds: float) -> dict[str, Any]:
     waits, path = Waits(), f"{BASE}/{STORE}"
-    client = Client(session, waits)
+    client = MixedClient(session, waits)
     await client.send("make", "PUT", path)
     await client.send("fill", "POST", f"{path}/items", json={"items": norms(500, dice)})
     names = [f"{BASE}/into-{i}" for i in range(IMPORTS)]
@@ -204,7 +204,7 @@ async def imports(session: aiohttp.ClientSession, dice: random.Random, seconds: 
 
 async def loop(session: aiohttp.ClientSession, dice: random.Random) -> dict[str, Any]:
     waits, path = Waits(), f"{BASE}/{STORE}"
-    client = Client(session, waits)
+    client = MixedClient(session, waits)
     # Few different texts, so that time goes into reading and checking, not into embedding.
     asked = [question(dice) for _ in range(50)]
     items = [{"text": asked[i % 50], "id": f"i{i}", "meta": {"about": "x" * 900}} for i in range(10_000)]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heedful.retrieval.items import KINDS, Filter
-from heedful.retrieval.store.database import Facts
+from heedful.retrieval.store.database import StoreFacts
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -54,7 +54,7 @@ class Catalogue:
         self.count = 0
         """Rows that stand."""
 
-    def add(self, facts: Sequence[Facts]) -> None:
+    def add(self, facts: Sequence[StoreFacts]) -> None:
         """Takes in standing rows, which come after all earlier ones."""
         if not facts:
             return

@@ -56,7 +56,7 @@ class Identity:
         return bool(np.all(np.sum(probe * self.probe, axis=1) > SAME_MODEL))
 
 
-Facts = tuple[int, str, str, str, int, float | None, float | None]
+StoreFacts = tuple[int, str, str, str, int, float | None, float | None]
 """What filters need of a row: row, kind, scope, tags (JSON), mandatory, valid_from, valid_until."""
 
 
@@ -72,7 +72,7 @@ class Cursor:
 class News:
     """What has been written since a cursor: rows that stand, earlier rows that ended, and up to where."""
 
-    facts: list[Facts]
+    facts: list[StoreFacts]
     ended: list[int]
     upto: Cursor
 

@@ -1,0 +1,108 @@
+"""What an operator sets for everyone and for each tenant: the parts of heedful.yaml that are about people."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+StepConfig = str | dict[str, dict[str, Any] | None]
+"""A step of an alignment, or a verifier: a name, or a name with its options."""
+AtLeastOne = Annotated[int, Field(ge=1)]
+TENANT = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+
+
+class Settings(BaseModel):
+    """Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VerifySettings(Settings):
+    """What every finished answer must pass, whoever decodes it. Options as `refine` has them."""
+
+    verifiers: Annotated[tuple[StepConfig, ...], Field(min_length=1, max_length=32)]
+    unresolved: Literal["withhold", "release"] = "withhold"
+    on_error: Literal["fail", "pass"] = "fail"
+    verifier_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
+
+
+class AllowSettings(Settings):
+    """What a request may choose. None: anything. What the operator has named (an alignment of the configuration, a
+    verifier of it) may use more than this."""
+
+    alignments: tuple[str, ...] | None = None
+    """Alignments and strategies by name; those that are not here can't be a step of an inline pipeline either."""
+    models: tuple[str, ...] | None = None
+    verifiers: tuple[str, ...] | None = None
+    stores: tuple[str, ...] | None = None
+    paths: tuple[str, ...] | None = None
+    """Other paths of upstreams, below /v1, such as `images` or `audio/speech`. Under a floor None means none."""
+    fields: tuple[str, ...] = ()
+    """Fields of a request's body that go to the engine beside those that are known to change no prompt."""
+    n: AtLeastOne | None = None
+    """The most choices of a request, and the most samples of a strategy."""
+    max_tokens: AtLeastOne | None = None
+    """The most tokens of an answer; also what a request gets that names no limit."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    parallel_leaves: AtLeastOne | None = None
+    max_rounds: Annotated[int, Field(ge=0)] | None = None
+    steps: AtLeastOne | None = None
+    """The most steps of an alignment that a request makes up."""
+
+
+class FloorSettings(Settings):
+    """What holds whatever a request asks for."""
+
+    gate: tuple[StepConfig, ...] = ()
+    """Gates before all else: options of the step `gate`."""
+    enforce: tuple[StepConfig, ...] = ()
+    """Context steps that run first."""
+    verify: VerifySettings | None = None
+    allow: AllowSettings = AllowSettings()
+    trace: Literal["off", "own", "full"] | None = None
+    """How much a request may see of what was done: nothing, its own steps, or all. None: "full" on a server without
+    keys and for admins, else "own"."""
+
+
+class LimitSettings(Settings):
+    """Per key and per tenant alike; hidden calls' tokens count."""
+
+    requests_per_minute: AtLeastOne | None = None
+    tokens_per_minute: AtLeastOne | None = None
+    concurrent: AtLeastOne | None = None
+    tokens_per_day: AtLeastOne | None = None
+    tokens_per_month: AtLeastOne | None = None
+
+
+class RecordSettings(Settings):
+    """Whether decision records are kept, for how long, and what of the texts."""
+
+    keep_days: Annotated[float, Field(gt=0)] = 30
+    texts: Literal["digests", "full"] = "digests"
+
+
+class TenantSettings(Settings):
+    """One tenant."""
+
+    floor: FloorSettings = FloorSettings()
+    limits: LimitSettings = LimitSettings()
+    records: RecordSettings | None = None
+    reads: tuple[str, ...] = ()
+    """Stores of others that its answers may use and nobody of it may write: shared base stores."""
+
+
+class KeySettings(Settings):
+    """A key that is deployed by file: its text stands in a variable or a file, or only its digest here."""
+
+    tenant: Annotated[str, Field(pattern=TENANT)]
+    role: Literal["user", "author", "admin"] = "user"
+    name: str = ""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    env: str | None = None
+    file: str | None = None
+    expires: datetime | None = None
+    stores: tuple[str, ...] = ()
+    """The stores that an author may write; none named: all of the tenant's own."""
+    limits: LimitSettings = LimitSettings()

@@ -1,0 +1,64 @@
+"""What is known of one request: gathered on its way, told to whoever counts, limits or keeps it when it is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from starlette.types import Scope
+
+from heedful.server.access.client import Client
+from heedful.strategies import HeedfulError, Run, Usage
+
+if TYPE_CHECKING:
+    from heedful.server.service import Target
+
+SCOPE = "heedful.facts"
+"""Where a request's ASGI scope holds its Facts."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """One request under /v1. Times are `time.perf_counter()`'s, but for `came`, which is the clock's (seconds)."""
+
+    method: str
+    path: str
+    """As the client wrote it. For a label take `route`."""
+    client: Client | None = None
+    """None: it brought no key that this server knows."""
+    id: str = field(default_factory=lambda: uuid4().hex)
+    came: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.perf_counter)
+    route: str = "other"
+    """The path's template; "other" for what has none of ours."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """The request's body, where it is an object."""
+    target: Target | None = None
+    run: Run | None = None
+    """Its trace and ledger are whole once the request is over."""
+    stream: bool = False
+    status: int = 0
+    """0: the client left before there was one."""
+    first: float | None = None
+    """When the first bytes of the answer's body went out."""
+    ended: float = 0.0
+    usage: Usage | None = None
+    """None: unknown, or no model was asked."""
+    response_id: str | None = None
+    error: HeedfulError | None = None
+    """What went wrong, also after the first bytes."""
+    gone: bool = False
+    """Whether the client left before the answer's end."""
+
+
+def facts_of(scope: Scope) -> Facts | None:
+    """What is gathered of a request; None where nobody wants to be told."""
+    facts: Facts | None = scope.get(SCOPE)
+    return facts
+
+
+Sink = Callable[[Facts], None]
+"""Who is told when a request is over. Must take microseconds, and raise nothing: slow work goes to a thread."""
