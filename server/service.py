@@ -81,9 +81,12 @@ class Service:
         """Who answers a request with this body. Its own key and ids go with every call to an upstream."""
         if failed := self.failed:
             raise EngineUnavailable(failed)
-        target = target_of(fields, request.headers.get("x-alignment"), self.engines, self.alignments)
-        engine = target.engine.bound(request.scope["headers"], fields)
-        return replace(target, engine=engine, client=client_of(request.scope), facts=facts_of(request.scope))
+        scope = request.scope
+        engine, plan, trace = target_of(
+            fields, request.headers.get("x-alignment"), self.engines, self.alignments
+        )
+        engine = engine.bound(scope["headers"], fields)
+        return Target(engine, plan, trace, client_of(scope), facts_of(scope))
 
     def run(self, target: Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
         """The request's resources.
@@ -147,8 +150,11 @@ class Service:
 
 def target_of(
     body: Mapping[str, Any], header: str | None, engines: Mapping[str, ServedModel], alignments: Alignments
-) -> Target:
-    """Model and alignment: body field, then header, then `MODEL@ALIGNMENT`, then the server's default."""
+) -> tuple[ServedModel, Plan, bool]:
+    """Model, plan, and whether the trace is wanted.
+
+    The alignment: body field, then header, then `MODEL@ALIGNMENT`, then the server's default.
+    """
     model = body.get("model")
     if model is None and len(engines) == 1:
         model = next(iter(engines))
@@ -164,4 +170,4 @@ def target_of(
     plan = alignments.resolve(spec)
     engine = engines[model]
     plan.check(engine.capabilities, model=model)
-    return Target(engine, plan, selection.trace)
+    return engine, plan, selection.trace
