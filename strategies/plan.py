@@ -15,7 +15,7 @@ from heedful.strategies.errors import HeedfulError, MissingCapability, RequestEr
 from heedful.strategies.registry import build
 from heedful.strategies.restore import restored
 from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run
-from heedful.strategies.types import ChatRequest, Chunk, Context, Event, Finish, Usage, choices_wanted
+from heedful.strategies.types import ChatRequest, Chunk, Context, Event, Finish, choices_wanted
 
 Step = tuple[str, dict[str, Any]]
 """A strategy's name and its options."""
@@ -64,9 +64,7 @@ class Plan:
 
     def forwards(self, context: Context) -> bool:
         """Whether what the model answers to this context goes out as it is."""
-        return (
-            context.refusal is None and not context.restore and (context.then or self).leaves_the_answer
-        )
+        return context.refusal is None and not context.restore and (context.then or self).leaves_the_answer
 
     @property
     def needs(self) -> Capability:
@@ -102,7 +100,7 @@ class Plan:
         return await self._fold(Context.of(request), run)
 
     async def _fold(self, context: Context, run: Run) -> Context:
-        """Until one of them answers itself, or chooses the alignment that goes on; the first that chooses has chosen."""
+        """Until a gate answers itself, or has chosen the alignment that goes on: the first one's choice holds."""
         chosen: Plan | None = None
         for i, (step, strategy) in enumerate(self.contexts):
             if chosen is not None and i >= self.fixed:

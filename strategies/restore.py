@@ -103,9 +103,13 @@ class _Restoring:
                 values = self._content if name == "content" else self._plain
                 delta[name] = self._fed(index, (name,), text_in(delta[name]), values)
         if calls := delta.get("tool_calls"):
-            delta["tool_calls"] = [self._call(index, call.get("index", i), call) for i, call in enumerate(calls)]
+            delta["tool_calls"] = [
+                self._call(index, call.get("index", i), call) for i, call in enumerate(calls)
+            ]
         if called := delta.get("function_call"):
-            delta["function_call"] = self._argued(index, ("function_call",), called, "arguments", self._escaped)
+            delta["function_call"] = self._argued(
+                index, ("function_call",), called, "arguments", self._escaped
+            )
 
     def _call(self, index: int, place: Any, call: Mapping[str, Any]) -> dict[str, Any]:
         whole = dict(call)

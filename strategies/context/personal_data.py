@@ -55,9 +55,7 @@ def _checked(pattern: str, lengths: range, holds: Callable[[str], bool]) -> Span
     return spans
 
 
-def _longest(
-    text: str, groups: list[tuple[int, int]], lengths: range, holds: Callable[[str], bool]
-) -> int:
+def _longest(text: str, groups: list[tuple[int, int]], lengths: range, holds: Callable[[str], bool]) -> int:
     """How many of the first groups hold together; 0: none do."""
     run, found = "", 0
     for count, (start, end) in enumerate(groups, 1):

@@ -52,7 +52,7 @@ class Redactor:
         return cls(tuple(patterns))
 
     def redact(self, context: Context) -> tuple[Context, dict[str, str]]:
-        """The context without the values, in the client's own messages too; and new placeholders with their values."""
+        """The context without the values, the client's own messages too, and the placeholders with their values."""
         original = context.original
         work = _Redaction(self.patterns, context)
         messages = work.messages(context.messages)
@@ -70,7 +70,7 @@ class _Redaction:
     def __init__(self, patterns: tuple[tuple[str, Spans], ...], context: Context) -> None:
         self._patterns = patterns
         self._known = context.restore
-        # What looks like a placeholder already, be it the client's or another gate's, is not to be mixed up with ours.
+        # What looks like a placeholder already, the client's or another gate's, must not be mixed up with ours.
         self._taken = set(context.restore)
         for messages in (context.messages, context.original.messages):
             for message in messages:

@@ -90,7 +90,9 @@ class Guard(Verifier):
         said = await say(engine, turns, params, self.max_tokens)
         found = READ[self.format](said.text, question)
         if found is None:
-            expected = "what no guard model would" if self.format == "auto" else f"no verdict of {self.format}'s"
+            expected = (
+                "what no guard model would" if self.format == "auto" else f"no verdict of {self.format}'s"
+            )
             raise NoVerdict(f"model {engine.model!r} answers {expected}; it {said.told()}")
         facts: dict[str, Any] = dict(found.facts)
         if found.categories:
@@ -129,7 +131,9 @@ class Guard(Verifier):
             return Verdict(score, True, facts=facts)
         prompt = run.prompts.get(self.prompt)
         names = [prompt.data["categories"].get(code, code) for code in categories]
-        return Verdict(score, False, prompt.render("critique", categories=names), {"categories": categories} | facts)
+        return Verdict(
+            score, False, prompt.render("critique", categories=names), {"categories": categories} | facts
+        )
 
 
 def _speaker(turn: Message) -> str:

@@ -40,7 +40,8 @@ def _llama_guard(text: str, question: bool) -> GuardAnswer | None:
 
 
 def _qwen3guard(text: str, question: bool) -> GuardAnswer | None:
-    """Qwen3Guard-Gen: lines "Safety: Safe|Unsafe|Controversial", "Categories: a, b|None", of answers "Refusal: Yes|No"."""
+    """Qwen3Guard-Gen: lines "Safety: Safe|Unsafe|Controversial", "Categories: a, b|None", and of answers
+    "Refusal: Yes|No"."""
     if (match := _QWEN.match(text)) is None:
         return None
     named = _QWEN_CATEGORIES.search(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ _SPOKEN = ("text", "refusal", "thinking")
 def text_to_judge(choice: Choice) -> str:
     """What a choice says and what it calls, as text: `name`, then a line for each argument. "" where it is nothing.
 
-    Arguments stand there as a tool will read them, and not as JSON escapes them, so that no word hides from a pattern.
+    Arguments stand there as a tool reads them and not as JSON escapes them, so that no word hides from a pattern.
     """
     return "\n".join(filter(str.strip, (choice.text, calls_in(choice.message))))
 
