@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -53,7 +53,7 @@ class Gate(Strategy):
     read: Annotated[tuple[Read, ...], Field(min_length=1, max_length=5)] = ("last",)
     action: Literal["refuse", "annotate"] = "refuse"
     message: Annotated[str, Field(min_length=1)] = "This request can't be answered here."
-    on: dict[Outcome, str] = field(default_factory=dict)
+    on: dict[Outcome, str] | None = None
     redact: Annotated[tuple[str | dict[str, _Text], ...], Field(max_length=32)] = ()
     restore: bool = True
     on_error: OnError = "fail"
@@ -78,7 +78,7 @@ class Gate(Strategy):
         if self.on and resources.alignment is None:
             raise RequestError("gate: there are no alignments to choose from", param="alignment.gate.on")
         find = resources.alignment
-        branches = {outcome: find(name) for outcome, name in self.on.items() if find is not None}
+        branches = {outcome: find(name) for outcome, name in (self.on or {}).items() if find is not None}
         redactor = Redactor.of(self.redact, param="alignment.gate.redact")
         return Gating(self, panel, redactor, branches)
 

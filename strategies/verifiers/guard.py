@@ -9,7 +9,7 @@ for one guideline at a time.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
@@ -59,7 +59,7 @@ class Guard(Verifier):
     format: Format = "auto"
     controversial: Literal["pass", "fail"] = "fail"
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
-    template: dict[str, Any] = field(default_factory=dict)
+    template: dict[str, Any] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=256)] = 128
     prompt: str = "verifiers/guard"
 
@@ -90,10 +90,8 @@ class Guard(Verifier):
         said = await say(engine, turns, params, self.max_tokens)
         found = READ[self.format](said.text, question)
         if found is None:
-            expected = (
-                "what no guard model would" if self.format == "auto" else f"no verdict of {self.format}'s"
-            )
-            raise NoVerdict(f"model {engine.model!r} answers {expected}; it {said.told()}")
+            form = "neither safe nor unsafe" if self.format == "auto" else f"not as {self.format} does"
+            raise NoVerdict(f"model {engine.model!r} answers {form}; it {said.told()}")
         facts: dict[str, Any] = dict(found.facts)
         if found.categories:
             facts["categories"] = found.categories
