@@ -61,7 +61,7 @@ def test_a_refusal_in_every_api_asks_no_model(
             assert last.type == "response.incomplete"
             response = last.response
             with anthropic.messages.stream(model="scripted", messages=messages, max_tokens=9) as events:
-                message = events.get_final_message()
+                message: Any = events.get_final_message()
         else:
             answer = openai.chat.completions.create(model="scripted", messages=messages, n=2)
             assert [c.message.content for c in answer.choices] == [REFUSAL] * 2
@@ -132,12 +132,15 @@ def test_the_verdict_chooses_the_alignment(serving: Serving) -> None:
     def reply(call: Call) -> str:
         return "careful" if call.messages[0]["role"] == "system" else "quick"
 
-    careful = ["principles", {"best_of_n": {"n": 2, "verifiers": [POLICY]}}]
-    routed = [{"gate": {"verifiers": [POLICY], "on": {"flagged": "careful", "passed": "direct"}}}, "urial"]
+    careful: Any = ["principles", {"best_of_n": {"n": 2, "verifiers": [POLICY]}}]
+    routed: Any = [
+        {"gate": {"verifiers": [POLICY], "on": {"flagged": "careful", "passed": "direct"}}},
+        "urial",
+    ]
     engine = ScriptedEngine(reply)
     with serving(engine, config=Config(alignments={"routed": routed, "careful": careful})) as url:
         for question, answer, calls in ((BAD, "careful", 2), ("Hello?", "quick", 1)):
-            body = {"messages": [{"role": "user", "content": question}]}
+            body: dict[str, Any] = {"messages": [{"role": "user", "content": question}]}
             body["alignment"] = {"name": "routed", "trace": True}
             told = _ask(url, "chat/completions", body).json()
             assert told["choices"][0]["message"]["content"] == answer

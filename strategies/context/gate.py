@@ -22,8 +22,8 @@ from heedful.strategies.verifiers.reading import unread, words_of
 if TYPE_CHECKING:
     from heedful.strategies.plan import Plan
 
-Read = Literal["last", "user", "assistant", "system", "tool"]
-Outcome = Literal["flagged", "passed"]
+GateReads = Literal["last", "user", "assistant", "system", "tool"]
+GateOutcome = Literal["flagged", "passed"]
 _Text = Annotated[str, Field(min_length=1, max_length=2000)]
 _ROLES = {
     "assistant": "assistant",
@@ -36,7 +36,7 @@ _LONG = 1 << 15  # characters; more are looked through beside the event loop
 
 
 @dataclass(frozen=True)
-class Gate(Strategy):
+class GateStep(Strategy):
     """Judges what comes in before any model sees it; what fails is refused, or gets another alignment.
 
     `verifiers`: as `refine` has them, all must pass; default toxicity, and none where `redact` is given. `read`: what
@@ -50,10 +50,10 @@ class Gate(Strategy):
     """
 
     verifiers: Annotated[tuple[VerifierSpec, ...], Field(max_length=32)] | None = None
-    read: Annotated[tuple[Read, ...], Field(min_length=1, max_length=5)] = ("last",)
+    read: Annotated[tuple[GateReads, ...], Field(min_length=1, max_length=5)] = ("last",)
     action: Literal["refuse", "annotate"] = "refuse"
     message: Annotated[str, Field(min_length=1)] = "This request can't be answered here."
-    on: dict[Outcome, str] | None = None
+    on: dict[GateOutcome, str] | None = None
     redact: Annotated[tuple[str | dict[str, _Text], ...], Field(max_length=32)] = ()
     restore: bool = True
     on_error: OnError = "fail"
@@ -85,12 +85,12 @@ class Gate(Strategy):
 
 @dataclass(frozen=True)
 class Gating(ContextStrategy):
-    """`Gate` with its panel of verifiers, its patterns, and the alignments that it chooses from."""
+    """`GateStep` with its panel of verifiers, its patterns, and the alignments that it chooses from."""
 
-    options: Gate
+    options: GateStep
     panel: Panel
     redactor: Redactor
-    branches: Mapping[Outcome, Plan]
+    branches: Mapping[GateOutcome, Plan]
 
     @property
     def needs(self) -> Capability:
@@ -117,7 +117,7 @@ class Gating(ContextStrategy):
             judgement = await self.panel.judge(_asking(context, read, words), words, run)
             passed = judgement.passed
             facts |= {"score": round(judgement.score, 4), "verdicts": judgement.facts}
-        outcome: Outcome = "passed" if passed else "flagged"
+        outcome: GateOutcome = "passed" if passed else "flagged"
         if (plan := self.branches.get(outcome)) is not None:
             run.trace.note("gate", passed=passed, action=plan.name, **facts)
             return replace(context, then=plan)

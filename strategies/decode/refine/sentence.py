@@ -36,7 +36,7 @@ from heedful.strategies.verifiers.reading import calls_tools, text_to_judge
 if TYPE_CHECKING:
     from heedful.strategies.decode.refine.refine import Refining
 
-Piece = str | Choice
+JudgedPiece = str | Choice
 """What is judged and goes out at once: a sentence, or the tools that an answer calls."""
 _CALLS = ("tool_calls", "function_call")
 _NO_OTHER = frozenset({"content", "role", *_CALLS})
@@ -89,7 +89,7 @@ class _Writer:
     emit: Callable[[Chunk], None]
     released: str = ""
     rounds: int = 0
-    failed: list[tuple[Judgement, Piece]] = field(default_factory=list)
+    failed: list[tuple[Judgement, JudgedPiece]] = field(default_factory=list)
     usage: Usage | None = None
     under_way: bool = False
     given_up: bool = False
@@ -123,7 +123,7 @@ class _Writer:
         self.emit(Chunk.of(index=self.index, finish_reason=self.finish_reason))
         return self.usage or Usage()
 
-    async def _judge(self, piece: Piece) -> list[Message] | None:
+    async def _judge(self, piece: JudgedPiece) -> list[Message] | None:
         """Releases a piece that may go out. Else returns the conversation that goes on in place of this one.
 
         An empty one: nothing more is said.
@@ -151,13 +151,13 @@ class _Writer:
             return self._correction(piece, judgement.critique)
         return self._unmended(piece)
 
-    def _so_far(self, piece: Piece) -> str:
+    def _so_far(self, piece: JudgedPiece) -> str:
         """The answer with this piece, as verifiers read it."""
         if isinstance(piece, str):
             return self.released + piece
         return "\n".join(filter(None, (self.released, text_to_judge(piece))))
 
-    def _unmended(self, latest: Piece | None = None) -> list[Message] | None:
+    def _unmended(self, latest: JudgedPiece | None = None) -> list[Message] | None:
         """What happens to a piece that no round could mend; `latest` is the attempt whose call goes on."""
         if self.refining.options.unresolved == "withhold":
             self.run.trace.note("refine", choice=self.index, withheld=True)
@@ -171,7 +171,7 @@ class _Writer:
             return []  # a tool's turn comes next
         return None if best == latest else self._resumption()
 
-    def _release(self, piece: Piece) -> None:
+    def _release(self, piece: JudgedPiece) -> None:
         self.failed.clear()
         if isinstance(piece, str):
             self.released += piece
@@ -180,7 +180,7 @@ class _Writer:
             self.finish_reason = piece.finish_reason
             self.emit(replace(piece, finish_reason=None).chunk())
 
-    async def _sentences(self, call: Call, arrived: list[str]) -> AsyncGenerator[Piece, None]:
+    async def _sentences(self, call: Call, arrived: list[str]) -> AsyncGenerator[JudgedPiece, None]:
         """The sentences of one call's text, as they become whole, and last the tools it calls; what is neither goes
         out at once."""
         splitter, thoughts = Splitter("" if self._continues else self.released), Thoughts()
@@ -191,7 +191,7 @@ class _Writer:
                 if isinstance(event, Finish):
                     self.under_way = False
                     self._spend(event.usage)
-                    whole: list[Piece] = [*splitter.feed(thoughts.rest()), *splitter.rest()]
+                    whole: list[JudgedPiece] = [*splitter.feed(thoughts.rest()), *splitter.rest()]
                     if calls_tools(called):
                         called.finish_reason = self.finish_reason
                         whole.append(called)
@@ -234,7 +234,7 @@ class _Writer:
             params["seed"] += self.index
         return Call(self.context.messages, params, stream=True)
 
-    def _correction(self, piece: Piece, critique: str) -> list[Message]:
+    def _correction(self, piece: JudgedPiece, critique: str) -> list[Message]:
         prompt = self.run.prompts.get(self.refining.options.prompt)
         part = "sentence" if self._continues or not self.released else "sentence_after"
         if not isinstance(piece, str) and not self.released:
