@@ -253,3 +253,16 @@ def test_gates_of_the_floor(resources: Resources) -> None:
     ):
         with pytest.raises(Exception, match=told):
             gates([options], resources)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"function": "bomb"}, {"function": None}, {"function": {"arguments": {"a": ["bomb"]}}}]
+)
+def test_odd_calls_are_read_and_break_nothing(odd: dict[str, Any], serving: Serving) -> None:
+    message: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": [odd]}
+    messages: list[dict[str, Any]] = [message, {"role": "user", "content": "Go on."}]
+    assert _read(["assistant"], messages, serving) is (odd["function"] is not None)
+    gate = {"redact": ["email"], "verifiers": []}
+    with serving(ScriptedEngine()) as url:
+        answer = _ask(url, "chat/completions", {"messages": messages, "alignment": [{"gate": gate}]})
+    assert answer.status_code == 200

@@ -33,7 +33,10 @@ def calls_in(message: Message) -> str:
         calls.append({"function": called})
     lines: list[str] = []
     for call in calls:
-        function = call.get("function") or call.get("custom") or {}
+        function = call.get("function") or call.get("custom")
+        if not isinstance(function, dict):
+            lines += _told(function or "")
+            continue
         lines.append(str(function.get("name") or ""))
         lines += _told(function.get("arguments") or function.get("input") or "")
     return "\n".join(lines)
