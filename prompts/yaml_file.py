@@ -21,6 +21,18 @@ class YamlError(ValueError):
         self.line = line
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's true and false; `on`, `off`, `yes` and `no` are the words that they are."""
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
 def decoded(data: bytes) -> str:
     """A text file's content, a byte order mark left out. Raises YamlError where it is not UTF-8."""
     try:
@@ -47,7 +59,7 @@ def load_yaml(data: bytes | str) -> Any:
             line, f"holds the character U+{ord(bad.group()):04X}, which YAML does not allow; delete it"
         )
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         raise YamlError(
             error.problem_mark.line + 1 if error.problem_mark else 1, str(error.problem)

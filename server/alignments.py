@@ -63,8 +63,11 @@ class Alignments:
     """All alignments of this server. Named ones are built once, so a bad one stops the start."""
 
     def __init__(self, config: Config, resources: Resources) -> None:
-        self.resources = replace(resources, verifiers=_verifiers(config, resources))
+        verifiers = _verifiers(config, resources)
+        self.resources = replace(resources, verifiers=verifiers, alignment=self._chosen)
         self._specs = config.alignments
+        self._choosing: list[str] = []
+        """The alignments that are being built, each because a gate of the one before may choose it."""
         self._steps_of: dict[str, list[Step]] = {}
         self._configured: dict[str, Plan] = {}
         self._single: dict[str, Plan] = {}
@@ -76,9 +79,7 @@ class Alignments:
                     f"alignments.{name}: a name may not hold '+' or '@', nor begin or end in space"
                 )
         for name in self._specs:
-            steps = self._named(name, ())
-            with _placed(f"alignments.{name}"):
-                self._configured[name] = Plan.of(name, steps, self.resources, param=f"alignments.{name}")
+            self._build(name)
         # Now, because it imports strategies, for which no request need wait.
         for name in strategy_names():
             if name not in self._configured:
@@ -86,6 +87,34 @@ class Alignments:
                     self._single[name] = Plan.of(name, [(name, {})], self.resources, param=PARAM)
         with _placed("default_alignment"):
             self.default = self.resolve(config.default_alignment)
+
+    def _build(self, name: str) -> Plan:
+        """One of the configuration's."""
+        if name not in self._configured:
+            steps = self._named(name, ())
+            with self._unlooped(name), _placed(f"alignments.{name}"):
+                self._configured[name] = Plan.of(name, steps, self.resources, param=f"alignments.{name}")
+        return self._configured[name]
+
+    def _chosen(self, name: str) -> Plan:
+        """An alignment that a gate may choose."""
+        name = "+".join(part.strip() for part in name.split("+"))
+        if name in self._specs:
+            return self._build(name)
+        with self._unlooped(name):
+            return self.resolve(name)
+
+    @contextmanager
+    def _unlooped(self, name: str) -> Iterator[None]:
+        """Raises RequestError for an alignment that is being built already."""
+        if name in self._choosing:
+            circle = " → ".join((*self._choosing[self._choosing.index(name) :], name))
+            raise RequestError(f"gates choose each other in a circle: {circle}", param=PARAM)
+        self._choosing.append(name)
+        try:
+            yield
+        finally:
+            self._choosing.pop()
 
     def plans(self) -> dict[str, Plan]:
         """What clients may use by name alone: the configuration's, then single strategies that need no options."""

@@ -174,8 +174,12 @@ class Ledger:
 
     def usage(self, answer: Usage) -> Usage:
         """The whole request's usage. One call: the engine's own figures, whole. More: the sum, split by stage."""
-        if self.calls <= 1:
-            return answer
+        return answer if self.calls <= 1 else self.spent()
+
+    def spent(self) -> Usage:
+        """The sum of all calls, split by stage; nothing where none was made."""
+        if not self.stages:
+            return Usage()
         stages = {name: asdict(stage) for name, stage in self.stages.items()}
         return Usage(
             sum(s.prompt_tokens for s in self.stages.values()),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from typing import Any
 
 from heedful.strategies import params
@@ -12,8 +13,9 @@ from heedful.strategies.decode.direct import Direct
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import HeedfulError, MissingCapability, RequestError, StrategyError
 from heedful.strategies.registry import build
+from heedful.strategies.restore import restored
 from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run
-from heedful.strategies.types import ChatRequest, Context, Event, Finish
+from heedful.strategies.types import ChatRequest, Chunk, Context, Event, Finish, choices_wanted
 
 Step = tuple[str, dict[str, Any]]
 """A strategy's name and its options."""
@@ -26,6 +28,8 @@ class Plan:
     name: str
     contexts: tuple[tuple[str, ContextStrategy], ...]
     decoder: tuple[str, DecodingStrategy]
+    fixed: int = 0
+    """How many of the first context strategies run even where a gate has chosen another alignment."""
 
     @classmethod
     def of(cls, name: str, steps: Sequence[Step], resources: Resources, *, param: str = "alignment") -> Plan:
@@ -58,6 +62,15 @@ class Plan:
         """Whether what the model answers to the context goes out as it is."""
         return isinstance(self.decoder[1], Direct)
 
+    def forwards(self, context: Context) -> bool:
+        """Whether what the model answers to this context goes out as it is."""
+        return context.refusal is None and not context.restore and (context.then or self).leaves_the_answer
+
+    @property
+    def needs(self) -> Capability:
+        """What all its strategies together require of an engine."""
+        return reduce(lambda all, each: all | each[1].needs, self._all, Capability.NONE)
+
     @property
     def steps(self) -> list[str]:
         return [name for name, _ in self._all]
@@ -84,11 +97,25 @@ class Plan:
         """Folds the context strategies over the request. Raises RequestError for a field of a wrong shape."""
         if not self.is_direct:
             params.check(request)
-        context = Context.of(request)
-        for step, strategy in self.contexts:
+        return await self._fold(Context.of(request), run)
+
+    async def _fold(self, context: Context, run: Run) -> Context:
+        """Until a gate answers itself, or has chosen the alignment that goes on: the first one's choice holds."""
+        chosen: Plan | None = None
+        for i, (step, strategy) in enumerate(self.contexts):
+            if chosen is not None and i >= self.fixed:
+                break
             with _contract(step):
                 context = await strategy.prepare(context, run.stage(step))
-        return context
+            if context.refusal is not None:
+                return context
+            if context.then is not None:
+                chosen = chosen or context.then
+                context = replace(context, then=None)
+        if chosen is None:
+            return context
+        context = await chosen._fold(context, run)
+        return context if context.then is not None else replace(context, then=chosen)
 
     async def stream(self, asked: ChatRequest | Context, run: Run) -> AsyncGenerator[Event, None]:
         """The answer's events to a request, or to a context that is prepared already.
@@ -96,12 +123,19 @@ class Plan:
         The last is the Finish with the whole cost of the run.
         """
         context = asked if isinstance(asked, Context) else await self.prepare(asked, run)
-        step, decoder = self.decoder
+        if context.refusal is not None:
+            for index in range(choices_wanted(context.params)):
+                yield Chunk.of(context.refusal, index=index, finish_reason="content_filter")
+            yield Finish(run.ledger.spent())
+            return
+        answering = context.then or self
+        step, decoder = answering.decoder
         # `direct` is one call whose Finish comes by here: booked then, and not by one more reader of every event.
-        books = self.leaves_the_answer
+        books = answering.leaves_the_answer
         finish: Finish | None = None
         with _contract(step):
-            async with aclosing(decoder.stream(context, run if books else run.stage(step))) as events:
+            answer = decoder.stream(context, run if books else run.stage(step))
+            async with aclosing(restored(answer, context) if context.restore else answer) as events:
                 async for event in events:
                     if finish is not None:
                         raise StrategyError(f"strategy {step!r} went on after its Finish")

@@ -12,6 +12,7 @@ BUILTIN = {
     "best_of_n": "heedful.strategies.decode.best_of_n:BestOfN",
     "demos": "heedful.strategies.context.demos:Demos",
     "direct": "heedful.strategies.decode.direct:Direct",
+    "gate": "heedful.strategies.context.gate:GateStep",
     "norms": "heedful.strategies.context.norms:Norms",
     "principles": "heedful.strategies.context.principles:Principles",
     "rain": "heedful.strategies.decode.rain:Rain",

@@ -17,6 +17,7 @@ from heedful.strategies.trace import Trace
 from heedful.strategies.types import Context, Event
 
 if TYPE_CHECKING:
+    from heedful.strategies.plan import Plan
     from heedful.strategies.verifiers.base import Verifier
 
 Streaming = Literal["stream", "sentence", "buffer"]
@@ -30,6 +31,8 @@ class Resources:
     stores: Stores | None = None
     verifiers: Mapping[str, Verifier] = field(default_factory=dict)
     """The configuration's own, by name."""
+    alignment: Callable[[str], Plan] | None = None
+    """Another alignment by name, for who chooses among them. Raises NotFound."""
 
     @property
     def embedder(self) -> Embedder | None:

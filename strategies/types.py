@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from heedful.strategies.errors import RequestError
+
+if TYPE_CHECKING:
+    from heedful.strategies.plan import Plan
 
 Message = Mapping[str, Any]
 """One chat message exactly as the client wrote it: role, content (text or parts), tool calls, ..."""
@@ -50,8 +53,8 @@ class Context:
     """What the model will see, beside what the client sent.
 
     Context strategies return a new Context with other `messages`, `params` or `prompt`; `original` is never
-    rewritten, so any strategy can still read the unaligned conversation. `norms` are the texts of the rules
-    that bind this answer, for strategies that judge by them.
+    rewritten (but where values are redacted, which no model may see), so any strategy can still read the unaligned
+    conversation. `norms` are the texts of the rules that bind this answer, for strategies that judge by them.
     """
 
     original: ChatRequest
@@ -59,6 +62,14 @@ class Context:
     params: Mapping[str, Any]
     prompt: str | None = None
     norms: tuple[str, ...] = ()
+    refusal: str | None = None
+    """The whole answer, settled without a model: nothing is generated."""
+    restore: Mapping[str, str] = field(default_factory=dict)
+    """Placeholders that the answer may hold, and the values that go out in their place."""
+    then: Plan | None = None
+    """The alignment that answers in place of the one that was asked for."""
+    judged: Literal["answer", "question"] = "answer"
+    """What verifiers are given to judge: an answer to `original`, or what its last turn asks."""
 
     @classmethod
     def of(cls, request: ChatRequest) -> Context:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from heedful.prompts import PromptError, Prompts, UnknownPrompt
+from heedful.prompts.yaml_file import load_yaml
 
 
 def _write(folder: Path, name: str, text: str) -> Path:
@@ -80,3 +81,8 @@ def test_templates_can_not_leave_the_sandbox(tmp_path: Path, attack: str) -> Non
     _write(tmp_path, "attack.v1.md", f"---\nvariables: [who]\n---\n{attack}")
     with pytest.raises(PromptError):
         Prompts(tmp_path).get("attack").render(who=[1])
+
+
+def test_yaml_knows_true_and_false_and_no_other_booleans() -> None:
+    told = load_yaml("on: {flagged: off}\nwell: [true, False, yes, 'no']")
+    assert told == {"on": {"flagged": "off"}, "well": [True, False, "yes", "no"]}

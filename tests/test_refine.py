@@ -124,19 +124,39 @@ async def test_each_choice_is_refined_on_its_own(resources: Resources) -> None:
     assert len(engine.calls) == 2 and "n" not in engine.calls[1].params
 
 
-async def test_tool_calls_pass_through_and_the_trace_says_so(resources: Resources) -> None:
-    calls = [{"id": "c1", "type": "function", "function": {"name": "bad", "arguments": "{}"}}]
+class Tools(ScriptedEngine):
+    """Calls a tool, each time with the next argument."""
 
-    class Tools(ScriptedEngine):
-        async def chat(self, call: Call) -> Any:
-            self.calls.append(call)
-            yield Chunk([{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}])
-            yield Finish(usage=(await collect(ScriptedEngine().chat(call))).usage)
+    def __init__(self, *arguments: str) -> None:
+        super().__init__()
+        self.arguments = arguments
 
-    engine = Tools()
+    async def chat(self, call: Call) -> Any:
+        argument = self.arguments[min(len(self.calls), len(self.arguments) - 1)]
+        self.calls.append(call)
+        function = {"name": "mail", "arguments": f'{{"text": "{argument}"}}'}
+        calls = [{"id": "c1", "type": "function", "function": function}]
+        yield Chunk([{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}])
+        yield Finish(usage=(await collect(ScriptedEngine().chat(call))).usage)
+
+
+async def test_tool_calls_are_judged_and_corrected(resources: Resources) -> None:
+    engine = Tools("b\\u0061d", "fine")
     answer, trace = await refined(engine, resources, {"tools": [{"type": "function"}]})
-    assert answer.choices[0].message["tool_calls"] == calls
-    assert trace[0]["passed_through"] == "tool call" and len(engine.calls) == 1
+    (called,) = answer.choices[0].message["tool_calls"]
+    assert called["function"]["arguments"] == '{"text": "fine"}'
+    assert answer.choices[0].finish_reason == "tool_calls" and [t["passed"] for t in trace] == [False, True]
+    # What takes a call's place may call tools again; the call stands there as text.
+    assert engine.calls[1].params["tools"] and "text: bad" in engine.calls[1].messages[-2]["content"]
+
+
+async def test_a_tool_call_that_no_round_mends_can_be_withheld(resources: Resources) -> None:
+    answer, trace = await refined(Tools("bad"), resources, {"tools": [{}]}, unresolved="withhold")
+    (choice,) = answer.choices
+    assert choice.finish_reason == "content_filter" and "tool_calls" not in choice.message
+    assert trace[-1]["withheld"]
+    answer, _ = await refined(Tools("bad"), resources, {"tools": [{}]})
+    assert answer.choices[0].message["tool_calls"]
 
 
 SCHEMA = {

@@ -138,21 +138,31 @@ async def test_choices_are_written_apart(resources: Resources) -> None:
     assert run.ledger.stages["refine"].calls == 3
 
 
-async def test_tool_calls_pass_through(resources: Resources) -> None:
+@pytest.mark.parametrize("unresolved", ["release", "withhold"])
+@pytest.mark.parametrize("names", [["good"], ["bad", "good"], ["bad"]])
+async def test_tool_calls_are_judged_last(names: list[str], unresolved: str, resources: Resources) -> None:
+    left = list(names)
+
     class Tools(ScriptedEngine):
         async def chat(self, call: Call) -> Any:
             async for event in super().chat(call):
                 if isinstance(event, Finish):
-                    calls = [{"index": 0, "id": "c", "function": {"name": "bad", "arguments": "{}"}}]
-                    yield Chunk([{"index": 0, "delta": {"tool_calls": calls}, "finish_reason": "tool_calls"}])
+                    name = left.pop(0) if len(left) > 1 else left[0]
+                    for piece in ({"id": "c", "function": {"name": name}}, {"function": {"arguments": "{}"}}):
+                        yield Chunk([{"index": 0, "delta": {"tool_calls": [{"index": 0, **piece}]}}])
+                    yield Chunk([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}])
                 yield event
 
-    run = Run(Tools(lambda call: ["Let me look."]), resources)
-    answer = await collect(_plan(resources).stream(_request(), run))
-    assert answer.text == "Let me look."
-    assert answer.choices[0].message["tool_calls"][0]["function"]["name"] == "bad"
-    assert answer.choices[0].finish_reason == "tool_calls"
-    assert any(n.get("passed_through") == "tool call" for n in run.trace.steps)
+    engine = Tools(lambda call: ["Let me look."] if len(engine.calls) == 1 else [""])
+    run = Run(engine, resources)
+    answer = await collect(_plan(resources, unresolved=unresolved).stream(_request(), run))
+    (choice,) = answer.choices
+    assert choice.text == "Let me look."
+    if left == ["bad"] and unresolved == "withhold":
+        assert choice.finish_reason == "content_filter" and "tool_calls" not in choice.message
+        return
+    assert choice.message["tool_calls"] == [{"id": "c", "function": {"name": left[0], "arguments": "{}"}}]
+    assert choice.finish_reason == "tool_calls"
 
 
 async def test_a_structured_answer_is_judged_as_a_whole(resources: Resources) -> None:

@@ -55,8 +55,8 @@ class AllowSettings(Settings):
 class FloorSettings(Settings):
     """What holds whatever a request asks for."""
 
-    gate: tuple[StepConfig, ...] = ()
-    """Gates before all else: options of the step `gate`."""
+    gate: tuple[dict[str, Any], ...] = ()
+    """Gates before all else: for each the options of the step `gate`."""
     enforce: tuple[StepConfig, ...] = ()
     """Context steps that run first."""
     verify: VerifySettings | None = None

@@ -87,19 +87,21 @@ async def chat(request: Request) -> Response:
 
 async def _chat(body: Body, target: Target, run: Run) -> Response:
     engine, plan = target.engine, target.plan
-    if (remote := engine.remote) and plan.leaves_the_answer and not target.trace:
-        if not plan.contexts:
+    remote = engine.remote if not target.trace else None
+    if remote and plan.is_direct:
+        payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
+        return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
+    context = await plan.prepare(chat_request(body.fields, engine.model), run)
+    untouched = plan.forwards(context)
+    if remote and untouched and context.prompt is None and not run.ledger.calls:
+        if context.messages is context.original.messages and context.params is context.original.params:
             payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
-            return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
-        context = await plan.prepare(chat_request(body.fields, engine.model), run)
-        if context.prompt is None and not run.ledger.calls:
+        else:
             fields = {**context.params, "messages": context.messages, "stream": context.original.stream}
             payload = passthrough.payload(remote.upstream_model, b"", fields)
-            return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
-        events = plan.stream(context, run)
-    else:
-        events = plan.stream(chat_request(body.fields, engine.model), run)
-    wire = wire_of(ChatWire, "chatcmpl", body, target)
+        return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
+    events = plan.stream(context, run)
+    wire = wire_of(ChatWire, "chatcmpl", body, target, untouched=untouched)
     return await respond(Exchange(events, run, target, wire), stream=wants_stream(body.fields))
 
 
@@ -189,14 +191,13 @@ class ChatWire:
         return body if alignment is None else body | {"alignment": alignment}
 
 
-def wire_of(kind: type[ChatWire], prefix: str, body: Body, target: Target) -> ChatWire:
-    """The format of one response."""
+def wire_of(kind: type[ChatWire], prefix: str, body: Body, target: Target, *, untouched: bool) -> ChatWire:
+    """The format of one response. `untouched`: whether a single engine call writes it in this very format."""
     return kind(
         id=f"{prefix}-{uuid4().hex}",
         created=int(time.time()),
         model=target.engine.model,
-        # Chunks of an engine that went through a completion of another kind are not of this format.
-        untouched=target.plan.decoder[0] == "direct" and (kind is ChatWire or target.plan.is_direct),
+        untouched=untouched,
         include_usage=wants_usage(body.fields),
     )
 

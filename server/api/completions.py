@@ -43,7 +43,8 @@ async def _completion(body: Body, target: Target, run: Run) -> Response:
         events = engine.complete(raw_params(body.fields), stream=stream)
     else:
         events = target.plan.stream(prompt_request(body.fields, engine.model), run)
-    wire = wire_of(CompletionWire, "cmpl", body, target)
+    # Chunks of an engine that answers a chat are not of this format.
+    wire = wire_of(CompletionWire, "cmpl", body, target, untouched=target.plan.is_direct)
     return await respond(Exchange(events, run, target, wire), stream=stream)
 
 

@@ -26,7 +26,7 @@ from heedful.server.service import Service, Target
 from heedful.strategies import ChatRequest, HeedfulError, MissingCapability, NotFound, RequestError, Run
 from heedful.strategies.tasks import SOME, together
 from heedful.strategies.types import Context
-from heedful.strategies.verifiers.base import Verifier
+from heedful.strategies.verifiers.base import Verdict, Verifier
 from heedful.strategies.verifiers.panel import Panel, VerifierSpec
 from heedful.strategies.verifiers.registry import VERIFIERS
 from heedful.strategies.verifiers.toxicity import Toxicity
@@ -195,7 +195,7 @@ async def _result(panel: Panel, text: str, model: str, run: Run) -> dict[str, An
     categories: dict[str, bool] = {}
     for (name, verdict), (_, verifier) in zip(judgement.verdicts, panel.members, strict=True):
         scores[name], categories[name] = round(1 - verdict.score, 6), not verdict.passed
-        for category, score, at_fault in _finer(verifier, text, verdict.facts):
+        for category, score, at_fault in _finer(verifier, text, verdict):
             scores[f"{name}/{category}"], categories[f"{name}/{category}"] = score, at_fault
             if (openais := _OPENAIS.get(category)) is not None:
                 scores[openais] = max(score, scores.get(openais, 0.0))
@@ -209,13 +209,14 @@ async def _result(panel: Panel, text: str, model: str, run: Run) -> dict[str, An
     }
 
 
-def _finer(verifier: Verifier, text: str, facts: Mapping[str, Any]) -> list[tuple[str, float, bool]]:
+def _finer(verifier: Verifier, text: str, verdict: Verdict) -> list[tuple[str, float, bool]]:
     """What a verifier tells beyond its verdict: the classifier's attributes, a guard model's categories."""
     if isinstance(verifier, Toxicity):
         _, *finer = verifier.attributes(text)
         return [(name, round(score, 6), score >= verifier.threshold) for name, score in finer]
-    codes = facts.get("categories")
-    return [(str(code), 1.0, True) for code in codes] if isinstance(codes, list) else []
+    codes = verdict.facts.get("categories")
+    score = round(1 - verdict.score, 6)
+    return [(str(c), score, not verdict.passed) for c in codes] if isinstance(codes, list) else []
 
 
 OPERATIONS = (

@@ -53,7 +53,18 @@ async def _score(body: Body, target: Target, run: Run) -> Response:
     answers = typed(body.fields, ScoreBody, model=run.engine.model).answers
     _check(target.plan, run)
     fields = {k: v for k, v in body.fields.items() if k != "answers"}
-    context = await target.plan.prepare(chat_request(fields, run.engine.model), run)
+    request = chat_request(fields, run.engine.model)
+    context = await target.plan.prepare(request, run)
+    if context.refusal is not None:
+        raise RequestError(context.refusal, param="messages", code="content_filter")
+    if context.then is not None:
+        _check(context.then, run)
+    if context.original is not request:
+        raise RequestError(
+            "a gate has redacted the conversation, and the answers are not: they can't be scored together",
+            param="answers",
+            code="no_likelihood",
+        )
     scores = await log_likelihoods(context, answers, run.stage("score").engine)
     usage = run.ledger.usage(_whole(run))
     response: dict[str, Any] = {

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from heedful.strategies.answer import Answer, Choice, collect, settled
 from heedful.strategies.decode.aborted import book
-from heedful.strategies.decode.refine.whole import why_untouched
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import MissingCapability
 from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
@@ -21,6 +20,7 @@ from heedful.strategies.tasks import together
 from heedful.strategies.thinking import spoken
 from heedful.strategies.types import Call, Chunk, Context, Event, Finish, Usage, choices_wanted
 from heedful.strategies.verifiers.panel import Panel, Verified
+from heedful.strategies.verifiers.reading import calls_tools, text_to_judge
 
 Rank = tuple[float, ...]
 
@@ -29,10 +29,10 @@ Rank = tuple[float, ...]
 class BestOfN(Verified):
     """Samples `n` answers in one batch and returns the one that the verifiers score highest.
 
-    As soon as a finished one passes them all, the rest are aborted. With no `verifiers` the answer with the highest
-    mean log-probability wins, and none is aborted. A client that asks for several choices gets so many of the best.
-    At temperature 0 all samples are one, and one is drawn. `on_error`, `verifier_timeout` and `keep_alive` are those
-    of `refine`.
+    As soon as a finished one passes them all, the rest are aborted. Tool calls are judged by name and arguments. With
+    no `verifiers` the answer with the highest mean log-probability wins, and none is aborted. A client that asks for
+    several choices gets so many of the best. At temperature 0 all samples are one, and one is drawn. `on_error`,
+    `verifier_timeout` and `keep_alive` are those of `refine`.
     """
 
     n: Annotated[int, Field(ge=1, le=128)] = 4
@@ -155,29 +155,34 @@ class _Search:
         if self._options.verifiers and (spoke := spoken(choice)) is not choice:
             note("best_of_n", choice=choice.index, left_out="the model's thoughts, which are not judged")
             self._samples[choice.index] = choice = spoke
-        if untouched := why_untouched(choice):
-            # A tool call is nothing to judge and goes out; a sample without a word is the last that does.
-            passed = untouched == "tool call"
-            note("best_of_n", choice=choice.index, passed_through=untouched)
-            self._ranks[choice.index] = (math.inf if passed else -math.inf,)
+        text, passed = text_to_judge(choice), False
+        if not text:
+            # A sample without a word is the last that goes out.
+            note("best_of_n", choice=choice.index, passed_through="no text")
+            self._ranks[choice.index] = (-math.inf,)
         elif self._options.verifiers:
-            judgement = await self._panel.judge(self._context, choice.text, self._run)
+            judgement = await self._panel.judge(self._context, text, self._run)
             self._ranks[choice.index], passed = judgement.rank, judgement.passed
             score = round(judgement.score, 4)
             note("best_of_n", choice=choice.index, score=score, passed=passed, verdicts=judgement.facts)
+        elif (mean := self._mean_logprob(choice)) is None:
+            # Engines report none for the tokens of tool calls.
+            note("best_of_n", choice=choice.index, mean_logprob=None)
+            self._ranks[choice.index] = (-math.inf, 1.0)
         else:
-            mean = self._mean_logprob(choice)
-            self._ranks[choice.index], passed = (mean,), False
+            self._ranks[choice.index] = (mean,)
             note("best_of_n", choice=choice.index, mean_logprob=round(mean, 4))
         if passed:
             self._passed.add(choice.index)
             if len(self._passed) >= self._wanted:
                 self._enough.set()
 
-    def _mean_logprob(self, choice: Choice) -> float:
+    def _mean_logprob(self, choice: Choice) -> float | None:
         steps = (choice.logprobs or {}).get("content") or []
         values = [step.get("logprob") for step in steps if isinstance(step, dict)]
         numbers = [float(v) for v in values if isinstance(v, int | float)]
+        if not numbers and calls_tools(choice):
+            return None
         if not numbers:
             engine = self._run.engine
             engine.habits.lacks |= Capability.LOGPROBS

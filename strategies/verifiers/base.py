@@ -44,5 +44,9 @@ class Verifier(Protocol):
         """Called when the server ends."""
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
-        """Judges an answer to `context.original`. `run.engine` is the engine that wrote it, and counts its calls."""
+        """Judges an answer to `context.original`. `run.engine` is the engine that wrote it, and counts its calls.
+
+        Before there is an answer (`gate`), `context.judged` is "question": `answer` is then the words of the last
+        turn of `context.original`, which are judged.
+        """
         ...

@@ -100,7 +100,9 @@ class Panel:
 
     async def judge(self, context: Context, answer: str, run: Run) -> Judgement:
         """All verdicts on an answer. Raises VerifierError where one fails, unless `on_error` is "pass"."""
-        verdicts = await together(self._ask(name, v, context, answer, run) for name, v in self.members)
+        asked = [self._ask(name, v, context, answer, run) for name, v in self.members]
+        # A task for a single one would take longer than most verdicts.
+        verdicts = [await asked[0]] if len(asked) == 1 else await together(asked)
         return Judgement(tuple(zip((name for name, _ in self.members), verdicts, strict=True)))
 
     async def _ask(self, name: str, verifier: Verifier, context: Context, answer: str, run: Run) -> Verdict:

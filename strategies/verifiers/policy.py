@@ -58,28 +58,16 @@ class Policy(Verifier):
     @cached_property
     def _forbidden(self) -> list[Any]:
         quoted = (_whole(word) for word in self.words)
-        words = [self._compiled("|".join(quoted), "words")] if self.words else []
-        return words + [self._compiled(pattern, "deny") for pattern in self.deny]
+        words = [self._pattern("|".join(quoted), "words")] if self.words else []
+        return words + [self._pattern(pattern, "deny") for pattern in self.deny]
 
     @cached_property
     def _required(self) -> list[Any]:
-        return [self._compiled(pattern, "require") for pattern in self.require]
+        return [self._pattern(pattern, "require") for pattern in self.require]
 
-    def _compiled(self, pattern: str, option: str) -> Any:
-        options = re2.Options()
-        options.case_sensitive = self.case_sensitive
-        options.max_mem = _MEMORY
-        options.log_errors = False
-        try:
-            return re2.compile(pattern, options)
-        except re2.error as error:
-            why = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
-            raise RequestError(
-                f"policy: the pattern {pattern[:100]!r} is refused: {why} (patterns are RE2's: no back-references, "
-                "no look-around)",
-                param=f"alignment.verifiers.policy.{option}",
-                code="invalid_pattern",
-            ) from error
+    def _pattern(self, pattern: str, option: str) -> Any:
+        where = f"alignment.verifiers.policy.{option}"
+        return compiled(pattern, case_sensitive=self.case_sensitive, what="policy", param=where)
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         hits = (m.group() for p in self._forbidden for m in islice(p.finditer(answer), _MOST))
@@ -94,6 +82,24 @@ class Policy(Verifier):
             told += [f"It lacks what must match the pattern {pattern}." for pattern in missing[:_QUOTED]]
             critique = " ".join(told)
         return Verdict(1 / (1 + faults), False, critique, {"found": found[:_QUOTED], "missing": missing})
+
+
+def compiled(pattern: str, *, case_sensitive: bool, what: str, param: str) -> Any:
+    """A pattern of RE2's. Raises RequestError, which begins with `what`, for one that it does not have."""
+    options = re2.Options()
+    options.case_sensitive = case_sensitive
+    options.max_mem = _MEMORY
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        why = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
+        raise RequestError(
+            f"{what}: the pattern {pattern[:100]!r} is refused: {why} (patterns are RE2's: no back-references, "
+            "no look-around)",
+            param=param,
+            code="invalid_pattern",
+        ) from error
 
 
 def _whole(word: str) -> str:

@@ -20,10 +20,12 @@ class _Report(msgspec.Struct):
 
 
 def question(context: Context, answer: str) -> bytes:
-    """`{"messages": [the client's], "norms": [...], "answer": "..."}`"""
-    return msgspec.json.encode(
-        {"messages": context.original.messages, "norms": context.norms, "answer": answer}
-    )
+    """`{"messages": [the client's], "norms": [...], "answer": "..."}`
+
+    What a gate has judged stands in `answer` as well, with `"judged": "question"` beside it.
+    """
+    told = {"messages": context.original.messages, "norms": context.norms, "answer": answer}
+    return msgspec.json.encode(told | ({"judged": "question"} if context.judged == "question" else {}))
 
 
 def verdict(data: bytes, threshold: float) -> Verdict:

@@ -33,8 +33,10 @@ async def _count(body: Body, target: Target, run: Run) -> Response:
     engine = target.engine
     chat = messages.chat_request(body.fields, engine.model, engine.capabilities, to_count=True)
     context = await target.plan.prepare(chat, run)
-    if (remote := engine.remote) and Capability.TOKENS not in engine.capabilities:
-        tokens = await _asked(remote, body.fields, context, aligned=bool(target.plan.contexts))
+    if context.refusal is not None:
+        tokens = 0  # no model will see it
+    elif (remote := engine.remote) and Capability.TOKENS not in engine.capabilities:
+        tokens = await _asked(remote, body.fields, context, aligned=context.messages is not chat.messages)
     else:
         tokens = await engine.count_prompt(context.call(stream=False))
     counted: dict[str, Any] = {"input_tokens": tokens}

@@ -8,15 +8,19 @@ from heedful.prompts import Prompt
 from heedful.strategies.types import Context, Message
 
 # What the first draft had and a text written in its place must not have again.
-_ONCE = frozenset(
-    "n tools tool_choice parallel_tool_calls functions function_call stream_options echo prediction "
-    "request_id".split()
-)
+_ONCE = frozenset("n stream_options echo prediction request_id".split())
+_TOOLS = frozenset("tools tool_choice parallel_tool_calls functions function_call".split())
 
 
-def text_params(context: Context, *, shift: int, temperature: float | None = None) -> dict[str, Any]:
-    """The client's parameters for one more text in the answer's place; `shift` makes a seed another one."""
-    params = {k: v for k, v in context.params.items() if k not in _ONCE}
+def text_params(
+    context: Context, *, shift: int, temperature: float | None = None, tools: bool = False
+) -> dict[str, Any]:
+    """The client's parameters for one more text in the answer's place; `shift` makes a seed another one.
+
+    `tools`: whether it may call tools, as what it takes the place of did.
+    """
+    left_out = _ONCE if tools else _ONCE | _TOOLS
+    params = {k: v for k, v in context.params.items() if k not in left_out}
     if isinstance(params.get("seed"), int):
         params["seed"] += shift
     if temperature is not None:

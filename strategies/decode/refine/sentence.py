@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from heedful.strategies.answer import Choice
 from heedful.strategies.budget import count
 from heedful.strategies.decode.aborted import book
 from heedful.strategies.decode.refine.correct import correction, text_params
@@ -30,9 +31,15 @@ from heedful.strategies.types import (
     text_in,
 )
 from heedful.strategies.verifiers.panel import Judgement
+from heedful.strategies.verifiers.reading import calls_tools, text_to_judge
 
 if TYPE_CHECKING:
     from heedful.strategies.decode.refine.refine import Refining
+
+JudgedPiece = str | Choice
+"""What is judged and goes out at once: a sentence, or the tools that an answer calls."""
+_CALLS = ("tool_calls", "function_call")
+_NO_OTHER = frozenset({"content", "role", *_CALLS})
 
 
 async def by_sentence(refining: Refining, context: Context, run: Run) -> AsyncGenerator[Event, None]:
@@ -69,9 +76,9 @@ async def by_sentence(refining: Refining, context: Context, run: Run) -> AsyncGe
 class _Writer:
     """One choice in the making.
 
-    `released` is what has gone out; `failed` are the attempts at the sentence that is due, with their verdicts.
-    `usage` is what the calls have cost, `under_way` whether one has not come to its end, `tools` whether tools are
-    called, `given_up` whether a sentence that has failed has gone out.
+    `released` is what has gone out; `failed` are the attempts at the piece that is due, with their verdicts.
+    `usage` is what the calls have cost, `under_way` whether one has not come to its end, `given_up` whether a piece
+    that has failed has gone out.
     """
 
     refining: Refining
@@ -82,10 +89,9 @@ class _Writer:
     emit: Callable[[Chunk], None]
     released: str = ""
     rounds: int = 0
-    failed: list[tuple[Judgement, str]] = field(default_factory=list)
+    failed: list[tuple[Judgement, JudgedPiece]] = field(default_factory=list)
     usage: Usage | None = None
     under_way: bool = False
-    tools: bool = False
     given_up: bool = False
     finish_reason: str | None = None
 
@@ -98,8 +104,8 @@ class _Writer:
             self.under_way = True
             try:
                 async with aclosing(self._sentences(call, arrived)) as sentences:
-                    async for sentence in sentences:
-                        if (instead := await self._judge(sentence)) is not None:
+                    async for piece in sentences:
+                        if (instead := await self._judge(piece)) is not None:
                             break
             except RequestError as error:
                 # A draft that can't be written is the client's affair; a correction (too long, say) is ours.
@@ -117,16 +123,16 @@ class _Writer:
         self.emit(Chunk.of(index=self.index, finish_reason=self.finish_reason))
         return self.usage or Usage()
 
-    async def _judge(self, sentence: str) -> list[Message] | None:
-        """Releases a sentence that may go out. Else returns the conversation that goes on in place of this one.
+    async def _judge(self, piece: JudgedPiece) -> list[Message] | None:
+        """Releases a piece that may go out. Else returns the conversation that goes on in place of this one.
 
         An empty one: nothing more is said.
         """
-        if not sentence.strip():
+        if isinstance(piece, str) and not piece.strip():
             if not self.failed:
-                self._release(sentence)
+                self._release(piece)
             return None
-        judgement = await self.refining.panel.judge(self.context, self.released + sentence, self.run)
+        judgement = await self.refining.panel.judge(self.context, self._so_far(piece), self.run)
         self.run.trace.note(
             "refine",
             choice=self.index,
@@ -137,16 +143,22 @@ class _Writer:
             verdicts=judgement.facts,
         )
         if judgement.passed:
-            self._release(sentence)
+            self._release(piece)
             return None
-        self.failed.append((judgement, sentence))
+        self.failed.append((judgement, piece))
         if not self.given_up and self.rounds < self.refining.options.max_rounds:
             self.rounds += 1
-            return self._correction(sentence, judgement.critique)
-        return self._unmended(sentence)
+            return self._correction(piece, judgement.critique)
+        return self._unmended(piece)
 
-    def _unmended(self, latest: str | None = None) -> list[Message] | None:
-        """What happens to a sentence that no round could mend; `latest` is the attempt whose call goes on."""
+    def _so_far(self, piece: JudgedPiece) -> str:
+        """The answer with this piece, as verifiers read it."""
+        if isinstance(piece, str):
+            return self.released + piece
+        return "\n".join(filter(None, (self.released, text_to_judge(piece))))
+
+    def _unmended(self, latest: JudgedPiece | None = None) -> list[Message] | None:
+        """What happens to a piece that no round could mend; `latest` is the attempt whose call goes on."""
         if self.refining.options.unresolved == "withhold":
             self.run.trace.note("refine", choice=self.index, withheld=True)
             self.finish_reason = "content_filter"
@@ -155,43 +167,54 @@ class _Writer:
         self._release(best)
         # What stands at fault now can't be mended by any sentence after it.
         self.given_up = True
+        if isinstance(best, Choice):
+            return []  # a tool's turn comes next
         return None if best == latest else self._resumption()
 
-    def _release(self, sentence: str) -> None:
-        self.released += sentence
+    def _release(self, piece: JudgedPiece) -> None:
         self.failed.clear()
-        self.emit(Chunk.of(sentence, index=self.index))
+        if isinstance(piece, str):
+            self.released += piece
+            self.emit(Chunk.of(piece, index=self.index))
+        else:
+            self.finish_reason = piece.finish_reason
+            self.emit(replace(piece, finish_reason=None).chunk())
 
-    async def _sentences(self, call: Call, arrived: list[str]) -> AsyncGenerator[str, None]:
-        """The sentences of one call's text, as they become whole; what is no text goes out at once."""
+    async def _sentences(self, call: Call, arrived: list[str]) -> AsyncGenerator[JudgedPiece, None]:
+        """The sentences of one call's text, as they become whole, and last the tools it calls; what is neither goes
+        out at once."""
         splitter, thoughts = Splitter("" if self._continues else self.released), Thoughts()
+        called = Choice(self.index)
         fresh = bool(self.released)
         async with aclosing(self.run.engine.chat(call)) as events:
             async for event in events:
                 if isinstance(event, Finish):
                     self.under_way = False
                     self._spend(event.usage)
-                    whole = [*splitter.feed(thoughts.rest()), *splitter.rest()]
+                    whole: list[JudgedPiece] = [*splitter.feed(thoughts.rest()), *splitter.rest()]
+                    if calls_tools(called):
+                        called.finish_reason = self.finish_reason
+                        whole.append(called)
                     if thoughts.found:
                         left_out = "the model's thoughts, which are not judged"
                         self.run.trace.note("refine", choice=self.index, left_out=left_out)
                 elif isinstance(event, Chunk):
-                    arrived.append(text := "".join(map(self._text, event.choices)))
-                    whole = splitter.feed(thoughts.feed(text))
+                    arrived.append(text := "".join(self._text(c, called) for c in event.choices))
+                    whole = [*splitter.feed(thoughts.feed(text))]
                 else:
                     continue
-                for sentence in whole:
-                    yield _spaced(self.released, sentence) if fresh else sentence
+                for piece in whole:
+                    yield _spaced(self.released, piece) if fresh and isinstance(piece, str) else piece
                     fresh = False
 
-    def _text(self, choice: Mapping[str, Any]) -> str:
+    def _text(self, choice: Mapping[str, Any], called: Choice) -> str:
+        """The text of a choice of a chunk; what it calls is gathered in `called`."""
         self.finish_reason = choice.get("finish_reason") or self.finish_reason
         delta = choice.get("delta") or {}
-        other = {k: v for k, v in delta.items() if k not in ("content", "role") and v is not None}
+        if calls := {k: v for k, v in delta.items() if k in _CALLS and v}:
+            called.add({"delta": calls})
+        other = {k: v for k, v in delta.items() if k not in _NO_OTHER and v is not None}
         if other:
-            if other.get("tool_calls") and not self.tools:
-                self.tools = True
-                self.run.trace.note("refine", choice=self.index, passed_through="tool call")
             self.emit(Chunk([{"index": self.index, "delta": other}]))
         return text_in(delta.get("content"))
 
@@ -211,10 +234,12 @@ class _Writer:
             params["seed"] += self.index
         return Call(self.context.messages, params, stream=True)
 
-    def _correction(self, sentence: str, critique: str) -> list[Message]:
+    def _correction(self, piece: JudgedPiece, critique: str) -> list[Message]:
         prompt = self.run.prompts.get(self.refining.options.prompt)
         part = "sentence" if self._continues or not self.released else "sentence_after"
-        answer = self.released + sentence
+        if not isinstance(piece, str) and not self.released:
+            part = "correct"
+        answer = self._so_far(piece)
         return correction(self.context, prompt, answer, critique, part=part, released=self.released)
 
     def _resumption(self) -> list[Message]:
@@ -230,7 +255,9 @@ class _Writer:
     async def _call(self, messages: list[Message]) -> Call | None:
         """A call for the rest of the answer; None where the client's limit is reached."""
         shift = self.n * self.rounds + self.index
-        params = text_params(self.context, shift=shift, temperature=self.refining.options.temperature)
+        tools = any(isinstance(piece, Choice) for _, piece in self.failed)
+        temperature = self.refining.options.temperature
+        params = text_params(self.context, shift=shift, temperature=temperature, tools=tools)
         if self.released:
             for limit in ("max_tokens", "max_completion_tokens"):
                 if isinstance(params.get(limit), int):

@@ -15,6 +15,7 @@ from heedful.strategies.tasks import together
 from heedful.strategies.thinking import spoken
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.panel import Judgement
+from heedful.strategies.verifiers.reading import calls_tools, text_to_judge
 
 if TYPE_CHECKING:
     from heedful.strategies.decode.refine.refine import Refining
@@ -50,15 +51,15 @@ async def _refined(
     if (spoke := spoken(draft)) is not draft:
         run.trace.note("refine", choice=draft.index, left_out="the model's thoughts, which are not judged")
         draft = spoke
-    if passed_through := why_untouched(draft):
-        run.trace.note("refine", choice=draft.index, passed_through=passed_through)
+    if not text_to_judge(draft):
+        run.trace.note("refine", choice=draft.index, passed_through="no text")
         return draft
     prompt = run.prompts.get(refining.options.prompt)
-    part = "structured" if check else "correct"
+    part = "structured" if check and not calls_tools(draft) else "correct"
 
     async def judged(choice: Choice) -> _Candidate:
-        malformed = check(choice.text) if check else None
-        return _Candidate(choice, await refining.panel.judge(context, choice.text, run), malformed)
+        malformed = check(choice.text) if check and not calls_tools(choice) else None
+        return _Candidate(choice, await refining.panel.judge(context, text_to_judge(choice), run), malformed)
 
     def note(number: int, candidate: _Candidate, **facts: Any) -> None:
         if candidate.malformed:
@@ -69,14 +70,15 @@ async def _refined(
 
     best = await judged(draft)
     note(0, best)
-    seen = {draft.text}
+    seen = {text_to_judge(draft)}
     for number in range(1, refining.options.max_rounds + 1):
         if best.passed:
             break
         began = time.perf_counter()
         critique = "\n".join(filter(None, (best.judgement.critique, best.malformed)))
-        messages = correction(context, prompt, best.choice.text, critique, part=part)
-        params = text_params(context, shift=number, temperature=refining.options.temperature)
+        messages = correction(context, prompt, text_to_judge(best.choice), critique, part=part)
+        tools = calls_tools(draft)
+        params = text_params(context, shift=number, temperature=refining.options.temperature, tools=tools)
         try:
             answer = await ask(run.engine, messages, params)
         except RequestError as error:
@@ -85,12 +87,12 @@ async def _refined(
             break
         attempt = spoken(answer.choices[0]) if answer.choices else Choice(0)
         attempt.index = draft.index
-        if not attempt.text.strip() or attempt.text in seen:
+        if not (text := text_to_judge(attempt)) or text in seen:
             # What a greedy model says twice it says for ever.
-            why = "the correction is empty" if not attempt.text.strip() else "the correction repeats a text"
+            why = "the correction repeats a text" if text else "the correction is empty"
             run.trace.note("refine", choice=draft.index, round=number, accepted=False, stopped=why)
             break
-        seen.add(attempt.text)
+        seen.add(text)
         candidate = await judged(attempt)
         accepted = candidate.rank > best.rank
         note(number, candidate, accepted=accepted)
@@ -104,10 +106,3 @@ async def _refined(
         return best.choice
     run.trace.note("refine", choice=draft.index, withheld=True)
     return Choice(draft.index, {"role": "assistant", "content": ""}, "content_filter")
-
-
-def why_untouched(choice: Choice) -> str | None:
-    """Why a choice is nothing that verifiers can judge."""
-    if choice.message.get("tool_calls") or choice.message.get("function_call"):
-        return "tool call"
-    return None if choice.text.strip() else "no text"
