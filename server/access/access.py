@@ -51,6 +51,8 @@ class Access:
         self._texts: dict[str, str] = {}
         """Settings of the database's tenants as they stand there, of those that are in force."""
         self._keys: list[Key] = []
+        self.anybody: Client | None = None
+        """Who asks where no keys are wanted; None where they are."""
         self._lock = asyncio.Lock()
         self._reader = ThreadPoolExecutor(1, "heedful-keys")
         holdings = None
@@ -172,10 +174,10 @@ class Access:
             raise ConfigError(
                 f"keys: unknown tenant {unknown[0].tenant!r}; known: {', '.join(self._tenants)}"
             )
-        self._credentials, before = self._credentials_of(self.keys()), self._credentials
+        before = self._credentials
+        self._credentials = self._credentials_of(self.keys())
         wanted = bool(self._file_keys or self._keys) or (not starting and self.anybody is None)
         self.anybody = None if wanted else Client(self._tenants[EVERYONE], ANYBODY.role)
-        """Who asks where no keys are wanted; None where they are."""
         for head, credential in before.items():
             if self._credentials.get(head) is not credential:
                 credential.end("been revoked")
