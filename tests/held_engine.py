@@ -11,7 +11,7 @@ from heedful.strategies.scripted import ScriptedEngine
 
 
 class HeldEngine(ScriptedEngine):
-    """`begun` is set once something runs, `left` once nothing does any more. `speaks`: whether a first piece comes."""
+    """`begun` is set once something runs, `left` once nothing does any more. `speaks`: whether a piece comes."""
 
     def __init__(self, *, speaks: bool = True) -> None:
         super().__init__()

@@ -174,6 +174,9 @@ def test_a_key_of_the_file_expires(serving: Serving) -> None:
         assert time.time() >= soon.timestamp()
 
 
+A = digest("a")
+
+
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
@@ -184,9 +187,9 @@ def test_a_key_of_the_file_expires(serving: Serving) -> None:
         ("{tenant: default, env: TEST_LINES}", "on one line"),
         ("{tenant: default, file: nothing.key}", "nothing.key: No such file"),
         ("{tenant: default, file: empty.key}", "empty.key is empty"),
-        ("{tenant: nobody, sha256: %s}" % digest("a"), "unknown tenant 'nobody'"),
-        ("{tenant: default, sha256: %s, stores: [a]}" % digest("a"), "for the role author only"),
-        (", ".join(["{tenant: default, sha256: %s}" % digest("a")] * 2), "stands here twice"),
+        (f"{{tenant: nobody, sha256: {A}}}", "unknown tenant 'nobody'"),
+        (f"{{tenant: default, sha256: {A}, stores: [a]}}", "for the role author only"),
+        (", ".join([f"{{tenant: default, sha256: {A}}}"] * 2), "stands here twice"),
         ("{tenant: default, sha256: ABC}", "keys.0.sha256"),
     ],
 )

@@ -19,7 +19,7 @@ from uuid import uuid4
 import msgspec
 
 from heedful.server.access.client import EVERYONE, Role
-from heedful.server.access.key import Key, digest_of, new_id, new_text, prefix_of
+from heedful.server.access.key import OURS, Key, digest_of, new_id, new_text, prefix_of
 from heedful.server.access.settings import LimitSettings, TenantSettings
 from heedful.strategies import HeedfulError, RequestError
 
@@ -137,10 +137,11 @@ class KeyDatabase:
             raise RequestError(
                 "stores: for the role author only; admins write all, users none", param="stores"
             )
+        known = tenant in (EVERYONE, *others)
+        if not known and not self.exists():
+            raise no_tenant(tenant)
         with self._writing() as db:
-            if tenant not in (EVERYONE, *others) and not _one(
-                db, "SELECT 1 FROM tenants WHERE name = ?", tenant
-            ):
+            if not known and not _one(db, "SELECT 1 FROM tenants WHERE name = ?", tenant):
                 raise no_tenant(tenant)
             while _one(db, "SELECT 1 FROM keys WHERE id = ?", id := new_id()):
                 pass
@@ -304,7 +305,8 @@ def no_tenant(name: str) -> RequestError:
 
 
 def no_key(id: str) -> RequestError:
-    return RequestError(f"unknown key {id[:64]!r}", param="id", status=404, code="key_not_found")
+    shown = prefix_of(id) if OURS.search(id.encode()) else id[:64]
+    return RequestError(f"unknown key {shown!r}", param="id", status=404, code="key_not_found")
 
 
 def _one(db: sqlite3.Connection, query: str, *values: object) -> Any:

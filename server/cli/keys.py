@@ -17,7 +17,7 @@ from heedful.retrieval.items import time_of
 from heedful.server.access.client import EVERYONE, Role
 from heedful.server.access.database import KeyDatabase, no_key
 from heedful.server.access.file_keys import file_keys
-from heedful.server.access.key import Key
+from heedful.server.access.key import OURS, Key
 from heedful.server.access.settings import LimitSettings
 from heedful.server.cli.errors import CommandError
 from heedful.server.config import Config, load
@@ -181,7 +181,12 @@ def rotate(
 
 
 def _in_database(id: str, settings: Config, database: KeyDatabase) -> KeyDatabase:
-    """Raises CommandError for a key that the configuration holds."""
+    """Raises CommandError for a key that the configuration holds, and for a key in place of its id."""
+    if OURS.search(id.encode()):
+        raise CommandError(
+            "give the key's id, which stands between its underscores, and rotate it: what a command line "
+            "has held, others may have seen"
+        )
     held: list[Key] = file_keys(settings)
     if any(key.id == id for key in held):
         raise CommandError(f"the key {id} stands in the configuration: change it there")
