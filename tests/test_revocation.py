@@ -25,7 +25,7 @@ from heedful.server.config import Config
 from heedful.strategies.scripted import ScriptedEngine
 
 Serving = Callable[..., AbstractContextManager[str]]
-HI = [{"role": "user", "content": "Hi"}]
+HI: Any = [{"role": "user", "content": "Hi"}]
 CLIENT = httpx.Client(timeout=HANG)
 
 
@@ -114,14 +114,14 @@ def test_the_official_clients_raise(serving: Serving, keys: KeyDatabase) -> None
         key, text = keys.create_key("default", Role.USER)
         until_status(url, {"x-api-key": text}, 200)
         client = OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0, timeout=HANG)
-        stream = client.chat.completions.create(model="scripted", messages=HI, stream=True)  # type: ignore[call-overload]
+        stream = client.chat.completions.create(model="scripted", messages=HI, stream=True)
         keys.revoke(key.id)
         with pytest.raises(APIError, match="revoked"):
             list(stream)
         key, text = keys.create_key("default", Role.USER)
         until_status(url, {"x-api-key": text}, 200)
         other = anthropic.Anthropic(base_url=url, api_key=text, max_retries=0, timeout=HANG)
-        events = other.messages.create(model="scripted", messages=HI, max_tokens=9, stream=True)  # type: ignore[call-overload]
+        events = other.messages.create(model="scripted", messages=HI, max_tokens=9, stream=True)
         keys.revoke(key.id)
         with pytest.raises(anthropic.APIError, match="revoked"):
             list(events)

@@ -59,7 +59,7 @@ def test_all_operations_and_roles(server: str, role: Role | None) -> None:
         store = "none" if operation.method == "DELETE" else "norms"
         names = {"store": store, "id": "nothing", "name": "nobody", "model": "scripted"}
         path = re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: names[found[1]], operation.path)  # noqa: B023
-        body = {} if operation.method in ("POST", "PUT") else None
+        body: dict[str, str] | None = {} if operation.method in ("POST", "PUT") else None
         status = CLIENT.request(operation.method, f"{server}{path}", json=body, headers=headers).status_code
         if operation.role is None:
             assert status == 200, path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 from starlette.types import Message, Send
@@ -32,27 +33,24 @@ class Credential:
 class Running:
     """A request that was let in by a key, as its task runs it."""
 
-    __slots__ = ("_send", "_task", "began", "error", "events", "over")
+    __slots__ = ("_send", "_task", "error", "over", "start")
 
     def __init__(self, task: asyncio.Task[object], send: Send) -> None:
         self._task, self._send = task, send
-        self.began = self.events = False
+        self.start: Message | None = None
+        """How its answer has begun."""
         self.over = False
         """Nothing can end it any more: its answer is whole, or it is to be finished whatever becomes of its key."""
         self.error: RequestError | None = None
         """Why it was ended."""
 
-    async def send(self, message: Message) -> None:
-        """Notes how far the answer is."""
-        if message["type"] == "http.response.start":
-            self.began = True
-            self.events = any(
-                name == b"content-type" and value.startswith(b"text/event-stream")
-                for name, value in message["headers"]
-            )
+    def send(self, message: Message) -> Awaitable[None]:
+        """Notes how far the answer is. No coroutine of its own: it is every message's."""
+        if self.start is None:
+            self.start = message
         elif not message.get("more_body", False):
             self.over = True
-        await self._send(message)
+        return self._send(message)
 
     def end(self, error: RequestError) -> None:
         """Cancels it, once."""

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heedful.server.access.access import Access
 from heedful.server.access.client import ANYBODY, SCOPE, Client
-from heedful.server.access.credential import Credential, Running, refused
+from heedful.server.access.credential import Running, refused
 from heedful.server.http import BROKEN
 from heedful.server.observe.facts import facts_of
 from heedful.server.shapes import error_event, error_shape
@@ -51,22 +51,18 @@ class LetIn:
                 await _refuse(error, scope, receive, send)
                 return
             _enters(scope, credential.client)
-            await self._run(credential, scope, receive, send)
-
-    async def _run(self, credential: Credential, scope: Scope, receive: Receive, send: Send) -> None:
-        """The request, for as long as its key is in force."""
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        running = scope[_RUNNING] = Running(task, send)
-        credential.running.add(running)
-        try:
-            await self._app(scope, receive, running.send)
-        except asyncio.CancelledError:
-            if running.error is None or task.uncancel() > 0:
-                raise
-            # All that ran for it has been cancelled and is over.
-            await _break_off(running, running.error, scope, receive, send)
-        finally:
-            credential.running.discard(running)
+            task = cast("asyncio.Task[Any]", asyncio.current_task())
+            running = scope[_RUNNING] = Running(task, send)
+            credential.running.add(running)
+            try:
+                await self._app(scope, receive, running.send)
+            except asyncio.CancelledError:
+                if running.error is None or task.uncancel() > 0:
+                    raise
+                # All that ran for it has been cancelled and is over.
+                await _break_off(running.start, running.error, scope, receive, send)
+            finally:
+                credential.running.discard(running)
 
 
 def client_of(scope: Scope) -> Client:
@@ -114,16 +110,16 @@ async def _refuse(error: HeedfulError, scope: Scope, receive: Receive, send: Sen
 
 
 async def _break_off(
-    running: Running, error: HeedfulError, scope: Scope, receive: Receive, send: Send
+    start: Message | None, error: HeedfulError, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """The last word to a request whose key has ended: a refusal where nothing has been said yet, an error event in a
     stream of events, and nothing in any other answer, which lacks its end then."""
-    if not running.began:
+    if start is None:
         await _refuse(error, scope, receive, send)
         return
     if (facts := facts_of(scope)) is not None:
         facts.error = error
-    if running.events:
+    if any(n == b"content-type" and v.startswith(b"text/event-stream") for n, v in start["headers"]):
         write: Callable[[HeedfulError], bytes] = scope.get(BROKEN) or error_event(scope)
         last = b"\n\n" + write(error)  # what was begun of an event ends here
         await send({"type": "http.response.body", "body": last, "more_body": False})
