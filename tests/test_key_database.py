@@ -146,11 +146,15 @@ def test_keys_stay_wanted_where_the_file_goes_away(serving: Serving, tmp_path: P
     with serving(ScriptedEngine(), config=Config(stores=tmp_path)) as url:
         assert CLIENT.get(f"{url}/v1/models", headers=headers).status_code == 200
         database.path.rename(tmp_path / "elsewhere")
-        access = Access(Config(stores=tmp_path), tmp_path)
-        access.close()
         for _ in range(20):
             assert CLIENT.get(f"{url}/v1/models").status_code == 401
             assert CLIENT.get(f"{url}/v1/models", headers=headers).status_code == 200
+        # In its place comes one that never had a key.
+        KeyDatabase(tmp_path).put_tenant("acme", TenantSettings())
+        until = time.monotonic() + HANG
+        while CLIENT.get(f"{url}/v1/models", headers=headers).status_code == 200:
+            assert time.monotonic() < until
+        assert CLIENT.get(f"{url}/v1/models").status_code == 401
 
 
 def test_a_clock_that_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

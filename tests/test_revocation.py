@@ -219,6 +219,29 @@ def test_a_slow_upload_ends_too(
         assert len(keys.all().keys) == 2 and not upstream.asked
 
 
+def test_requests_that_begin_as_their_key_ends(serving: Serving, keys: KeyDatabase) -> None:
+    """Each is refused or broken off, whenever it came, and none runs on."""
+    engine = HeldEngine()
+    with serving(engine, config=Config(stores=keys.path.parent)) as url:
+        _, admin = new(keys, Role.ADMIN)
+        until_status(url, admin, 200)
+        for _ in range(3):
+            made = CLIENT.post(f"{url}/v1/alignment/admin/keys", json={}, headers=admin).json()
+            mine = {"x-api-key": made["key"]}
+            body = {"model": "scripted", "messages": HI, "stream": True}
+
+            def ask(mine: dict[str, str] = mine, body: dict[str, Any] = body) -> bool:
+                answer = CLIENT.post(f"{url}/v1/chat/completions", json=body, headers=mine)
+                return "[DONE]" not in answer.text and "invalid_api_key" in answer.text
+
+            def revoke(id: str = made["id"]) -> bool:
+                return CLIENT.delete(f"{url}/v1/alignment/admin/keys/{id}", headers=admin).status_code == 200
+
+            assert all(at_once(ask, ask, ask, revoke, ask, ask, ask))
+            assert CLIENT.get(f"{url}/v1/models", headers=mine).status_code == 401
+        assert engine.running == 0
+
+
 def test_a_rotated_key_works_on_for_its_grace_alone(serving: Serving, keys: KeyDatabase) -> None:
     engine = HeldEngine()
     with serving(engine, config=Config(stores=keys.path.parent)) as url:
