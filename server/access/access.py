@@ -15,7 +15,7 @@ from heedful.server.access.client import ANYBODY, EVERYONE, Client, Tenant
 from heedful.server.access.credential import Credential, refused
 from heedful.server.access.database import AccessFailed, Holdings, KeyDatabase
 from heedful.server.access.file_keys import file_keys
-from heedful.server.access.key import Key
+from heedful.server.access.key import AccessKey
 from heedful.server.access.settings import TenantSettings
 from heedful.server.config import Config, ConfigError
 from heedful.server.log import bug, failed, logger, one_line
@@ -23,7 +23,7 @@ from heedful.strategies import HeedfulError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Check = Callable[[str, TenantSettings], None]
+SettingsCheck = Callable[[str, TenantSettings], None]
 """Raises HeedfulError or ConfigError for settings that a tenant of this name can't have."""
 LOOK = 0.5
 """Seconds between two looks at the database, and at what has expired."""
@@ -40,7 +40,7 @@ class Access:
 
     def __init__(self, config: Config, folder: Path | None = None) -> None:
         self.database = None if folder is None else KeyDatabase(folder)
-        self.checks: list[Check] = []
+        self.checks: list[SettingsCheck] = []
         """What settings must pass before they are written, and before those that others wrote are taken up."""
         self.changed: list[Callable[[], None]] = []
         """Called after tenants or keys have changed."""
@@ -50,7 +50,7 @@ class Access:
         self._tenants: dict[str, Tenant] = {}
         self._texts: dict[str, str] = {}
         """Settings of the database's tenants as they stand there, of those that are in force."""
-        self._keys: list[Key] = []
+        self._keys: list[AccessKey] = []
         self.anybody: Client | None = None
         """Who asks where no keys are wanted; None where they are."""
         self._lock = asyncio.Lock()
@@ -105,7 +105,7 @@ class Access:
             return "file"
         return "database" if tenant in self._texts else "default"
 
-    def keys(self) -> list[Key]:
+    def keys(self) -> list[AccessKey]:
         """Those of the configuration, then the database's by age, with those that have ended."""
         return [*self._file_keys, *self._keys]
 
@@ -222,7 +222,7 @@ class Access:
                     found[name], self._texts[name] = self._tenants[name].settings, texts[name]
         return found
 
-    def _credentials_of(self, keys: Iterable[Key]) -> dict[bytes, Credential]:
+    def _credentials_of(self, keys: Iterable[AccessKey]) -> dict[bytes, Credential]:
         """What is in force. A text that stays keeps its requests, and its client where nothing has changed."""
         found: dict[bytes, Credential] = {}
         for key in keys:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from starlette.types import Message, Send
 
 from heedful.server.access.client import Client
-from heedful.server.access.key import Key
+from heedful.server.access.key import AccessKey
 from heedful.strategies import RequestError
 
 
@@ -18,7 +18,7 @@ class Credential:
     """A key in force, under one of its texts."""
 
     digest: bytes
-    key: Key
+    key: AccessKey
     client: Client
     until: float
     """When it expires, by the clock: seconds since 1970."""

@@ -19,7 +19,7 @@ from uuid import uuid4
 import msgspec
 
 from heedful.server.access.client import EVERYONE, Role
-from heedful.server.access.key import OURS, Key, digest_of, new_id, new_text, prefix_of
+from heedful.server.access.key import OURS, AccessKey, digest_of, new_id, new_text, prefix_of
 from heedful.server.access.settings import LimitSettings, TenantSettings
 from heedful.strategies import HeedfulError, RequestError
 
@@ -53,7 +53,7 @@ class Holdings:
     """All that the file holds; a tenant's settings as JSON."""
 
     tenants: dict[str, str]
-    keys: list[Key]
+    keys: list[AccessKey]
 
 
 class KeyDatabase:
@@ -125,7 +125,7 @@ class KeyDatabase:
         stores: frozenset[str] = frozenset(),
         limits: LimitSettings = _NO_LIMITS,
         others: Sequence[str] = (),
-    ) -> tuple[Key, str]:
+    ) -> tuple[AccessKey, str]:
         """A new key and its text, which nobody can ever tell again. `others`: tenants that the file does not hold.
 
         Raises RequestError.
@@ -146,7 +146,7 @@ class KeyDatabase:
             while _one(db, "SELECT 1 FROM keys WHERE id = ?", id := new_id()):
                 pass
             text = new_text(id)
-            key = Key(
+            key = AccessKey(
                 id,
                 tenant,
                 role,
@@ -176,13 +176,13 @@ class KeyDatabase:
             db.execute(f"INSERT INTO keys ({_FIELDS}) VALUES ({','.join('?' * len(row))})", row)
         return key, text
 
-    def revoke(self, id: str) -> Key:
+    def revoke(self, id: str) -> AccessKey:
         """Ends a key for good; one that has ended stays as it is. Raises RequestError."""
         with self._writing(create=False) as db:
             db.execute("UPDATE keys SET revoked = ? WHERE id = ? AND revoked IS NULL", [time.time(), id])
             return _key(db, id)
 
-    def rotate(self, id: str, grace: float = 0.0) -> tuple[Key, str]:
+    def rotate(self, id: str, grace: float = 0.0) -> tuple[AccessKey, str]:
         """A new text for a key that is in force; the old one works for `grace` more seconds. Raises RequestError."""
         with self._writing(create=False) as db:
             now = time.time()
@@ -313,7 +313,7 @@ def _one(db: sqlite3.Connection, query: str, *values: object) -> Any:
     return db.execute(query, values).fetchone()
 
 
-def _key(db: sqlite3.Connection, id: str) -> Key:
+def _key(db: sqlite3.Connection, id: str) -> AccessKey:
     if (row := _one(db, f"SELECT {_FIELDS} FROM keys WHERE id = ?", id)) is None:
         raise no_key(id)
     return _read(row)
@@ -332,9 +332,9 @@ def _all(db: sqlite3.Connection) -> Holdings:
 _names: Callable[[str], list[str]] = msgspec.json.Decoder(list[str]).decode
 
 
-def _read(row: Sequence[Any]) -> Key:
+def _read(row: Sequence[Any]) -> AccessKey:
     id, tenant, role, digest, name, prefix, created, expires, revoked, stores, limits, old, old_until = row
-    return Key(
+    return AccessKey(
         id,
         tenant,
         Role[role.upper()],

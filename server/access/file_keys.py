@@ -6,7 +6,7 @@ from datetime import UTC
 from hashlib import sha256
 
 from heedful.server.access.client import EVERYONE, Role
-from heedful.server.access.key import Key, digest_of
+from heedful.server.access.key import AccessKey, digest_of
 from heedful.server.access.settings import KeySettings
 from heedful.server.config import Config, ConfigError
 from heedful.server.key_files import key_in, key_of
@@ -14,12 +14,12 @@ from heedful.server.key_files import key_in, key_of
 _LEAST = 16  # characters: a text that can be guessed needs more than a digest to be safe
 
 
-def file_keys(config: Config) -> list[Key]:
+def file_keys(config: Config) -> list[AccessKey]:
     """Raises ConfigError that names the place of what is wrong, and never shows a key."""
-    found: dict[bytes, Key] = {}
+    found: dict[bytes, AccessKey] = {}
     if (admin := config.api_key()) is not None:
         digest = digest_of(admin)
-        found[digest] = Key("api_key_env", EVERYONE, Role.ADMIN, digest, "api_key_env", origin="file")
+        found[digest] = AccessKey("api_key_env", EVERYONE, Role.ADMIN, digest, "api_key_env", origin="file")
     for i, settings in enumerate(config.keys):
         try:
             digest = _digest(settings)
@@ -30,7 +30,7 @@ def file_keys(config: Config) -> list[Key]:
         expires = settings.expires
         if expires is not None and expires.tzinfo is None:
             expires = expires.replace(tzinfo=UTC)
-        found[digest] = Key(
+        found[digest] = AccessKey(
             # Of the digest's own digest, since ids stand in logs.
             f"file-{sha256(digest).hexdigest()[:8]}",
             settings.tenant,

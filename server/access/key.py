@@ -40,7 +40,7 @@ def prefix_of(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class AccessKey:
     """Times are seconds since 1970."""
 
     id: str

@@ -22,7 +22,7 @@ from heedful.retrieval.items import time_of
 from heedful.server.access.access import Access
 from heedful.server.access.client import Role
 from heedful.server.access.database import KeyDatabase, no_key, no_tenant
-from heedful.server.access.key import Key
+from heedful.server.access.key import AccessKey
 from heedful.server.access.letting_in import client_of, finish
 from heedful.server.access.roles import administers, not_allowed, require_operator
 from heedful.server.access.settings import TENANT, LimitSettings, TenantSettings
@@ -137,7 +137,7 @@ async def rotate_key(request: Request) -> Response:
     return json_response({**rotated.as_json(time.time()), "key": text}, 200, _SECRET)
 
 
-def _known(request: Request) -> Key:
+def _known(request: Request) -> AccessKey:
     """The key of the path, where the client sees to it. Raises RequestError, the same for one of another tenant."""
     id, client = request.path_params["id"], client_of(request.scope)
     for key in _access(request).keys():
@@ -146,7 +146,7 @@ def _known(request: Request) -> Key:
     raise no_key(id)
 
 
-def _ours(key: Key) -> Key:
+def _ours(key: AccessKey) -> AccessKey:
     if key.origin == "file":
         raise _of_the_file(f"the key {key.id}")
     return key

@@ -17,9 +17,10 @@ from heedful.retrieval.items import time_of
 from heedful.server.access.client import EVERYONE, Role
 from heedful.server.access.database import KeyDatabase, no_key
 from heedful.server.access.file_keys import file_keys
-from heedful.server.access.key import OURS, Key
+from heedful.server.access.key import OURS, AccessKey
 from heedful.server.access.settings import LimitSettings
 from heedful.server.cli.errors import CommandError
+from heedful.server.cli.store import FolderOption
 from heedful.server.config import Config, load
 from heedful.server.stores import folder_of
 from heedful.server.terminal import plain, terminal
@@ -33,7 +34,6 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 ConfigOption = Annotated[
     Path | None, typer.Option(help="heedful.yaml: its stores' folder, its tenants and keys")
 ]
-FolderOption = Annotated[Path | None, typer.Option(help="Folder of the stores [stores in $HEEDFUL_HOME]")]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON, for programs")]
 Id = Annotated[str, typer.Argument(help="The key's id, as `list` shows it")]
 
@@ -187,7 +187,7 @@ def _in_database(id: str, settings: Config, database: KeyDatabase) -> KeyDatabas
             "give the key's id, which stands between its underscores, and rotate it: what a command line "
             "has held, others may have seen"
         )
-    held: list[Key] = file_keys(settings)
+    held: list[AccessKey] = file_keys(settings)
     if any(key.id == id for key in held):
         raise CommandError(f"the key {id} stands in the configuration: change it there")
     if not database.exists():

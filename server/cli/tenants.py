@@ -17,14 +17,15 @@ from heedful.server.access.client import EVERYONE
 from heedful.server.access.database import KeyDatabase
 from heedful.server.access.settings import TENANT, TenantSettings
 from heedful.server.cli.errors import CommandError
-from heedful.server.cli.keys import ConfigOption, FolderOption, JsonOption, opened, telling, written
+from heedful.server.cli.keys import ConfigOption, JsonOption, opened, telling, written
+from heedful.server.cli.store import FolderOption
 from heedful.server.config import Config
 from heedful.server.terminal import plain, terminal
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants: make, list, show, set, delete.")
 console = terminal()
 
-Name = Annotated[str, typer.Argument(help="The tenant")]
+TenantName = Annotated[str, typer.Argument(help="The tenant")]
 SettingsFile = Annotated[
     Path | None,
     typer.Option(
@@ -35,7 +36,7 @@ SettingsFile = Annotated[
 
 @tenants.command()
 def create(
-    name: Name, settings: SettingsFile = None, config: ConfigOption = None, folder: FolderOption = None
+    name: TenantName, settings: SettingsFile = None, config: ConfigOption = None, folder: FolderOption = None
 ) -> None:
     """Make a tenant."""
     if not re.fullmatch(TENANT, name):
@@ -64,7 +65,7 @@ def list_(config: ConfigOption = None, folder: FolderOption = None, as_json: Jso
 
 @tenants.command()
 def show(
-    name: Name, config: ConfigOption = None, folder: FolderOption = None, as_json: JsonOption = False
+    name: TenantName, config: ConfigOption = None, folder: FolderOption = None, as_json: JsonOption = False
 ) -> None:
     """Show a tenant's settings, as --settings takes them."""
     known = _all(*opened(config, folder))
@@ -79,7 +80,7 @@ def show(
 
 @tenants.command("set")
 def set_(
-    name: Name, settings: SettingsFile = None, config: ConfigOption = None, folder: FolderOption = None
+    name: TenantName, settings: SettingsFile = None, config: ConfigOption = None, folder: FolderOption = None
 ) -> None:
     """Give a tenant these settings in place of those that it has. Servers take them up within a second."""
     if settings is None:
@@ -91,7 +92,7 @@ def set_(
 
 
 @tenants.command()
-def delete(name: Name, config: ConfigOption = None, folder: FolderOption = None) -> None:
+def delete(name: TenantName, config: ConfigOption = None, folder: FolderOption = None) -> None:
     """Delete a tenant's settings and revoke its keys; its stores stay."""
     database = _changing(name, config, folder)
     with telling():

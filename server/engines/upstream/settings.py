@@ -41,8 +41,8 @@ class UpstreamConfig(BaseModel):
     api_key_file: Path | None = None
     """File with the upstream's key."""
     forward_client_key: bool | None = None
-    """Send the client's own key upstream. Default: yes, where neither a key for the upstream nor one for this
-    server is configured."""
+    """Send the client's own key upstream. Default: yes, where no key for the upstream is configured. Never where this
+    server wants keys itself."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Sent with every request; `${NAME}` is replaced from the environment."""
     forward_headers: list[str] = Field(default_factory=list)
