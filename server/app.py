@@ -99,7 +99,8 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     # The last one stands outermost.
     app.add_middleware(LetIn, access=access, also=(alignment.METRICS,) if closed else ())
-    app.add_middleware(Observing, sinks=service.sinks, routes=routes)
+    if service.sinks:
+        app.add_middleware(Observing, sinks=service.sinks, routes=routes)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=config.cors_origins, allow_methods=["*"], allow_headers=["*"]
