@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -16,7 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from heedful.server.access.letting_in import LetIn
+from heedful.server.access.roles import allowed_to, operators_only
 from heedful.server.api import (
+    admin,
     alignment,
     chat,
     completions,
@@ -52,6 +55,7 @@ OPERATIONS = (
     *alignment.OPERATIONS,
     *score.OPERATIONS,
     *stores.OPERATIONS,
+    *admin.OPERATIONS,
 )
 _SHAPES: dict[str, Callable[[Handler], Handler]] = {
     "openai": endpoint,
@@ -72,22 +76,29 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        watch = asyncio.create_task(service.access.watch())
         yield
+        watch.cancel()
+        service.access.close()
         await close_all(service.alignments.resources.verifiers.values())
 
+    access, closed = service.access, config.metrics == "admin"
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.state.service = service
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
     routes = {}
     for each in OPERATIONS:
-        routes[answering := _SHAPES[each.dialect](each.handler)] = each.path
+        handler = allowed_to(each.role, each.handler)
+        if closed and each.path == alignment.METRICS:
+            handler = operators_only(handler)
+        routes[answering := _SHAPES[each.dialect](handler)] = each.path
         app.add_route(each.path, answering, methods=[each.method])
     docs.add_to(app, openapi_document)
     app.state.own_routes = own = list(app.routes)
     app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
     app.add_exception_handler(HTTPException, _http_error)
     # The last one stands outermost.
-    app.add_middleware(LetIn, access=service.access)
+    app.add_middleware(LetIn, access=access, also=(alignment.METRICS,) if closed else ())
     if service.sinks:
         app.add_middleware(Observing, sinks=service.sinks, routes=routes)
     if config.cors_origins:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -68,6 +68,8 @@ class Config(BaseModel):
     """Tenants by name, beside those that `heedful tenants` makes. `default` is who needs no key."""
     floor: FloorSettings = FloorSettings()
     """What holds for everyone, whatever a request asks for; a tenant's own comes on top."""
+    metrics: Literal["open", "admin"] = "open"
+    """Who may read /metrics: whoever reaches the port, or only an admin of the tenant `default`."""
     cors_origins: list[str] = Field(default_factory=list)
     """Origins of web pages that may call the API from a browser."""
 
@@ -118,6 +120,10 @@ def _read(path: Path) -> dict[str, Any]:
     for upstream in upstreams if isinstance(upstreams, list) else []:
         if isinstance(upstream, dict) and upstream.get("api_key_file"):
             upstream["api_key_file"] = path.parent / str(upstream["api_key_file"])
+    keys = settings.get("keys")
+    for key in keys if isinstance(keys, list) else []:
+        if isinstance(key, dict) and isinstance(key.get("file"), str):
+            key["file"] = path.parent / key["file"]
     if isinstance(settings.get("stores"), str):
         settings["stores"] = path.parent / settings["stores"]
     return settings

@@ -22,6 +22,8 @@ from heedful.strategies import DeadlineExceeded, HeedfulError, RequestError
 
 _DEEPEST = 256  # levels of a body; msgspec reads some thousand
 Handler = Callable[[Request], Awaitable[Response]]
+BROKEN = "heedful.broken"
+"""Where the ASGI scope of a stream holds what writes its last event, for whoever has to break it off."""
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -177,6 +179,7 @@ class EventStream(Response):
         self._first, self._pieces, self._broken, self._deadline = first, pieces, broken, deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[BROKEN] = self._broken
         with suppress(ClientDisconnect):
             async with aclosing(self._pieces), WhileConnected(receive):
                 await self._send(scope, send)

@@ -18,6 +18,8 @@ import uvloop
 from rich.text import Text
 
 from heedful.prompts import Prompts
+from heedful.server.access.access import Access
+from heedful.server.access.file_keys import file_keys
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config, ConfigError
@@ -41,12 +43,14 @@ def run(config: Config, engine_options: list[str]) -> int:
 
     Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
     """
-    config.api_key()
+    file_keys(config)
     if config.model is None and not config.upstreams:
         raise ConfigError(
             "model: name one (a bundled name, a folder or a Hugging Face id), or an upstream to stand before"
         )
-    resources = Resources(prompts=Prompts(*config.prompts), stores=open_stores(config))
+    stores = open_stores(config)
+    resources = Resources(prompts=Prompts(*config.prompts), stores=stores)
+    Access(config, stores.folder).close()  # what is wrong with keys is known before a model is loaded
     alignments = Alignments(config, resources)
     with _bind(config) as listener:
         # Until uvicorn takes over, a signal ends the start at once.

@@ -56,7 +56,8 @@ class Service:
     """Who is told of each request at its end."""
 
     def __post_init__(self) -> None:
-        self.access = Access(self.config.tenants, self.config.api_key())
+        stores = self.alignments.resources.stores
+        self.access = Access(self.config, self.config.stores if stores is None else stores.folder)
 
     @property
     def failed(self) -> str | None:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from heedful.server.http import Handler, endpoint, error_response, json_response
+from heedful.server.http import Handler, endpoint, error_response, json_response, sse
 from heedful.strategies import ContextOverflow, HeedfulError
 
 _ERRORS = {
@@ -44,6 +45,17 @@ def speaks_anthropic(scope: Scope) -> bool:
 def error_shape(scope: Scope) -> Callable[[HeedfulError], Response]:
     """How the one who asks writes errors."""
     return anthropic_error if speaks_anthropic(scope) else error_response
+
+
+def error_event(scope: Scope) -> Callable[[HeedfulError], bytes]:
+    """How the one who asks writes an error in a stream of events."""
+    return (
+        _anthropic_event if speaks_anthropic(scope) else lambda error: sse(msgspec.json.encode(error.body()))
+    )
+
+
+def _anthropic_event(error: HeedfulError) -> bytes:
+    return b"event: error\n" + sse(msgspec.json.encode(anthropic_body(error)))
 
 
 def by_asker(handler: Handler) -> Handler:

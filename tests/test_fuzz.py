@@ -9,6 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from upstream_fixtures import LIMIT, Asked, Proxy, Reply, ScriptedUpstream, befo
 
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store.stores import Stores
+from heedful.server.access.settings import KeySettings
 from heedful.server.app import openapi_document
 from heedful.server.config import Config
 
@@ -65,6 +67,7 @@ ALIGNMENTS: Any = {
     "thoughtful": [{"principles": {"mode": "cot"}}],
     "everything": ["norms", "demos", "thoughtful", "refine"],
 }
+ADMIN = {"x-api-key": "the key of one who may ask for anything"}
 SENT: Counter[int] = Counter()
 """Answers by status, told at the end (pytest -s)."""
 TIMES = int(os.environ.get("HEEDFUL_FUZZ", "1"))
@@ -86,9 +89,9 @@ def fuzzed(
     """An engine of our own and an upstream, both of which answer anything, and stores to be written to."""
     stores = Stores(tmp_path_factory.mktemp("fuzzed"), word_embedder())
     stores.add_starters()
-    with proxy(
-        Config(upstreams=[before(_upstream)], alignments=ALIGNMENTS), FuzzEngine(), stores=stores
-    ) as url:
+    key = KeySettings(tenant="default", role="admin", sha256=sha256(ADMIN["x-api-key"].encode()).hexdigest())
+    config = Config(upstreams=[before(_upstream)], alignments=ALIGNMENTS, keys=[key])
+    with proxy(config, FuzzEngine(), stores=stores) as url:
         yield url
     stores.close()
     print(f"\nfuzzed with {SENT.total()} requests: {dict(sorted(SENT.items()))}")
@@ -115,7 +118,7 @@ def test_any_input(api: Any, path: str, method: str, upstream: ScriptedUpstream,
             case.body["model"] = MODELS[len(case.body["model"]) % len(MODELS)]
         if "store" in (case.path_parameters or {}) and method != "delete":
             case.path_parameters["store"] = "norms"  # likewise
-        SENT[case.call_and_validate(base_url=fuzzed, checks=CHECKS).status_code] += 1
+        SENT[case.call_and_validate(base_url=fuzzed, checks=CHECKS, headers=ADMIN).status_code] += 1
 
     send()
 
@@ -158,11 +161,11 @@ def test_any_json_in_any_field(path: str, upstream: ScriptedUpstream, fuzzed: st
         named = {} if "/stores/" in path else {"model": model}
         sent = whole if broken else {**valid, **named, **changes}
         content = json.dumps(sent).encode(errors="surrogatepass")
-        response = client.post(f"{fuzzed}{path.format(store='norms')}", content=content)
+        response = client.post(f"{fuzzed}{path.format(store='norms', id='nothing')}", content=content)
         SENT[response.status_code] += 1
         assert response.status_code < 500, (sent, response.text)
         if response.status_code >= 400:
             assert response.json()["error"]["message"]
 
-    with httpx.Client(timeout=LIMIT) as client:
+    with httpx.Client(timeout=LIMIT, headers=ADMIN) as client:
         send()

@@ -21,7 +21,8 @@ class Role(IntEnum):
     AUTHOR = 2
     """Writes the stores it is given."""
     ADMIN = 3
-    """Keys, tenants, everything."""
+    """Of the tenant `default`: all stores, keys and tenants. Of any other: its own tenant's stores and keys; its
+    tenant's settings (floor, limits, records) are the operator's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

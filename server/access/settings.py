@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 StepConfig = str | dict[str, dict[str, Any] | None]
 """A step of an alignment, or a verifier: a name, or a name with its options."""
@@ -94,15 +95,24 @@ class TenantSettings(Settings):
 
 
 class KeySettings(Settings):
-    """A key that is deployed by file: its text stands in a variable or a file, or only its digest here."""
+    """A key that is deployed by file: its text in a variable or a file, or its digest here; one of the three."""
 
     tenant: Annotated[str, Field(pattern=TENANT)]
     role: Literal["user", "author", "admin"] = "user"
     name: str = ""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     env: str | None = None
-    file: str | None = None
+    file: Path | None = None
     expires: datetime | None = None
+    """Without an offset: UTC."""
     stores: tuple[str, ...] = ()
     """The stores that an author may write; none named: all of the tenant's own."""
     limits: LimitSettings = LimitSettings()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if sum(source is not None for source in (self.sha256, self.env, self.file)) != 1:
+            raise ValueError("give exactly one of sha256, env and file")
+        if self.stores and self.role != "author":
+            raise ValueError("stores: for the role author only; admins write all, users none")
+        return self

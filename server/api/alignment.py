@@ -10,12 +10,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.client import Role
 from heedful.server.api.operation import Operation
 from heedful.server.http import json_response
 from heedful.server.service import Service
 from heedful.strategies.registry import describe_options
 from heedful.strategies.verifiers.registry import VERIFIERS
 
+METRICS = "/metrics"
 _TASKS = Gauge(
     "heedful_asyncio_tasks", "Tasks of the server's event loop: they grow with the requests under way."
 )
@@ -64,7 +66,9 @@ async def told_version(request: Request) -> Response:
 
 
 OPERATIONS = (
-    Operation("GET", "/v1/alignment", alignment, "Alignments and strategies with their options"),
+    Operation(
+        "GET", "/v1/alignment", alignment, "Alignments and strategies with their options", role=Role.USER
+    ),
     Operation(
         "GET",
         "/health",
@@ -72,7 +76,10 @@ OPERATIONS = (
         "Whether requests can be answered",
         answer=HealthObject,
         also={503: "An engine has failed"},
+        role=None,
     ),
-    Operation("GET", "/metrics", metrics, "Prometheus metrics", answer=str, answer_media="text/plain"),
-    Operation("GET", "/version", told_version, "The server's version", answer=VersionObject),
+    Operation(
+        "GET", METRICS, metrics, "Prometheus metrics", answer=str, answer_media="text/plain", role=None
+    ),
+    Operation("GET", "/version", told_version, "The server's version", answer=VersionObject, role=None),
 )

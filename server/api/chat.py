@@ -12,6 +12,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.client import Role
 from heedful.server.api import bodies, passthrough
 from heedful.server.api.bodies import passed, travelling, typed, wants_stream, wants_usage
 from heedful.server.api.operation import Operation
@@ -211,5 +212,6 @@ OPERATIONS = (
         body=ChatBody,
         answer=ChatCompletion,
         streams=True,
+        role=Role.USER,
     ),
 )

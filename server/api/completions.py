@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.client import Role
 from heedful.server.api import bodies, passthrough
 from heedful.server.api.bodies import travelling, typed, wants_stream
 from heedful.server.api.chat import ChatCompletion, ChatWire, usage_object, wire_of
@@ -111,5 +112,6 @@ OPERATIONS = (
         body=CompletionBody,
         answer=ChatCompletion,
         streams=True,
+        role=Role.USER,
     ),
 )

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.retrieval import Embedder, StoreError
+from heedful.server.access.client import Role
 from heedful.server.api import passthrough
 from heedful.server.api.bodies import typed
 from heedful.server.api.operation import Operation
@@ -120,6 +121,12 @@ def _check_size(embedder: Embedder, body: EmbeddingsBody, tokens: list[int]) -> 
 
 OPERATIONS = (
     Operation(
-        "POST", "/v1/embeddings", embeddings, "OpenAI embeddings", body=EmbeddingsBody, answer=dict[str, Any]
+        "POST",
+        "/v1/embeddings",
+        embeddings,
+        "OpenAI embeddings",
+        body=EmbeddingsBody,
+        answer=dict[str, Any],
+        role=Role.USER,
     ),
 )

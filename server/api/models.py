@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.client import Role
 from heedful.server.api.operation import Operation
 from heedful.server.http import json_response
 from heedful.server.service import Service
@@ -92,6 +93,22 @@ def _limit(given: str | None) -> int | None:
 
 
 OPERATIONS = (
-    Operation("GET", "/v1/models", models, "Models, each at every alignment", answer=Models, dialect="asker"),
-    Operation("GET", "/v1/models/{model:path}", model, "One model", answer=ModelObject, dialect="asker"),
+    Operation(
+        "GET",
+        "/v1/models",
+        models,
+        "Models, each at every alignment",
+        answer=Models,
+        dialect="asker",
+        role=Role.USER,
+    ),
+    Operation(
+        "GET",
+        "/v1/models/{model:path}",
+        model,
+        "One model",
+        answer=ModelObject,
+        dialect="asker",
+        role=Role.USER,
+    ),
 )

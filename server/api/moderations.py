@@ -14,6 +14,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.client import Role
 from heedful.server.api import passthrough
 from heedful.server.api.bodies import typed
 from heedful.server.api.operation import Operation
@@ -227,5 +228,6 @@ OPERATIONS = (
         "Verdicts of verifiers on texts",
         body=ModerationsBody,
         answer=Moderations,
+        role=Role.USER,
     ),
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from heedful.server.access.client import Role
 from heedful.server.http import Handler
 
 
@@ -27,6 +28,8 @@ class Operation:
     path: str
     handler: Handler
     about: str
+    role: Role | None = field(kw_only=True)
+    """Who may ask for it; None: who brings no key, too. Everything under /v1 has one."""
     body: Any = None
     body_media: str = "application/json"
     answer: Any = dict[str, Any]

@@ -9,6 +9,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.client import Role
 from heedful.server.api.bodies import typed
 from heedful.server.api.chat import ChatBody, chat_request
 from heedful.server.api.operation import Operation
@@ -112,5 +113,6 @@ OPERATIONS = (
         "Log-likelihood of given answers under an alignment",
         body=ScoreBody,
         answer=ScoresObject,
+        role=Role.USER,
     ),
 )

@@ -20,6 +20,7 @@ from heedful.retrieval.ingest import Parsed, decoded, export_lines, parse
 from heedful.retrieval.items import item_of, time_of, unhurried
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
+from heedful.server.access.client import Role
 from heedful.server.api.bodies import typed
 from heedful.server.api.operation import Operation, Parameter
 from heedful.server.api.store_bodies import (
@@ -305,10 +306,14 @@ _NEW = {201: "Something is new"}
 OPERATIONS = tuple(
     replace(each, handler=_with_retrieval_errors(each.handler), path_kinds=_NAME)
     for each in (
-        Operation("GET", _BASE, list_stores, "All stores", answer=ListObject),
-        Operation("GET", _STORE, show_store, "One store", answer=StoreObject),
-        Operation("PUT", _STORE, create_store, "Makes a store", answer=StoreObject, also=_NEW),
-        Operation("DELETE", _STORE, drop_store, "Drops it with its history", answer=DeletedObject),
+        Operation("GET", _BASE, list_stores, "All stores", answer=ListObject, role=Role.USER),
+        Operation("GET", _STORE, show_store, "One store", answer=StoreObject, role=Role.USER),
+        Operation(
+            "PUT", _STORE, create_store, "Makes a store", answer=StoreObject, also=_NEW, role=Role.ADMIN
+        ),
+        Operation(
+            "DELETE", _STORE, drop_store, "Drops it with its history", answer=DeletedObject, role=Role.ADMIN
+        ),
         Operation(
             "GET",
             f"{_STORE}/items",
@@ -320,6 +325,7 @@ OPERATIONS = tuple(
                 Parameter("limit", Annotated[int, Meta(ge=1, le=MOST)]),
                 Parameter("as_of", str, about="What stood then, in ISO 8601"),
             ),
+            role=Role.USER,
         ),
         Operation(
             "POST",
@@ -329,10 +335,18 @@ OPERATIONS = tuple(
             body=ItemsBody,
             answer=WrittenObject,
             also=_NEW,
+            role=Role.AUTHOR,
         ),
-        Operation("GET", f"{_STORE}/items/{{id:item_id}}", show_item, "One item", answer=StoreItem),
         Operation(
-            "DELETE", f"{_STORE}/items/{{id:item_id}}", delete_item, "Ends an item", answer=DeletedObject
+            "GET", f"{_STORE}/items/{{id:item_id}}", show_item, "One item", answer=StoreItem, role=Role.USER
+        ),
+        Operation(
+            "DELETE",
+            f"{_STORE}/items/{{id:item_id}}",
+            delete_item,
+            "Ends an item",
+            answer=DeletedObject,
+            role=Role.AUTHOR,
         ),
         Operation(
             "GET",
@@ -340,9 +354,16 @@ OPERATIONS = tuple(
             item_history,
             "All versions of an item",
             answer=ListObject,
+            role=Role.USER,
         ),
         Operation(
-            "POST", f"{_STORE}/search", search, "The nearest items", body=SearchBody, answer=ListObject
+            "POST",
+            f"{_STORE}/search",
+            search,
+            "The nearest items",
+            body=SearchBody,
+            answer=ListObject,
+            role=Role.USER,
         ),
         Operation(
             "POST",
@@ -356,6 +377,7 @@ OPERATIONS = tuple(
                 Parameter("format", Literal["jsonl", "csv", "markdown", "text"]),
                 Parameter("skip_bad", Literal["true", "false"], about="Pass over lines that can't be read"),
             ),
+            role=Role.AUTHOR,
         ),
         Operation(
             "GET",
@@ -364,6 +386,7 @@ OPERATIONS = tuple(
             "All items as JSON lines",
             answer=str,
             answer_media="application/jsonl",
+            role=Role.USER,
         ),
     )
 )

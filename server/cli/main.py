@@ -9,10 +9,12 @@ from heedful.retrieval import StoreError
 from heedful.server.cli.chat import chat
 from heedful.server.cli.demo import demo
 from heedful.server.cli.errors import CommandError, fail
+from heedful.server.cli.keys import keys
 from heedful.server.cli.models import models
 from heedful.server.cli.others import WithOthers
 from heedful.server.cli.serve import serve
 from heedful.server.cli.store import stores
+from heedful.server.cli.tenants import tenants
 from heedful.server.config import ConfigError
 from heedful.server.models.bundled import ModelUnavailable
 
@@ -28,6 +30,8 @@ app.command()(chat)
 app.command()(demo)
 app.add_typer(models, name="models", invoke_without_command=True)
 app.add_typer(stores, name="store")
+app.add_typer(keys, name="keys")
+app.add_typer(tenants, name="tenants")
 
 
 def main() -> None:

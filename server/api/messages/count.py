@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.client import Role
 from heedful.server.api.messages import request as messages
 from heedful.server.api.messages.form import anthropic_form
 from heedful.server.api.operation import Operation
@@ -79,5 +80,6 @@ OPERATIONS = (
         body=messages.CountBody,
         answer=Counted,
         dialect="anthropic",
+        role=Role.USER,
     ),
 )

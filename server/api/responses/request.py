@@ -12,6 +12,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.client import Role
 from heedful.server.api import bodies
 from heedful.server.api.bodies import ignored, objects, refused, travelling, typed, wants_stream
 from heedful.server.api.operation import Operation
@@ -295,5 +296,6 @@ OPERATIONS = (
         body=ResponsesBody,
         answer=ResponseObject,
         streams=True,
+        role=Role.USER,
     ),
 )

@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from heedful.server.access.key import OURS
 from heedful.server.engines.upstream import errors as upstream_errors
 from heedful.server.engines.upstream.errors import Unreached, faults
 from heedful.server.engines.upstream.settings import UpstreamConfig
@@ -24,6 +25,7 @@ from heedful.strategies import EngineError, HeedfulError
 
 # Headers of the client that say something about this one request, and travel on.
 _FORWARDED = frozenset({"x-request-id", "traceparent", "tracestate", "baggage"})
+_KEYS = frozenset({"authorization", "x-api-key"})
 _RETRIED = frozenset({429, 502, 503})
 _BACKOFF = 0.25  # seconds before the first retry without a Retry-After; doubles
 _READS = frozenset({"GET", "HEAD"})
@@ -97,10 +99,16 @@ class Upstream:
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     def headers_for(self, client: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-        """The headers of a request upstream, from those of the client's (lower-case names, as in ASGI)."""
+        """The headers of a request upstream, from those of the client's (lower-case names, as in ASGI).
+
+        Where this server wants keys, the door has taken them all. A key of heedful's stays here even before that: the
+        first one may have been made a moment ago.
+        """
         headers = self._headers.copy()
         for raw_name, raw_value in client:
             name = raw_name.decode("latin-1")
+            if name in _KEYS and OURS.search(raw_value):
+                continue
             if name in self._forwarded or name.startswith("openai-"):
                 headers[name] = raw_value.decode("latin-1")
             elif self._forwards_key and name == "authorization":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from heedful.server.key_files import key_in, key_of, value_of
 
 CapabilityName = Literal["chat", "completion", "prefill", "logprobs", "tokens"]
 Seconds = Annotated[float, Field(gt=0)]
@@ -40,8 +41,8 @@ class UpstreamConfig(BaseModel):
     api_key_file: Path | None = None
     """File with the upstream's key."""
     forward_client_key: bool | None = None
-    """Send the client's own key upstream. Default: yes, where neither a key for the upstream nor one for this
-    server is configured."""
+    """Send the client's own key upstream. Default: yes, where no key for the upstream is configured. Never where this
+    server wants keys itself."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Sent with every request; `${NAME}` is replaced from the environment."""
     forward_headers: list[str] = Field(default_factory=list)
@@ -103,10 +104,9 @@ class UpstreamConfig(BaseModel):
         if self.api_key_env and self.api_key_file:
             raise ValueError("give either api_key_env or api_key_file")
         if self.api_key_env:
-            variable = f"api_key_env: the environment variable {self.api_key_env}"
-            return _key(_variable(self.api_key_env, "api_key_env"), variable)
+            return key_of(self.api_key_env, "api_key_env")
         if self.api_key_file:
-            return _key_in(self.api_key_file)
+            return key_in(self.api_key_file, "api_key_file")
         return None
 
     def own_headers(self) -> dict[str, str]:
@@ -114,34 +114,8 @@ class UpstreamConfig(BaseModel):
         return {name: _expand(value, f"headers.{name}") for name, value in self.headers.items()}
 
 
-def _key_in(file: Path) -> str:
-    """What a file holds, but for white space around it and a byte order mark. Raises ValueError."""
-    try:
-        key = file.read_text(encoding="utf-8-sig").strip()
-    except OSError as error:
-        raise ValueError(f"api_key_file: {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"api_key_file: {file} is not UTF-8: save it as plain text") from error
-    if not key:
-        raise ValueError(f"api_key_file: {file} is empty")
-    return _key(key, f"api_key_file: {file}")
-
-
-def _key(text: str, where: str) -> str:
-    """A key that fits into a header. Raises ValueError, which does not show it."""
-    if not ((key := text.strip()).isascii() and key.isprintable()):
-        raise ValueError(f"{where} must hold the key alone, on one line of plain characters")
-    return key
-
-
-def _variable(name: str, where: str) -> str:
-    if not (value := os.environ.get(name)):
-        raise ValueError(f"{where}: the environment variable {name} is not set")
-    return value
-
-
 def _expand(value: str, where: str) -> str:
     start = value.find("${")
     if start < 0 or (end := value.find("}", start)) < 0:
         return value
-    return value[:start] + _variable(value[start + 2 : end], where) + _expand(value[end + 1 :], where)
+    return value[:start] + value_of(value[start + 2 : end], where) + _expand(value[end + 1 :], where)

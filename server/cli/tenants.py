@@ -1,0 +1,134 @@
+"""`heedful tenants`: those who share a floor, limits, stores and records."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.table import Table
+
+from heedful.prompts.yaml_file import YamlError, load_yaml
+from heedful.server.access.client import EVERYONE
+from heedful.server.access.database import KeyDatabase
+from heedful.server.access.settings import TENANT, TenantSettings
+from heedful.server.cli.errors import CommandError
+from heedful.server.cli.keys import ConfigOption, JsonOption, opened, telling, written
+from heedful.server.cli.store import FolderOption
+from heedful.server.config import Config
+from heedful.server.terminal import plain, terminal
+
+tenants = typer.Typer(no_args_is_help=True, help="Tenants: make, list, show, set, delete.")
+console = terminal()
+
+TenantName = Annotated[str, typer.Argument(help="The tenant")]
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--settings", help="YAML or JSON, as under tenants.NAME in heedful.yaml; - reads standard input"
+    ),
+]
+
+
+@tenants.command()
+def create(
+    name: TenantName, settings: SettingsFile = None, config: ConfigOption = None, folder: FolderOption = None
+) -> None:
+    """Make a tenant."""
+    if not re.fullmatch(TENANT, name):
+        raise CommandError(
+            "a tenant's name has lower-case letters, digits, - and _, 64 at most, and begins with no sign"
+        )
+    database = _changing(name, config, folder)
+    with telling():
+        database.put_tenant(name, _read(settings), new=True)
+    console.print(f"made the tenant {name}", highlight=False)
+
+
+@tenants.command("list")
+def list_(config: ConfigOption = None, folder: FolderOption = None, as_json: JsonOption = False) -> None:
+    """List the tenants; with --config also those that it holds."""
+    known = _all(*opened(config, folder))
+    rows = [{"name": name, "from": origin} for name, (_, origin) in sorted(known.items())]
+    if as_json:
+        written(rows)
+        return
+    table = Table("tenant", "from")
+    for row in rows:
+        table.add_row(plain(row["name"]), row["from"])
+    console.print(table)
+
+
+@tenants.command()
+def show(
+    name: TenantName, config: ConfigOption = None, folder: FolderOption = None, as_json: JsonOption = False
+) -> None:
+    """Show a tenant's settings, as --settings takes them."""
+    known = _all(*opened(config, folder))
+    if name not in known:
+        raise CommandError(f"unknown tenant {name!r}; known: {', '.join(sorted(known))}")
+    settings = known[name][0].model_dump(mode="json", exclude_defaults=True)
+    if as_json:
+        written(settings)
+    else:
+        typer.echo(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@tenants.command("set")
+def set_(
+    name: TenantName, settings: SettingsFile = None, config: ConfigOption = None, folder: FolderOption = None
+) -> None:
+    """Give a tenant these settings in place of those that it has. Servers take them up within a second."""
+    if settings is None:
+        raise CommandError("--settings: name a file, or - for standard input")
+    database = _changing(name, config, folder)
+    with telling():
+        database.put_tenant(name, _read(settings), new=False)
+    console.print(f"set {name}", highlight=False)
+
+
+@tenants.command()
+def delete(name: TenantName, config: ConfigOption = None, folder: FolderOption = None) -> None:
+    """Delete a tenant's settings and revoke its keys; its stores stay."""
+    database = _changing(name, config, folder)
+    with telling():
+        revoked = database.delete_tenant(name)
+    console.print(f"deleted the tenant {name}; keys revoked: {revoked}", highlight=False)
+
+
+def _changing(name: str, config: Path | None, folder: Path | None) -> KeyDatabase:
+    """Raises CommandError for a tenant that the configuration holds."""
+    held, database = opened(config, folder)
+    if name in held.tenants:
+        raise CommandError(f"the tenant {name} stands in {config}: change it there")
+    return database
+
+
+def _all(config: Config, database: KeyDatabase) -> dict[str, tuple[TenantSettings, str]]:
+    """Settings by name, and where they stand."""
+    with telling():
+        found = {
+            name: (TenantSettings.model_validate_json(text), "database")
+            for name, text in database.all().tenants.items()
+        }
+    held = {name: (settings, "file") for name, settings in config.tenants.items()}
+    return {EVERYONE: (TenantSettings(), "default"), **found, **held}
+
+
+def _read(file: Path | None) -> TenantSettings:
+    if file is None:
+        return TenantSettings()
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return TenantSettings.model_validate(load_yaml(raw) or {})
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from error
+    except YamlError as error:
+        raise CommandError(f"{file}:{error.line}: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CommandError(f"{file}: {problems}") from error
