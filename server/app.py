@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -25,6 +26,7 @@ from heedful.server.api import (
     models,
     moderations,
     openapi,
+    records,
     score,
     stores,
 )
@@ -52,6 +54,7 @@ OPERATIONS = (
     *alignment.OPERATIONS,
     *score.OPERATIONS,
     *stores.OPERATIONS,
+    *records.OPERATIONS,
 )
 _SHAPES: dict[str, Callable[[Handler], Handler]] = {
     "openai": endpoint,
@@ -72,7 +75,9 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.records.start()
         yield
+        await asyncio.to_thread(service.records.close)
         await close_all(service.alignments.resources.verifiers.values())
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)

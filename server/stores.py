@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from rich.text import Text
 
@@ -15,12 +16,17 @@ from heedful.server.models.bundled import home
 from heedful.server.terminal import terminal
 
 
+def stores_folder(config: Config) -> Path:
+    """Where they are, and beside them what else a server keeps."""
+    return config.stores or home() / "stores"
+
+
 def open_stores(config: Config) -> Stores:
     """The stores of a configuration. Makes the starter ones where they are missing; loads nothing else yet.
 
     Embeds on a few cores: the GPU is the model's, and on a CPU the engine's threads are on all of them.
     """
-    folder = config.stores or home() / "stores"
+    folder = stores_folder(config)
     threads = max(1, (os.cpu_count() or 1) // 4)
     stores = Stores(folder, load(config.embedder, device="cpu", threads=threads))
     if config.starter_stores and stores.missing_starters():
