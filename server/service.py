@@ -20,7 +20,6 @@ from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
 from heedful.server.records.keeping import Records
-from heedful.server.stores import stores_folder
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
@@ -61,7 +60,8 @@ class Service:
     def __post_init__(self) -> None:
         self.access = Access(self.config.tenants, self.config.api_key())
         kept = {name: each.records for name, each in self.config.tenants.items() if each.records}
-        self.records = Records(stores_folder(self.config), kept)
+        stores = self.alignments.resources.stores
+        self.records = Records(self.config.stores or (stores.folder if stores else None), kept)
         if kept:
             self.keep_records()
 

@@ -16,7 +16,7 @@ from heedful.server.models.bundled import home
 from heedful.server.terminal import terminal
 
 
-def stores_folder(config: Config) -> Path:
+def folder_of(config: Config) -> Path:
     """Where they are, and beside them what else a server keeps."""
     return config.stores or home() / "stores"
 
@@ -26,7 +26,7 @@ def open_stores(config: Config) -> Stores:
 
     Embeds on a few cores: the GPU is the model's, and on a CPU the engine's threads are on all of them.
     """
-    folder = stores_folder(config)
+    folder = folder_of(config)
     threads = max(1, (os.cpu_count() or 1) // 4)
     stores = Stores(folder, load(config.embedder, device="cpu", threads=threads))
     if config.starter_stores and stores.missing_starters():

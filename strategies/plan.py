@@ -26,19 +26,14 @@ class Plan:
     name: str
     contexts: tuple[tuple[str, ContextStrategy], ...]
     decoder: tuple[str, DecodingStrategy]
-    configured: tuple[tuple[str, Any], ...] = ()
-    """Each step as it was asked for: its name and the dataclass of its options."""
 
     @classmethod
     def of(cls, name: str, steps: Sequence[Step], resources: Resources, *, param: str = "alignment") -> Plan:
         """Builds and checks a plan. Raises RequestError for a step that can't stand where it is."""
         contexts: list[tuple[str, ContextStrategy]] = []
         decoder: tuple[str, DecodingStrategy] | None = None
-        configured: list[tuple[str, Any]] = []
         for step, options in steps:
-            asked = build(step, options, param=param)
-            configured.append((step, asked))
-            strategy = asked.ready(resources)
+            strategy = build(step, options, param=param).ready(resources)
             if isinstance(strategy, DecodingStrategy):
                 if decoder is not None:
                     raise RequestError(
@@ -51,8 +46,7 @@ class Plan:
                 contexts.append((step, strategy))
         if decoder is None:
             decoder = ("direct", Direct())
-            configured.append(decoder)
-        return cls(name, tuple(contexts), decoder, tuple(configured))
+        return cls(name, tuple(contexts), decoder)
 
     @property
     def is_direct(self) -> bool:

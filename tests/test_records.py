@@ -30,7 +30,8 @@ POLICY = {"verifiers": [{"policy": {"words": ["bad"]}}]}
 
 def kept(tmp_path: Path, texts: str = "full", **more: Any) -> Config:
     """Records of those who need no key."""
-    return Config(stores=tmp_path, tenants={"default": {"records": {"texts": texts}}}, **more)
+    tenants: Any = {"default": {"records": {"texts": texts}}}
+    return Config(stores=tmp_path, tenants=tenants, **more)
 
 
 def records(url: str, **query: Any) -> list[dict[str, Any]]:
@@ -94,7 +95,9 @@ def test_digests_stand_for_texts(serving: Serving, tmp_path: Path, path: str) ->
     assert first["answers"][0]["digest"] == second["answers"][0]["digest"]
     assert first["prompt"].keys() == {"digest", "bytes"}
     assert first["verdict"] == "failed" and first["trace"][0]["verdicts"]["policy"]["passed"] is False
-    assert all(b"Sesame" not in f.read_bytes() and b"Hi there" not in f.read_bytes() for f in _files(tmp_path))
+    assert all(
+        b"Sesame" not in f.read_bytes() and b"Hi there" not in f.read_bytes() for f in _files(tmp_path)
+    )
 
 
 def _files(folder: Path) -> list[Path]:
@@ -293,4 +296,3 @@ def test_no_key_in_a_record(serving: Serving, tmp_path: Path, monkeypatch: pytes
         assert httpx.get(f"{url}/v1/alignment/records").status_code == 401
     assert record["key_id"] == "api_key_env"
     assert not any(b"sesame" in file.read_bytes() for file in _files(tmp_path))
-

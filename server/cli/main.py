@@ -11,6 +11,7 @@ from heedful.server.cli.demo import demo
 from heedful.server.cli.errors import CommandError, fail
 from heedful.server.cli.models import models
 from heedful.server.cli.others import WithOthers
+from heedful.server.cli.records import records
 from heedful.server.cli.serve import serve
 from heedful.server.cli.store import stores
 from heedful.server.config import ConfigError
@@ -28,6 +29,7 @@ app.command()(chat)
 app.command()(demo)
 app.add_typer(models, name="models", invoke_without_command=True)
 app.add_typer(stores, name="store")
+app.add_typer(records, name="records")
 
 
 def main() -> None:

@@ -161,7 +161,8 @@ class RecordsFile:
                 rows = db.execute(query, [tenant, now - days * _DAY, _EXPIRED_AT_ONCE]).fetchall()
                 _delete(db, rows)
             deleted = max(deleted, len(rows))
-        db.execute(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})").fetchall()
+        # `execute` would take one step of it, which is one page.
+        db.executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
         return deleted == _EXPIRED_AT_ONCE
 
     def erase(self, db: sqlite3.Connection, tenant: str, user: str, by: str | None) -> int:

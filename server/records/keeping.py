@@ -43,11 +43,14 @@ class Records:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         settings: Mapping[str, RecordSettings],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`settings`: those of the configuration, by tenant. Raises StoreError where they can't be kept there."""
+        """`folder`: of the stores; None where there are none. `settings`: the configuration's, by tenant.
+
+        Raises StoreError where records can't be kept there.
+        """
         self._folder, self._settings, self._clock = folder, settings, clock
         self._file: RecordsFile | None = None
         self._queue: deque[_Over | _Job] = deque()
@@ -72,7 +75,7 @@ class Records:
         full = len(self._queue) >= _MOST or self._put - self._taken + size > _MOST_BYTES
         if full or self._ended:
             if self.dropped == self._told:
-                logger.error("records are lost: they come faster than %s takes them", self._folder / NAME)
+                logger.error("records are lost: they come faster than %s takes them", self._folder)
             self.dropped += 1
             return
         self._put += size
@@ -83,11 +86,15 @@ class Records:
     @property
     def exist(self) -> bool:
         """Whether there are any."""
-        return (self._folder / NAME).exists()
+        return self._folder is not None and (self._folder / NAME).exists()
 
     def file(self) -> RecordsFile:
         """The file, made where it is missing. Blocks. Raises StoreError."""
         if self._file is None or not self.exist:
+            if self._folder is None:
+                raise StoreError(
+                    "records are kept beside the stores, and this server has no folder for those"
+                )
             self._file = RecordsFile(self._folder)
         return self._file
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from heedful.server.access.settings import RecordSettings
 from heedful.server.observe.facts import Facts
 from heedful.server.records.digests import Digests
 from heedful.server.records.said import Said, SaidChoice, said
-from heedful.strategies import HeedfulError
+from heedful.strategies import HeedfulError, Plan
 from heedful.strategies.types import text_of
 
 # Fields of a request, in any of its APIs, that hold what a model reads.
@@ -47,12 +47,12 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
     assert facts.client is not None
     answer = said(facts.answered or ())
     full = settings.texts == "full"
-    target, fields, tenant = facts.target, facts.fields, facts.client.tenant.name
+    target, asked, tenant = facts.target, facts.fields, facts.client.tenant.name
     model = target.engine.model if target else None
     alignment = target.plan.name if target else None
     steps = facts.run.trace.steps if facts.run else []
     verdict = _verdict(steps, answer)
-    users = tuple(dict.fromkeys(digests.name(user) for user in _users(fields)))
+    users = tuple(dict.fromkeys(digests.name(user) for user in _users(asked)))
     # The id that the client got; a stream's own word comes before what a wire was going to say.
     id = answer.id or facts.response_id or facts.id
     record = {
@@ -64,19 +64,19 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
         "key_id": facts.client.key_id,
         "users": users,
         "route": facts.route,
-        "stream": fields.get("stream") is True,
+        "stream": asked.get("stream") is True,
         "model": model,
         "alignment": alignment,
-        "plan": [{name: _options(options)} for name, options in target.plan.configured] if target else [],
+        "plan": _plan(target.plan) if target else [],
         **{place: list(_used(steps, step)) for step, place in _RETRIEVED.items()},
         "trace": _trace(steps, None if full else digests),
         "verdict": verdict,
         "rounds": max((n for n in (s.get("round") for s in steps) if isinstance(n, int)), default=0),
         "usage": _usage(facts, answer),
         "stages": {k: asdict(v) for k, v in facts.run.ledger.stages.items()} if facts.run else {},
-        "parameters": {k: v for k, v in fields.items() if isinstance(v, int | float) and k != "stream"},
-        "question": _told(question(fields), full, digests),
-        "prompt": _prompt(fields, full, digests),
+        "parameters": {k: v for k, v in asked.items() if isinstance(v, int | float) and k != "stream"},
+        "question": _told(question(asked), full, digests),
+        "prompt": _prompt(asked, full, digests),
         "answers": [_answer(i, c, full, digests) for i, c in sorted(answer.choices.items())],
         "status": facts.status,
         "error": _error(facts.error, answer, full),
@@ -93,9 +93,9 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
     return Entry(id, facts.came, tenant, days, key_id, users, model, alignment, verdict, body)
 
 
-def question(fields: Mapping[str, Any]) -> str:
+def question(body: Mapping[str, Any]) -> str:
     """The last thing that a user said, in any of the APIs' bodies; "" where there is no text."""
-    asked = fields.get("messages", fields.get("input", fields.get("prompt")))
+    asked = body.get("messages", body.get("input", body.get("prompt")))
     if isinstance(asked, str):
         return asked
     for message in reversed(asked if isinstance(asked, list) else []):
@@ -107,10 +107,10 @@ def question(fields: Mapping[str, Any]) -> str:
     return ""
 
 
-def _users(fields: Mapping[str, Any]) -> Iterator[str]:
-    metadata = fields.get("metadata")
+def _users(body: Mapping[str, Any]) -> Iterator[str]:
+    metadata = body.get("metadata")
     named = metadata.get("user_id") if isinstance(metadata, dict) else None
-    for user in (fields.get("user"), fields.get("safety_identifier"), named):
+    for user in (body.get("user"), body.get("safety_identifier"), named):
         if isinstance(user, int) and not isinstance(user, bool):
             yield str(user)
         elif isinstance(user, str) and user:
@@ -124,8 +124,8 @@ def _told(text: str, full: bool, digests: Digests) -> dict[str, Any]:
     return {"digest": digests.of(text), "characters": len(text)}
 
 
-def _prompt(fields: Mapping[str, Any], full: bool, digests: Digests) -> dict[str, Any]:
-    given = {name: fields[name] for name in _PROMPT if name in fields}
+def _prompt(body: Mapping[str, Any], full: bool, digests: Digests) -> dict[str, Any]:
+    given = {name: body[name] for name in _PROMPT if name in body}
     data = msgspec.json.encode(given, order="deterministic")
     if full and len(data) <= _LARGEST:
         return given
@@ -144,8 +144,24 @@ def _answer(index: int, choice: SaidChoice, full: bool, digests: Digests) -> dic
     return out
 
 
-def _options(options: Any) -> Any:
-    return asdict(options) if is_dataclass(options) and not isinstance(options, type) else repr(options)
+def _plan(plan: Plan) -> list[dict[str, Any]]:
+    """Every step that ran, the floor's too, with its options."""
+    return [{name: _options(strategy)} for name, strategy in (*plan.contexts, plan.decoder)]
+
+
+def _options(value: Any) -> Any:
+    """The fields of a strategy's dataclass; those of its `options` where it holds more than those."""
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): _options(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_options(v) for v in value]
+    # A verifier that only an operator sets up may hold keys.
+    if not is_dataclass(value) or isinstance(value, type) or getattr(value, "configured_only", False):
+        return type(value).__name__
+    value = getattr(value, "options", value)
+    return {f.name: _options(getattr(value, f.name)) for f in fields(value) if not f.name.startswith("_")}
 
 
 def _used(steps: Sequence[Mapping[str, Any]], step: str) -> Iterator[dict[str, Any]]:
@@ -153,11 +169,14 @@ def _used(steps: Sequence[Mapping[str, Any]], step: str) -> Iterator[dict[str, A
     for note in steps:
         if note["step"] == step:
             for used in note.get("used", ()):
-                yield {"store": used.get("store", note.get("store")), **_reference(used)}
+                yield {"store": note.get("store"), **_reference(used)}
 
 
 def _reference(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in item.items() if k not in ("text", "source", "answer")}
+    named = {k: v for k, v in item.items() if k not in ("text", "source", "answer")}
+    if store := named.get("store"):  # of several that were looked through as one, where it leads the id
+        named["id"] = named["id"].removeprefix(f"{store}/")
+    return named
 
 
 def _trace(steps: Sequence[Mapping[str, Any]], digests: Digests | None) -> list[Any]:
