@@ -75,7 +75,7 @@ def _head(record: Mapping[str, Any]) -> Table:
         "model": record["model"] or "none",
         "alignment": record["alignment"] or "none",
         "plan": "\n".join(_step(step) for step in record["plan"]),
-        "verdict": f"{record['verdict'] or 'nobody judged'}, {record['rounds']} rounds of correction",
+        "verdict": f"{record['verdict'] or 'nobody judged'}; rounds of correction: {record['rounds']}",
     }
     for name, value in facts.items():
         head.add_row(Text(name, style="bold"), plain(str(value)))
@@ -99,7 +99,7 @@ def _said(text: Mapping[str, Any]) -> Text:
 
 
 def _retrieved(record: Mapping[str, Any], place: str, folder: Path) -> Table:
-    table = Table("store", "id", "version", "why", "text then", "since")
+    table = Table("store", "id", "version", "why", "text then", "and since")
     for item in record[place]:
         why = "mandatory" if item.get("mandatory") else f"score {item.get('score')}"
         text, since = _then(folder, record, item)
