@@ -34,12 +34,13 @@ class Digests:
                 pass
             finally:
                 scratch.unlink()
-        self._key = file.read_bytes()
+        self._begun = hmac.new(file.read_bytes(), digestmod="sha256")
 
     def of(self, text: str | bytes) -> str:
         """The digest of a text (UTF-8), in hexadecimal."""
-        data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-        return hmac.digest(self._key, data, "sha256").hex()
+        digest = self._begun.copy()  # in half the time of setting up the key each time
+        digest.update(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
 
     def name(self, name: str) -> str:
         """A user's id as records know it: a very long one by its digest."""

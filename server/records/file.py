@@ -27,11 +27,10 @@ _DAY = 86400.0
 _TABLES = """
 CREATE TABLE records (
     row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, at REAL NOT NULL, tenant TEXT NOT NULL,
-    key_id TEXT, model TEXT, alignment TEXT, verdict TEXT, body BLOB NOT NULL);
+    key_id TEXT, model TEXT, alignment TEXT, verdict TEXT, users TEXT, body BLOB NOT NULL);
 CREATE INDEX records_by_id ON records (id);
 CREATE INDEX records_by_time ON records (tenant, at);
 CREATE TABLE users (user TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (user, row)) WITHOUT ROWID;
-CREATE INDEX users_by_row ON users (row);
 CREATE TABLE kept (tenant TEXT PRIMARY KEY, days REAL NOT NULL) WITHOUT ROWID;
 """
 
@@ -132,9 +131,9 @@ class RecordsFile:
             ).fetchone()
             rows = range(row + 1, row + 1 + len(entries))
             db.executemany(
-                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (n, e.id, e.at, e.tenant, e.key_id, e.model, e.alignment, e.verdict, e.body)
+                    (n, e.id, e.at, e.tenant, e.key_id, e.model, e.alignment, e.verdict, _joined(e), e.body)
                     for n, e in zip(rows, entries, strict=True)
                 ],
             )
@@ -156,7 +155,7 @@ class RecordsFile:
         """Deletes some that have been kept long enough; whether there may be more. Gives pages back to the disk."""
         deleted = 0
         for tenant, days in db.execute("SELECT tenant, days FROM kept").fetchall():
-            query = "SELECT row FROM records WHERE tenant = ? AND at < ? LIMIT ?"
+            query = "SELECT row, users FROM records WHERE tenant = ? AND at < ? LIMIT ?"
             with _transaction(db):
                 rows = db.execute(query, [tenant, now - days * _DAY, _EXPIRED_AT_ONCE]).fetchall()
                 _delete(db, rows)
@@ -174,7 +173,7 @@ class RecordsFile:
         """
         with _transaction(db):
             rows = db.execute(
-                "SELECT row FROM users JOIN records USING (row) WHERE user = ? AND tenant = ?",
+                "SELECT row, records.users FROM users JOIN records USING (row) WHERE user = ? AND tenant = ?",
                 [self.digests.name(user), tenant],
             ).fetchall()
             _delete(db, rows)
@@ -222,6 +221,13 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _delete(db: sqlite3.Connection, rows: Sequence[tuple[int]]) -> None:
-    db.executemany("DELETE FROM users WHERE row = ?", rows)
-    db.executemany("DELETE FROM records WHERE row = ?", rows)
+def _joined(entry: Entry) -> str | None:
+    """As a column has the users: JSON, where there are any."""
+    return msgspec.json.encode(entry.users).decode() if entry.users else None
+
+
+def _delete(db: sqlite3.Connection, found: Sequence[tuple[int, str | None]]) -> None:
+    """Rows of `records` with their users."""
+    users = [(user, row) for row, joined in found if joined for user in msgspec.json.decode(joined)]
+    db.executemany("DELETE FROM users WHERE user = ? AND row = ?", users)
+    db.executemany("DELETE FROM records WHERE row = ?", [(row,) for row, _ in found])

@@ -6,12 +6,13 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from heedful.retrieval.errors import StoreError
+from heedful.retrieval.items import unhurried
 from heedful.server.access.settings import RecordSettings
 from heedful.server.log import bug, logger
 from heedful.server.observe.facts import RECORDED, Facts
@@ -197,12 +198,11 @@ class Records:
     def _some(self, file: RecordsFile, db: sqlite3.Connection) -> None:
         """Writes the next ones, up to the next job, and does that. Where it raises sqlite3.Error they wait on."""
         job: _Job | None = None
-        while self._queue and len(self._entries) < _BATCH and job is None:
-            each = self._queue.popleft()
+        for each in unhurried(self._taken_up()):
             if isinstance(each, _Job):
                 job = each
-            else:
-                self._take(*each, file)
+                break
+            self._take(*each, file)
         try:
             if self._entries:
                 file.write(db, self._entries)
@@ -213,6 +213,10 @@ class Records:
             raise
         if job is not None:
             _do(job, file, db)
+
+    def _taken_up(self) -> Iterator[_Over | _Job]:
+        while self._queue and len(self._entries) < _BATCH:
+            yield self._queue.popleft()
 
     def _take(self, facts: Facts, settings: RecordSettings, file: RecordsFile) -> None:
         self._taken += facts.received + facts.sent

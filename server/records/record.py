@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ _PROMPT = (
     "output_config output_format prediction documents"
 ).split()
 _LARGEST = 1 << 20  # bytes of a prompt or an answer that are kept as texts
+_PLAIN, _NUMBERS = (str, int, float), (int, float)  # tuples: this is done for every answer
 _RETRIEVED = {"norms": "norms", "demos": "demonstrations"}  # steps, and where their items stand in a record
 
 
@@ -73,8 +74,8 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
         "verdict": verdict,
         "rounds": max((n for n in (s.get("round") for s in steps) if isinstance(n, int)), default=0),
         "usage": _usage(facts, answer),
-        "stages": {k: asdict(v) for k, v in facts.run.ledger.stages.items()} if facts.run else {},
-        "parameters": {k: v for k, v in asked.items() if isinstance(v, int | float) and k != "stream"},
+        "stages": facts.run.ledger.stages if facts.run else {},
+        "parameters": {k: v for k, v in asked.items() if isinstance(v, _NUMBERS) and k != "stream"},
         "question": _told(question(asked), full, digests),
         "prompt": _prompt(asked, full, digests),
         "answers": [_answer(i, c, full, digests) for i, c in sorted(answer.choices.items())],
@@ -151,7 +152,7 @@ def _plan(plan: Plan) -> list[dict[str, Any]]:
 
 def _options(value: Any) -> Any:
     """The fields of a strategy's dataclass; those of its `options` where it holds more than those."""
-    if isinstance(value, str | int | float | None):
+    if value is None or isinstance(value, _PLAIN):
         return value
     if isinstance(value, Mapping):
         return {str(k): _options(v) for k, v in value.items()}
