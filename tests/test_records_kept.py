@@ -279,6 +279,19 @@ def test_a_full_queue_is_told_and_keeps_nobody_waiting(
     assert any("records are lost" in line.getMessage() for line in caplog.records)
 
 
+def test_odd_users_are_found_and_erased(tmp_path: Path) -> None:
+    odd = ["x" * 100_000, "nul\0in it", "'; DROP TABLE records; --", "🦊 %_*", " "]
+    with serving_someone(tmp_path) as (call, _):
+        asked = [ask(call, "anna", user=user) for user in odd]
+        for user, id in zip(odd[1:], asked[1:], strict=True):
+            assert ids(call("anna", "GET", RECORDS, params={"user": user})) == [id]
+            assert call("anna", "DELETE", RECORDS, params={"user": user}).json()["erased"] == 1
+        assert ids(call("anna", "GET", RECORDS))[-1] == asked[0]
+    file = RecordsFile(tmp_path)
+    with file.opened() as db:
+        assert file.erase(db, "a", odd[0], None) == 1
+
+
 def test_what_no_record_can_hold_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     records = Records(tmp_path, {})
     bad = facts()

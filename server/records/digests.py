@@ -43,7 +43,7 @@ class Digests:
         return digest.hexdigest()
 
     def name(self, name: str) -> str:
-        """A user's id as records know it: a very long one by its digest."""
+        """An id that others have made, as records know it: a very long one by its digest."""
         return name if len(name) <= _LONGEST else f"hmac-sha256:{self.of(name)}"
 
     def trace(self, value: Any, key: str = "") -> Any:

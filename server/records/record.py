@@ -54,8 +54,8 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
     steps = facts.run.trace.steps if facts.run else []
     verdict = _verdict(steps, answer)
     users = tuple(dict.fromkeys(digests.name(user) for user in _users(asked)))
-    # The id that the client got; a stream's own word comes before what a wire was going to say.
-    id = answer.id or facts.response_id or facts.id
+    # The one that the client got; what failed before there was one has the request's own.
+    id = digests.name(answer.id or facts.response_id or facts.id)
     record = {
         "object": "alignment.record",
         "id": id,
