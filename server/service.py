@@ -19,7 +19,7 @@ from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
-from heedful.server.records.keeping import Records
+from heedful.server.records.keeping import DecisionRecords
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
@@ -55,18 +55,18 @@ class Service:
     access: Access = field(init=False)
     sinks: list[Sink] = field(default_factory=list)
     """Who is told of each request at its end."""
-    records: Records = field(init=False)
+    records: DecisionRecords = field(init=False)
 
     def __post_init__(self) -> None:
         self.access = Access(self.config.tenants, self.config.api_key())
         kept = {name: each.records for name, each in self.config.tenants.items() if each.records}
         stores = self.alignments.resources.stores
-        self.records = Records(self.config.stores or (stores.folder if stores else None), kept)
+        self.records = DecisionRecords(self.config.stores or (stores.folder if stores else None), kept)
         if kept:
             self.keep_records()
 
     def keep_records(self) -> None:
-        """From now on, of those whose tenants want it."""
+        """Of those whose tenants want it. Call it before the application is made, where tenants may come later."""
         if self.records not in self.sinks:
             self.sinks.append(self.records)
 

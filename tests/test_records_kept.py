@@ -30,7 +30,7 @@ from heedful.server.config import Config
 from heedful.server.observe.facts import Facts, facts_of
 from heedful.server.records import keeping
 from heedful.server.records.file import NAME, RecordsFile, Wanted
-from heedful.server.records.keeping import Records
+from heedful.server.records.keeping import DecisionRecords
 from heedful.server.records.record import Entry
 from heedful.server.service import Service
 from heedful.strategies import Resources
@@ -217,7 +217,7 @@ def facts(user: str = "ann", at: float = 0.0) -> Facts:
 
 def test_records_expire(tmp_path: Path) -> None:
     now, day = [1e9], 86400.0
-    records = Records(tmp_path, {}, clock=lambda: now[0])
+    records = DecisionRecords(tmp_path, {}, clock=lambda: now[0])
     for at in (1e9, 1e9 + 5 * day):
         records(facts(at=at))
     records.flush().result(HANG)
@@ -250,10 +250,10 @@ def test_the_file_does_not_grow_for_ever(tmp_path: Path) -> None:
 
 
 def test_a_shorter_time_holds_for_what_is_there(tmp_path: Path) -> None:
-    records = Records(tmp_path, {})
+    records = DecisionRecords(tmp_path, {})
     records(facts(at=time.time() - 5 * 86400))
     records.close()
-    again = Records(tmp_path, {"default": RecordSettings(keep_days=1)})
+    again = DecisionRecords(tmp_path, {"default": RecordSettings(keep_days=1)})
     again.start()
     again.flush().result(HANG)
     assert again.file().page(Wanted()) == []
@@ -293,7 +293,7 @@ def test_odd_users_are_found_and_erased(tmp_path: Path) -> None:
 
 
 def test_what_no_record_can_hold_costs_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    records = Records(tmp_path, {})
+    records = DecisionRecords(tmp_path, {})
     bad = facts()
     bad.fields = {"user": "eve", "messages": [{"role": "user", "content": object()}, {2: {3}, "x": 2}]}
     for each in (facts("ann"), bad, facts("bob")):

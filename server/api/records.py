@@ -20,7 +20,7 @@ from heedful.server.api.operation import Operation, Parameter
 from heedful.server.http import Handler, json_response
 from heedful.server.records import export
 from heedful.server.records.file import RecordsFile, Wanted
-from heedful.server.records.keeping import Records
+from heedful.server.records.keeping import DecisionRecords
 from heedful.server.service import Service
 from heedful.strategies import NotFound, RequestError, RetrievalError
 from heedful.strategies.retrieve import retrieval_errors
@@ -96,7 +96,7 @@ class ErasedObject(msgspec.Struct):
     erased: int
 
 
-def _records(request: Request) -> Records:
+def _records(request: Request) -> DecisionRecords:
     service: Service = request.app.state.service
     return service.records
 

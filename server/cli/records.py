@@ -15,7 +15,7 @@ from heedful.retrieval.items import time_of
 from heedful.server.access.client import EVERYONE
 from heedful.server.cli.errors import CommandError
 from heedful.server.cli.explained import explained
-from heedful.server.cli.store import whole
+from heedful.server.cli.store import FolderOption, whole
 from heedful.server.models.bundled import home
 from heedful.server.records import export as exporting
 from heedful.server.records.file import NAME, RecordsFile, Wanted
@@ -25,11 +25,10 @@ from heedful.strategies import RequestError
 records = typer.Typer(no_args_is_help=True, help="Decision records: show, list, export, erase.")
 console = terminal()
 
-FolderOption = Annotated[Path | None, typer.Option(help="Folder of the stores [stores in $HEEDFUL_HOME]")]
-TenantOption = Annotated[str | None, typer.Option(help="Of this tenant [all]")]
-UserOption = Annotated[str | None, typer.Option(help="Of this user")]
-SinceOption = Annotated[str | None, typer.Option(help="From this time on (ISO 8601)")]
-UntilOption = Annotated[str | None, typer.Option(help="Before this time")]
+OfTenant = Annotated[str | None, typer.Option(help="Of this tenant [all]")]
+OfUser = Annotated[str | None, typer.Option(help="Of this user")]
+Since = Annotated[str | None, typer.Option(help="From this time on (ISO 8601)")]
+Until = Annotated[str | None, typer.Option(help="Before this time")]
 
 
 def _file(folder: Path | None) -> RecordsFile:
@@ -51,7 +50,7 @@ def _wanted(tenant: str | None, user: str | None, since: str | None, until: str 
 @records.command()
 def show(
     id: Annotated[str, typer.Argument(help="The response's id, as its client got it")],
-    tenant: TenantOption = None,
+    tenant: OfTenant = None,
     json: Annotated[bool, typer.Option("--json", help="The record as it is kept")] = False,
     folder: FolderOption = None,
 ) -> None:
@@ -68,10 +67,10 @@ def show(
 
 @records.command("list")
 def list_(
-    tenant: TenantOption = None,
-    user: UserOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    tenant: OfTenant = None,
+    user: OfUser = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[int, typer.Option(help="At most so many, the latest ones")] = 50,
     folder: FolderOption = None,
 ) -> None:
@@ -90,10 +89,10 @@ def list_(
 def export(
     file: Annotated[Path | None, typer.Argument(help="Default: standard output")] = None,
     format: Annotated[str, typer.Option(help="jsonl or parquet")] = "jsonl",
-    tenant: TenantOption = None,
-    user: UserOption = None,
-    since: SinceOption = None,
-    until: UntilOption = None,
+    tenant: OfTenant = None,
+    user: OfUser = None,
+    since: Since = None,
+    until: Until = None,
     folder: FolderOption = None,
 ) -> None:
     """Write records to a file, the oldest first."""

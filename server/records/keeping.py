@@ -39,7 +39,7 @@ class _Job(NamedTuple):
     done: Future[Any]
 
 
-class Records:
+class DecisionRecords:
     """A Sink. Nothing is opened and no thread runs before the first record, unless there are some already."""
 
     def __init__(
@@ -86,12 +86,16 @@ class Records:
 
     @property
     def exist(self) -> bool:
-        """Whether there are any."""
+        """Whether there are any, or will be in a moment."""
+        return self._thread is not None or self._stored
+
+    @property
+    def _stored(self) -> bool:
         return self._folder is not None and (self._folder / NAME).exists()
 
     def file(self) -> RecordsFile:
         """The file, made where it is missing. Blocks. Raises StoreError."""
-        if self._file is None or not self.exist:
+        if self._file is None or not self._stored:
             if self._folder is None:
                 raise StoreError(
                     "records are kept beside the stores, and this server has no folder for those"

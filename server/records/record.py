@@ -12,7 +12,7 @@ from heedful.retrieval.items import iso
 from heedful.server.access.settings import RecordSettings
 from heedful.server.observe.facts import Facts
 from heedful.server.records.digests import Digests
-from heedful.server.records.said import Said, SaidChoice, said
+from heedful.server.records.said import ReadAnswer, SaidChoice, said
 from heedful.strategies import HeedfulError, Plan
 from heedful.strategies.types import text_of
 
@@ -197,7 +197,7 @@ def _trace(steps: Sequence[Mapping[str, Any]], digests: Digests | None) -> list[
     return notes
 
 
-def _verdict(steps: Sequence[Mapping[str, Any]], answer: Said) -> str | None:
+def _verdict(steps: Sequence[Mapping[str, Any]], answer: ReadAnswer) -> str | None:
     """How the verifiers left it: "passed", "failed" (and released all the same), "withheld", None: nobody judged."""
     filtered = any(c.finish_reason in ("content_filter", "refusal") for c in answer.choices.values())
     if filtered or any(step.get("withheld") is True for step in steps):
@@ -213,7 +213,7 @@ def _verdict(steps: Sequence[Mapping[str, Any]], answer: Said) -> str | None:
     return ("passed" if all(passed.values()) else "failed") if passed else None
 
 
-def _usage(facts: Facts, answer: Said) -> dict[str, Any] | None:
+def _usage(facts: Facts, answer: ReadAnswer) -> dict[str, Any] | None:
     if facts.usage is not None:
         return {
             "prompt_tokens": facts.usage.prompt_tokens,
@@ -225,7 +225,7 @@ def _usage(facts: Facts, answer: Said) -> dict[str, Any] | None:
     return {"prompt_tokens": prompt, "completion_tokens": completion} if given else None
 
 
-def _error(error: HeedfulError | None, answer: Said, full: bool) -> dict[str, Any] | None:
+def _error(error: HeedfulError | None, answer: ReadAnswer, full: bool) -> dict[str, Any] | None:
     """What went wrong. Its message may quote a client or a model."""
     if error is not None:
         told = {"type": error.type, "code": error.code, "status": error.status}

@@ -36,7 +36,7 @@ class SaidChoice:
 
 
 @dataclass(slots=True)
-class Said:
+class ReadAnswer:
     """An answer as its client has it."""
 
     id: str | None = None
@@ -50,9 +50,9 @@ class Said:
         return self.choices.setdefault(index if isinstance(index, int) else 0, SaidChoice())
 
 
-def said(pieces: Sequence[bytes]) -> Said:
+def said(pieces: Sequence[bytes]) -> ReadAnswer:
     """Reads an answer. What is in no known format is left out and marked, never an error."""
-    found = Said()
+    found = ReadAnswer()
     whole = b"".join(pieces)
     for data in _objects(whole):
         try:
@@ -76,7 +76,7 @@ def _objects(whole: bytes) -> Iterator[bytes]:
             yield data
 
 
-def _take(found: Said, event: Mapping[str, Any]) -> None:
+def _take(found: ReadAnswer, event: Mapping[str, Any]) -> None:
     kind = event.get("type")
     if isinstance(event.get("error"), dict):  # a whole response has `error: null`
         found.error = event["error"]
@@ -92,7 +92,7 @@ def _take(found: Said, event: Mapping[str, Any]) -> None:
         found.readable = False
 
 
-def _chat(found: Said, event: Mapping[str, Any]) -> None:
+def _chat(found: ReadAnswer, event: Mapping[str, Any]) -> None:
     """A chat completion, a text completion, or a piece of one."""
     found.id = found.id or _some(event.get("id"))
     found.usage = _dict(event.get("usage")) or found.usage
@@ -110,7 +110,7 @@ def _chat(found: Said, event: Mapping[str, Any]) -> None:
         choice.finish_reason = _some(each.get("finish_reason")) or choice.finish_reason
 
 
-def _response(found: Said, body: Mapping[str, Any]) -> None:
+def _response(found: ReadAnswer, body: Mapping[str, Any]) -> None:
     """OpenAI's response object, whole: it says again what a stream's pieces have said."""
     found.id = _some(body.get("id")) or found.id
     found.usage = _dict(body.get("usage")) or found.usage
@@ -138,7 +138,7 @@ def _output(choice: SaidChoice, item: Mapping[str, Any]) -> None:
         choice.call(item.get("id", len(choice.calls)), item.get("name"), arguments)
 
 
-def _response_event(found: Said, kind: str, event: Mapping[str, Any]) -> None:
+def _response_event(found: ReadAnswer, kind: str, event: Mapping[str, Any]) -> None:
     delta = _text(event.get("delta"))
     if kind in _ENDS:
         _response(found, _dict(event.get("response")))
@@ -156,7 +156,7 @@ def _response_event(found: Said, kind: str, event: Mapping[str, Any]) -> None:
         found.choice().call(event.get("item_id"), None, delta)
 
 
-def _message_event(found: Said, kind: str, event: Mapping[str, Any]) -> None:
+def _message_event(found: ReadAnswer, kind: str, event: Mapping[str, Any]) -> None:
     """Anthropic's message, whole or in pieces."""
     choice = found.choice()
     if kind in ("message", "message_start"):
