@@ -60,7 +60,7 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
         "object": "alignment.record",
         "id": id,
         "request_id": facts.id,
-        "time": iso(facts.came),
+        "time": iso(round(facts.came, 6)),
         "tenant": tenant,
         "key_id": facts.client.key_id,
         "users": users,
@@ -91,7 +91,8 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
         record["incomplete"] = "the answer was too long, or in a format that is not known here"
     body = msgspec.json.encode(record, enc_hook=repr)
     key_id, days = facts.client.key_id, settings.keep_days
-    return Entry(id, facts.came, tenant, days, key_id, users, model, alignment, verdict, body)
+    at = round(facts.came, 6)  # as fine as ISO 8601 is written
+    return Entry(id, at, tenant, days, key_id, users, model, alignment, verdict, body)
 
 
 def question(body: Mapping[str, Any]) -> str:
