@@ -270,7 +270,8 @@ OPERATIONS = tuple(
             export_records,
             "All records, as JSON lines or Parquet",
             answer=str,
-            answer_media="application/jsonl",
+            answer_media=export.FORMATS["jsonl"],
+            other_media=(export.FORMATS["parquet"],),
             parameters=(*_FILTERS, Parameter("format", Literal["jsonl", "parquet"])),
         ),
         Operation(
