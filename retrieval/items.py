@@ -80,10 +80,11 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A found item; `score` is the cosine of its text and the query."""
+    """A found item; `score` is the cosine of its text and the query, `version` that of the item's in its history."""
 
     item: Item
     score: float
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

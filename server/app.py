@@ -28,6 +28,7 @@ from heedful.server.api import (
     models,
     moderations,
     openapi,
+    records,
     score,
     stores,
 )
@@ -56,6 +57,7 @@ OPERATIONS = (
     *score.OPERATIONS,
     *stores.OPERATIONS,
     *admin.OPERATIONS,
+    *records.OPERATIONS,
 )
 _SHAPES: dict[str, Callable[[Handler], Handler]] = {
     "openai": endpoint,
@@ -77,9 +79,11 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         watch = asyncio.create_task(service.access.watch())
+        service.records.start()
         yield
         watch.cancel()
         service.access.close()
+        await asyncio.to_thread(service.records.close)
         await close_all(service.alignments.resources.verifiers.values())
 
     access, closed = service.access, config.metrics == "admin"
@@ -99,8 +103,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     # The last one stands outermost.
     app.add_middleware(LetIn, access=access, also=(alignment.METRICS,) if closed else ())
-    if service.sinks:
-        app.add_middleware(Observing, sinks=service.sinks, routes=routes)
+    app.add_middleware(Observing, sinks=service.sinks, routes=routes)
     if config.cors_origins:
         app.add_middleware(
             CORSMiddleware, allow_origins=config.cors_origins, allow_methods=["*"], allow_headers=["*"]

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.http import EventStream, WhileConnected, body_of, in_header, json_object, json_response
+from heedful.server.observe.facts import facts_of
 from heedful.server.service import Service, Target
 from heedful.strategies import (
     Answer,
@@ -79,10 +80,12 @@ async def answer(request: Request, handler: Answering, body: Body | None = None)
     """Reads the request, finds who answers it, and lets `handler` do so, for as long as the client is there."""
     service: Service = request.app.state.service
     body = body or await read(request)
+    if (facts := facts_of(request.scope)) is not None:
+        facts.fields, facts.received = body.fields, len(body.raw)
     target = service.target(request, body.fields)
     run = service.run(target, request, body.fields)
-    if (facts := target.facts) is not None:
-        facts.fields, facts.target, facts.run = body.fields, target, run
+    if facts is not None:
+        facts.target, facts.run = target, run
     async with WhileConnected(request.receive), asyncio.timeout_at(run.deadline):
         try:
             return await handler(body, target, run)

@@ -13,12 +13,14 @@ from heedful.retrieval import Embedder
 from heedful.server.access.access import Access
 from heedful.server.access.client import ANYBODY, Client
 from heedful.server.access.letting_in import client_of
+from heedful.server.access.settings import RecordSettings
 from heedful.server.alignments import Alignments, Selection
 from heedful.server.config import Config
 from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
+from heedful.server.records.keeping import DecisionRecords
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
@@ -54,10 +56,24 @@ class Service:
     access: Access = field(init=False)
     sinks: list[Sink] = field(default_factory=list)
     """Who is told of each request at its end."""
+    records: DecisionRecords = field(init=False)
 
     def __post_init__(self) -> None:
         stores = self.alignments.resources.stores
-        self.access = Access(self.config, self.config.stores if stores is None else stores.folder)
+        folder = self.config.stores if stores is None else stores.folder
+        self.access = Access(self.config, folder)
+        self.records = DecisionRecords(folder, self._recording())
+        self.access.changed.append(lambda: self.records.settle(self._recording()))
+        self._keep_records()
+        self.access.changed.append(self._keep_records)
+
+    def _recording(self) -> dict[str, RecordSettings]:
+        """The tenants whose answers are recorded."""
+        return {t.name: t.settings.records for t in self.access.tenants() if t.settings.records is not None}
+
+    def _keep_records(self) -> None:
+        if self._recording() and self.records not in self.sinks:
+            self.sinks.append(self.records)
 
     @property
     def failed(self) -> str | None:

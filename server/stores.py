@@ -17,7 +17,7 @@ from heedful.server.terminal import terminal
 
 
 def folder_of(config: Config) -> Path:
-    """Where the stores are, and the file of keys and tenants beside them."""
+    """Where the stores are, and beside them what else a server keeps."""
     return config.stores or home() / "stores"
 
 

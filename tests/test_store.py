@@ -130,7 +130,7 @@ def test_mandatory_items_obey_scope_and_time(store: Store) -> None:
         ]
     )
     bound = store.mandatory(Filter(scopes=frozenset({"Rome"}), at=time.time()))
-    assert [item.text for item in bound] == ["always"]
+    assert [(norm.item.text, norm.version) for norm in bound] == [("always", 1)]
 
 
 def test_two_items_of_one_id_are_refused_whole(store: Store) -> None:

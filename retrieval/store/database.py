@@ -151,14 +151,13 @@ class Database:
         with self._connections.lent() as connection:
             return connection.execute(query, parameters).fetchall()
 
-    def items(self, rows: Sequence[int]) -> dict[int, Item]:
-        """Items by row."""
+    def versions(self, rows: Sequence[int]) -> dict[int, Version]:
+        """Versions by row."""
         found: list[Any] = []
         for piece in records.pieces(rows):
-            found += self._fetch(
-                f"SELECT row, {records.FIELDS} FROM items WHERE row IN ({records.marks(piece)})", piece
-            )
-        return {record[0]: records.item(record[1:]) for record in found}
+            query = f"SELECT row, version, began, ended, {records.FIELDS} FROM items"
+            found += self._fetch(f"{query} WHERE row IN ({records.marks(piece)})", piece)
+        return {r[0]: Version(records.item(r[4:]), r[1], r[2], r[3]) for r in found}
 
     def item(self, id: str) -> Item | None:
         """The standing version of an item."""

@@ -100,16 +100,17 @@ class Store:
             few = len(self._index) > FLAT_ROWS and passing.count <= narrow.ROWS
         if own is None and few and self._narrow.wanted(filter.timeless):
             self._narrow_down(filter.timeless)
-        items = self._database.items([int(r) for r in rows])
-        return [Hit(items[int(r)], float(s)) for r, s in zip(rows, scores, strict=True)]
+        found = self._database.versions([int(r) for r in rows])
+        versions = [found[int(r)] for r in rows]
+        return [Hit(v.item, float(s), v.version) for v, s in zip(versions, scores, strict=True)]
 
-    def mandatory(self, filter: Filter) -> list[Item]:
+    def mandatory(self, filter: Filter) -> list[Version]:
         """The mandatory items that pass, in the order written."""
         self._refresh()
         with self._sharing.reading():
             rows = self._catalogue.mandatory(self._catalogue.known(filter))
-        items = self._database.items(rows)
-        return [items[row] for row in rows]
+        found = self._database.versions(rows)
+        return [found[row] for row in rows]
 
     def scopes(self) -> list[str]:
         """Scopes in use, or used once."""

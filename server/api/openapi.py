@@ -97,8 +97,8 @@ def _operation(operation: Operation, schemas: Iterator[Any]) -> dict[str, Any]:
         content = {operation.body_media: {"schema": next(schemas)}}
         body = {"requestBody": {"required": True, "content": content}}
     answer = {operation.answer_media: {"schema": _tidy(next(schemas))}}
-    if operation.streams:
-        answer["text/event-stream"] = {"schema": {}}
+    for media in (*operation.other_media, *(["text/event-stream"] if operation.streams else [])):
+        answer[media] = {"schema": {}}
     error = {"application/json": {"schema": next(schemas)}}
     responses: dict[str, Any] = {"200": {"description": "The answer", "content": answer}}
     for status, when in operation.also.items():

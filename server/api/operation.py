@@ -34,6 +34,8 @@ class Operation:
     body_media: str = "application/json"
     answer: Any = dict[str, Any]
     answer_media: str = "application/json"
+    other_media: tuple[str, ...] = ()
+    """Media types that the answer may have besides, of any content."""
     also: Mapping[int, str] = field(default_factory=dict)
     """Other statuses of the same answer, and when."""
     streams: bool = False

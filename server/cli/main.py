@@ -12,6 +12,7 @@ from heedful.server.cli.errors import CommandError, fail
 from heedful.server.cli.keys import keys
 from heedful.server.cli.models import models
 from heedful.server.cli.others import WithOthers
+from heedful.server.cli.records import records
 from heedful.server.cli.serve import serve
 from heedful.server.cli.store import stores
 from heedful.server.cli.tenants import tenants
@@ -32,6 +33,7 @@ app.add_typer(models, name="models", invoke_without_command=True)
 app.add_typer(stores, name="store")
 app.add_typer(keys, name="keys")
 app.add_typer(tenants, name="tenants")
+app.add_typer(records, name="records")
 
 
 def main() -> None:

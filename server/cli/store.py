@@ -219,7 +219,7 @@ def export(
         if file is None:
             sys.stdout.buffer.writelines(export_lines(store))
         else:
-            with _whole(file) as out:
+            with whole(file) as out:
                 out.writelines(export_lines(store))
 
 
@@ -254,7 +254,7 @@ def _tell_truncated(texts: int, store: Store) -> None:
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[IO[bytes]]:
+def whole(file: Path) -> Iterator[IO[bytes]]:
     """A file that gets all of its content or stays as it was."""
     special = file.exists() and not file.is_file()  # /dev/stdout
     scratch = file if special else file.with_name(f".{file.name}.{uuid4().hex}")

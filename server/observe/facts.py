@@ -16,6 +16,9 @@ from heedful.strategies import HeedfulError, Run, Usage
 if TYPE_CHECKING:
     from heedful.server.service import Target
 
+RECORDED = frozenset(f"/v1/{path}" for path in ("chat/completions", "completions", "responses", "messages"))
+"""Routes whose answers have a record, where their tenant keeps any."""
+_KEPT = 8 << 20  # bytes of an answer
 SCOPE = "heedful.facts"
 """Where a request's ASGI scope holds its Facts."""
 
@@ -48,10 +51,27 @@ class Facts:
     usage: Usage | None = None
     """None: unknown, or no model was asked."""
     response_id: str | None = None
+    received: int = 0
+    """Bytes of the request's body, unpacked."""
+    sent: int = 0
+    """Bytes of the answer that are kept in `answered`."""
+    answered: list[bytes] | None = None
+    """The answer as it went out, where it will be recorded: the first megabytes."""
+    answer_cut: bool = False
     error: HeedfulError | None = None
     """What went wrong, also after the first bytes."""
     gone: bool = False
     """Whether the client left before the answer's end."""
+
+    def keep(self, piece: bytes) -> None:
+        """Takes in a piece of the answer."""
+        if self.answered is None:
+            self.answered = []
+        if self.sent + len(piece) > _KEPT:
+            self.answer_cut = True
+        else:
+            self.answered.append(piece)
+            self.sent += len(piece)
 
 
 def facts_of(scope: Scope) -> Facts | None:

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heedful.server.log import bug
-from heedful.server.observe.facts import SCOPE, Facts, Sink
+from heedful.server.observe.facts import RECORDED, SCOPE, Facts, Sink
 
 
 class Observing:
@@ -26,15 +26,19 @@ class Observing:
             await self._app(scope, receive, send)
             return
         facts = scope[SCOPE] = Facts(scope["method"], scope["path"])
-        ended = False
+        ended = keeping = False
 
         async def sending(message: Message) -> None:
-            nonlocal ended
+            nonlocal ended, keeping
             if message["type"] == "http.response.start":
                 facts.status = message["status"]
+                keeping = self._recorded(scope, facts)
             elif message["type"] == "http.response.body":
-                if facts.first is None and message.get("body"):
-                    facts.first = time.perf_counter()
+                if body := message.get("body"):
+                    if facts.first is None:
+                        facts.first = time.perf_counter()
+                    if keeping:
+                        facts.keep(body)
                 ended = not message.get("more_body", False)
             await send(message)
 
@@ -49,3 +53,10 @@ class Observing:
                     sink(facts)
                 except Exception as error:
                     bug(error)
+
+    def _recorded(self, scope: Scope, facts: Facts) -> bool:
+        """Whether a record will tell what was answered."""
+        client = facts.client
+        if client is None or client.tenant.settings.records is None:
+            return False
+        return self._routes.get(scope.get("endpoint")) in RECORDED

@@ -93,7 +93,10 @@ class Demos(ContextStrategy):
             form=form,
             tokens="exact" if counts_exactly(run.engine) else "estimated",
             room=left,
-            used=[{"id": h.item.id, "score": round(h.score, 4), "tokens": n} for h, n in chosen],
+            used=[
+                {"id": h.item.id, "version": h.version, "score": round(h.score, 4), "tokens": n}
+                for h, n in chosen
+            ],
             dropped=dropped,
         )
         nearest_last = [hit for hit, _ in sorted(chosen, key=lambda c: c[0].score)]
@@ -135,12 +138,17 @@ class Demos(ContextStrategy):
         for hit, tokens in zip(hits, await counts(run.engine, examples), strict=True):
             if tokens > self.max_example_tokens:
                 dropped.append(
-                    {"id": hit.item.id, "tokens": tokens, "reason": "longer than max_example_tokens"}
+                    {
+                        "id": hit.item.id,
+                        "version": hit.version,
+                        "tokens": tokens,
+                        "reason": "longer than max_example_tokens",
+                    }
                 )
             elif full or total + tokens > limit:
                 full = True
                 why = "budget" if limit == budget else "no room in the context"
-                dropped.append({"id": hit.item.id, "tokens": tokens, "reason": why})
+                dropped.append({"id": hit.item.id, "version": hit.version, "tokens": tokens, "reason": why})
             else:
                 total += tokens
                 chosen.append((hit, tokens))

@@ -26,6 +26,8 @@ _LEAST_ANSWER = 256
 _OUR_TAG = re.compile(r"<(?=\s*/?\s*norms\b)", re.IGNORECASE)
 _BRACKET_TOKEN = re.compile(r"\[(/?[A-Z_]+)\]")
 
+_Found = tuple[Item, int, float | None]
+"""A norm, its version, and how near it is to the question; None: it is mandatory."""
 _GIVEN: dict[str, Any] = {"norms": ["Be kind."], "caution": True}
 _USES = {"system": Use({"system": _GIVEN}), "question": Use({"question": _GIVEN | {"question": "?"}})}
 
@@ -66,12 +68,12 @@ class Norms(ContextStrategy):
             store = await run.stores.open(self.store)
             filter = await self._filter(question, run)
             mandatory = await run.stores.call(store.mandatory, filter)
-            found: list[tuple[Item, float | None]] = [(item, None) for item in mandatory]
+            found: list[_Found] = [(norm.item, norm.version, None) for norm in mandatory]
             if self.k and question.strip():
                 # More than k, so that mandatory ones among them take nobody's place.
                 hits = await run.stores.search(self.store, question, self.k + len(mandatory), filter)
-                bound = {item.id for item in mandatory}
-                found += [(h.item, h.score) for h in hits if h.item.id not in bound][: self.k]
+                bound = {norm.item.id for norm in mandatory}
+                found += [(h.item, h.version, h.score) for h in hits if h.item.id not in bound][: self.k]
         used, dropped = await self._fit(found, context, run)
         run.trace.note(
             "norms",
@@ -83,7 +85,7 @@ class Norms(ContextStrategy):
             dropped=dropped,
         )
         kept = {entry["id"] for entry in used}
-        norms = [item for item, _ in found if item.id in kept]
+        norms = [item for item, _, _ in found if item.id in kept]
         if not norms:
             return context
         told = replace(context, norms=tuple(item.text for item in norms))
@@ -100,7 +102,7 @@ class Norms(ContextStrategy):
         return Filter(kind="norm", scopes=scopes, tags=frozenset(self.tags), at=time.time())
 
     async def _fit(
-        self, found: list[tuple[Item, float | None]], context: Context, run: Run
+        self, found: list[_Found], context: Context, run: Run
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Which norms go in, and which do not and why: the mandatory ones all, the others while there is room."""
         left = await room(context, run.engine, answer=_LEAST_ANSWER)
@@ -108,10 +110,11 @@ class Norms(ContextStrategy):
         used: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
         total = 0
-        lengths = await counts(run.engine, [f"{item.source}: {item.text}\n" for item, _ in found])
-        for (item, score), tokens in zip(found, lengths, strict=True):
+        lengths = await counts(run.engine, [f"{item.source}: {item.text}\n" for item, _, _ in found])
+        for (item, version, score), tokens in zip(found, lengths, strict=True):
             entry: dict[str, Any] = {
                 "id": item.id,
+                "version": version,
                 "text": item.text,
                 "source": item.source,
                 "tokens": tokens,

@@ -1,0 +1,1 @@
+"""Decision records: what went into each answer, kept so that it can be explained later."""
