@@ -137,9 +137,10 @@ async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack)
     )
     path, name = model_path(config)
     try:
-        args = vllm.engine_arguments(path, name, [*engine_flags(config.engine), *options])
+        given, hosts = [*engine_flags(config.engine), *options], config.media_hosts
+        args = vllm.engine_arguments(path, name, given, media_hosts=hosts)
         with console.status(Text(f"loading {name} …")):
-            engine = await stack.enter_async_context(vllm.start(args))
+            engine = await stack.enter_async_context(vllm.start(args, media_hosts=hosts))
     except ImportError as error:
         raise ConfigError(
             f"model: running a model here needs vLLM, which is not installed: {error}"
