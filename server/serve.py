@@ -20,6 +20,7 @@ from rich.text import Text
 from heedful.prompts import Prompts
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
+from heedful.server.caches import keep_caches_in_home
 from heedful.server.config import Config, ConfigError
 from heedful.server.edge.listening import uvicorn_config
 from heedful.server.engines.served import ServedModel
@@ -42,6 +43,7 @@ def run(config: Config, engine_options: list[str]) -> int:
     Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
     """
     config.api_key()
+    keep_caches_in_home()
     if config.model is None and not config.upstreams:
         raise ConfigError(
             "model: name one (a bundled name, a folder or a Hugging Face id), or an upstream to stand before"

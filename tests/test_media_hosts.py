@@ -161,7 +161,7 @@ def test_what_is_no_host_is_refused_at_the_start(host: str) -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("alignment", ["direct", "principles", "best_of_n", "rain"])
+@pytest.mark.parametrize("alignment", ["direct", "principles", "best_of_n"])
 @pytest.mark.parametrize("url", [METADATA, "file:///etc/passwd", "http://localhost:1/"])
 def test_nothing_is_fetched_by_default(chat_server: str, url: str, alignment: str) -> None:
     image, messages = _image(url), _conversation(_image(url))
@@ -198,7 +198,7 @@ def test_nothing_is_fetched_by_default(chat_server: str, url: str, alignment: st
             },
         ],
         "messages/count_tokens": [{"messages": [{"role": "user", "content": [source]}]}],
-        "score": [
+        "alignment/score": [
             {"messages": [{"role": "tool", "tool_call_id": "1", "content": [image]}], "answers": ["a", "b"]}
         ],
     }
