@@ -13,6 +13,9 @@ from heedful.retrieval.embedding.encoder import BUNDLED
 from heedful.server.access.settings import TENANT, FloorSettings, KeySettings, StepConfig, TenantSettings
 from heedful.server.engines.upstream.settings import UpstreamConfig
 
+MEDIA_HOST = r"^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"
+"""ASCII, as URLs have it after reading: `xn--...` for a name in other letters, `[::1]` for an address of IPv6."""
+
 
 class ConfigError(Exception):
     """A configuration that can't be used; the message names file and field."""
@@ -29,6 +32,9 @@ class Config(BaseModel):
     """The name clients use; default: the bundled name, the folder's name or the id."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """vLLM engine arguments, as in `vllm serve`, with underscores or dashes."""
+    media_hosts: list[Annotated[str, Field(pattern=MEDIA_HOST)]] = Field(default_factory=list)
+    """Hosts from which the in-process model fetches images, audio and video that a request names by URL: a name or an
+    address, and `:PORT` where it is not 80 or 443. Nothing by default; data: URLs always work."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     upstreams: list[UpstreamConfig] = Field(default_factory=list)

@@ -22,6 +22,7 @@ from heedful.server.access.access import Access
 from heedful.server.access.file_keys import file_keys
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
+from heedful.server.caches import keep_caches_in_home
 from heedful.server.config import Config, ConfigError
 from heedful.server.edge.listening import uvicorn_config
 from heedful.server.engines.served import ServedModel
@@ -44,6 +45,7 @@ def run(config: Config, engine_options: list[str]) -> int:
     Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
     """
     file_keys(config)
+    keep_caches_in_home()
     if config.model is None and not config.upstreams:
         raise ConfigError(
             "model: name one (a bundled name, a folder or a Hugging Face id), or an upstream to stand before"
@@ -141,9 +143,10 @@ async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack)
     )
     path, name = model_path(config)
     try:
-        args = vllm.engine_arguments(path, name, [*engine_flags(config.engine), *options])
+        given, hosts = [*engine_flags(config.engine), *options], config.media_hosts
+        args = vllm.engine_arguments(path, name, given, media_hosts=hosts)
         with console.status(Text(f"loading {name} …")):
-            engine = await stack.enter_async_context(vllm.start(args))
+            engine = await stack.enter_async_context(vllm.start(args, media_hosts=hosts))
     except ImportError as error:
         raise ConfigError(
             f"model: running a model here needs vLLM, which is not installed: {error}"

@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import httpx
@@ -35,6 +37,11 @@ from heedful.strategies.scripted import ScriptedEngine
 pytest_plugins = ["upstream_fixtures", "engine_fixtures"]
 # A terminal's lines are broken at its width, which a module may have read before a test says otherwise.
 os.environ["COLUMNS"] = "250"
+# Every client reads all certificates that the machine trusts, for 30 ms of a processor: once is enough. (httpx2: what the
+# clients of OpenAI and Anthropic are made of.)
+for _package in ("httpx", "httpx2"):
+    _transport = import_module(f"{_package}._transports.default")
+    _transport.create_ssl_context = cache(_transport.create_ssl_context)  # type: ignore[attr-defined]
 # httpx gives up after five seconds, which an answer may take on a busy machine.
 for _kind in ("connect", "read", "write", "pool"):
     setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _kind, HANG)

@@ -165,6 +165,12 @@ async def _vllms_own(config: Config, engine: Any, folder: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
+def loads_vllm() -> None:
+    """For tests that load vLLM itself: with those that have it in this process already (13 s of a processor)."""
+    pytest.importorskip("vllm")
+
+
+@pytest.fixture(scope="session")
 def chat_server(in_process: InProcess) -> str:
     """The address of the bundled chat model."""
     return in_process.ours
@@ -201,7 +207,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @cache
 def _shares_engine(file: Path) -> bool:
     return (
-        re.search(r"\b(chat_server|vllm_server|in_process|base_server|base_process)\b", file.read_text())
+        re.search(
+            r"\b(chat_server|vllm_server|in_process|base_server|base_process|loads_vllm)\b", file.read_text()
+        )
         is not None
     )
 

@@ -93,10 +93,11 @@ def test_every_command_works_from_the_wheel(python: str, tmp_path: Path) -> None
         return done.stdout
 
     where = "import heedful.server as s; print(s.__file__)"
-    told = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path, env=BARE)
-    assert told.stdout.startswith(str(site))
+    asked = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path, env=BARE)
+    assert asked.stdout.startswith(str(site))
+    told = run("--help")
     for command in ("serve", "chat", "demo", "models", "store", "bench", "eval", "report"):
-        assert command in run("--help") and run(command, "--help")
+        assert command in told and run(command, "--help")
     assert "smollm2-135m-instruct" in run("models")
     write(tmp_path / "records", ["tiny"], ["direct", "urial"], items=20, requests=10)
     run("report", str(tmp_path / "records"))

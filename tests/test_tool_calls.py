@@ -280,13 +280,6 @@ def test_the_template_tells_the_parser(template: str, kind: str, parser: str | N
     assert (parser or "name a --tool-call-parser") in tools.note
 
 
-def test_every_parser_we_name_is_one_of_vllms() -> None:
-    manager = pytest.importorskip("vllm.tool_parsers").ToolParserManager
-    known = set(manager.list_registered())
-    named = {p for _, p in tool_parsers._MARKS} | set(tool_parsers._KINDS.values()) | set(FORMS)
-    assert named <= known
-
-
 def test_vllms_own_options_win() -> None:
     assert tool_parsers.choose(_options(tool_call_parser="pythonic"), CHATML, "llama").parser == "pythonic"
     off = tool_parsers.choose(_options(enable_auto_tool_choice=False), CHATML, "llama")

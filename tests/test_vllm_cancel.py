@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -18,7 +18,6 @@ from heedful.prompts import Prompts
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
-from heedful.server.engines.vllm import engine as vllm
 from heedful.server.service import Service
 from heedful.strategies import (
     Call,
@@ -31,6 +30,9 @@ from heedful.strategies import (
     Run,
     VerifierError,
 )
+
+if TYPE_CHECKING:  # at run time only the worker that has an engine loads vLLM
+    from heedful.server.engines.vllm import engine as vllm
 
 pytestmark = pytest.mark.engine
 

@@ -242,7 +242,10 @@ def history(name: Name, id: str, folder: FolderOption = None, embedder: Embedder
 def starter(folder: FolderOption = None, embedder: EmbedderOption = None) -> None:
     """Make the stores `norms` and `demos` from the sets that ship with heedful, where they are missing."""
     all_stores = _stores(folder, embedder)
-    made = all_stores.add_starters()
+    try:
+        made = all_stores.add_starters()
+    except OSError as error:
+        raise StoreError(f"{error.filename or all_stores.folder}: {error.strerror}") from error
     all_stores.close()
     console.print(f"made {', '.join(made)}" if made else "nothing to do: the stores are there")
 

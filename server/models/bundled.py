@@ -75,8 +75,9 @@ MODELS = {
 
 def home() -> Path:
     """Where prepared models are kept: $HEEDFUL_HOME, or a folder in the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HEEDFUL_HOME") or Path(cache) / "heedful")
+    if named := os.environ.get("HEEDFUL_HOME"):
+        return Path(named)  # before the user's own folder is asked for, which a container's user may not have
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "heedful"
 
 
 def folder_of(model: Bundled) -> Path:

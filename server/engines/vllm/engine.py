@@ -24,6 +24,7 @@ from heedful.server.engines.served import Serving
 from heedful.server.engines.vllm import errors, tool_parsers, tool_prompt
 from heedful.server.engines.vllm import tools as vllm_tools
 from heedful.server.engines.vllm.cancelled import cancellable
+from heedful.server.engines.vllm.media import MediaHosts
 from heedful.server.engines.vllm.tokens import TokenLevel
 from heedful.server.engines.vllm.tool_calls import FORMS, CallForm, Forced
 from heedful.strategies import (
@@ -67,6 +68,7 @@ class VllmEngine(Serving):
         state: Any,
         args: Namespace,
         tools: tool_parsers.Tools,
+        media: MediaHosts,
         *,
         trusts_templates: bool,
         hides_tools: bool,
@@ -80,6 +82,7 @@ class VllmEngine(Serving):
         self._trusts_templates = trusts_templates
         self._hides_tools = hides_tools
         self._tools = tools
+        self._media = media
         self._form = FORMS.get(tools.parser or "", CallForm())
         self._grammars: str = client.vllm_config.structured_outputs_config.backend
         self.model: str = args.served_model_name[0]
@@ -214,6 +217,7 @@ class VllmEngine(Serving):
                 "raw prompt (such as 'urial'), give the server a --chat-template, or use /v1/completions",
                 param="model",
             )
+        self._media.check(call.messages)  # here, where every API and every hidden call passes
         tools, messages = body.get("tools"), list(call.messages)
         if body.get("tool_choice") == "none" and self._hides_tools:
             body.pop("tools", None)

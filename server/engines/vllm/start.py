@@ -12,19 +12,24 @@ from pydantic import ValidationError
 from starlette.datastructures import State
 
 from heedful.server.engines.vllm.cpu import default_dtype
+from heedful.server.engines.vllm.media import MediaHosts
 from heedful.strategies import EngineError
 
 if TYPE_CHECKING:
     from heedful.server.engines.vllm.engine import VllmEngine
 
 
-def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Namespace:
+def engine_arguments(
+    model: str, served_name: str, options: Sequence[str], *, media_hosts: Sequence[str] = ()
+) -> Namespace:
     """vLLM's own command-line parser over `options` (as in `vllm serve`), with defaults that fit a CPU.
 
     Exits with vLLM's usage message for an unknown option, as any command line does.
     """
     # A client's four (OpenAI's limit) and those of a raw prompt; read when vLLM is imported.
     os.environ.setdefault("VLLM_MAX_STOP_STRINGS", "16")
+    # A host that is listed may not send vLLM on to one that is not.
+    os.environ.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.platforms import current_platform
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -39,6 +44,8 @@ def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Na
         os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
     parser = make_arg_parser(FlexibleArgumentParser(prog="heedful serve MODEL"))
     parser.set_defaults(enable_auto_tool_choice=None)  # ours to choose, unless it is told
+    # vLLM looks as well, at the host that it has read from the URL.
+    parser.set_defaults(allowed_media_domains=MediaHosts.of(media_hosts).names)
     if current_platform.is_cpu():
         import torch
 
@@ -51,7 +58,7 @@ def engine_arguments(model: str, served_name: str, options: Sequence[str]) -> Na
 
 
 @asynccontextmanager
-async def start(args: Namespace) -> AsyncIterator[VllmEngine]:
+async def start(args: Namespace, *, media_hosts: Sequence[str] = ()) -> AsyncIterator[VllmEngine]:
     """Loads the model and yields its engine; shuts the engine's processes down at the end."""
     from vllm.entrypoints.launchers.api_server.app_state import init_app_state
     from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
@@ -79,7 +86,13 @@ async def start(args: Namespace) -> AsyncIterator[VllmEngine]:
         )
         await init_app_state(client, state, args, tasks)
         engine = VllmEngine(
-            client, state, args, tools, trusts_templates=trusts_templates, hides_tools=hides_tools
+            client,
+            state,
+            args,
+            tools,
+            MediaHosts.of(media_hosts, files=bool(args.allowed_local_media_path)),
+            trusts_templates=trusts_templates,
+            hides_tools=hides_tools,
         )
         try:
             yield engine
