@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import aiohttp
@@ -31,6 +31,7 @@ _LARGE = 1 << 20
 # An event longer than this is no longer held back until it is complete.
 _LONG_EVENT = 256 * 1024
 _END = b"[DONE]"
+_UNWATCHED = nullcontext()
 _ENDED = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -41,7 +42,7 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
     Raises HeedfulError where the upstream refuses, fails, or answers with something that is no JSON.
     """
     span = _span(engine, path)
-    with asking(span):
+    with asking(span) if span else _UNWATCHED:
         try:
             response = await engine.forward(path, payload)
         except BaseException as error:

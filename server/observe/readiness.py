@@ -28,11 +28,8 @@ async def readiness(service: Service) -> tuple[list[str], dict[str, str]]:
         if not any(u.health.up for u in upstreams):
             reasons.append("no upstream can be reached: " + ", ".join(u.host for u in upstreams))
     stores = service.alignments.resources.stores
-    if stores is not None:
-        try:
-            stores.names()
-        except OSError as error:
-            reasons.append(f"the stores can't be read: {error.strerror}")
+    if stores is not None and stores.gone:
+        reasons.append("the folder of the stores is gone")
     return reasons, {u.host: "ok" if u.health.up else u.health.last_error or "down" for u in upstreams}
 
 
