@@ -76,7 +76,7 @@ def test_a_renamed_log_is_made_again(serving: Serving, tmp_path: Path) -> None:
 def test_many_at_once_are_whole_lines(serving: Serving, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     with serving(ScriptedEngine(), config=Config(access_log=str(log))) as url:
-        at_once(*[lambda i=i: _ask(url, {"x-request-id": f"r{i}"}) for i in range(64)])  # type: ignore[misc]
+        at_once(*[lambda i=i: _ask(url, {"x-request-id": f"r{i}"}) for i in range(64)])
     assert {line["id"] for line in _lines(log)} == {f"r{i}" for i in range(64)}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from random import getrandbits
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from starlette.types import Scope
 
@@ -32,7 +32,7 @@ class Facts:
     """As the client wrote it. For a label take `route`."""
     client: Client | None = None
     """None: it brought no key that this server knows."""
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: f"{getrandbits(128):032x}")
     """The client's `x-request-id`, or else the upstream's, or else made up here."""
     came: float = field(default_factory=time.time)
     began: float = field(default_factory=time.perf_counter)
