@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from upstream_fixtures import Proxy, Reply, ScriptedUpstream, before
+from upstream_fixtures import Gate, Proxy, Reply, ScriptedUpstream, before, chunk, streamed
 from waiting import HANG
 
 from heedful.retrieval.store.stores import Stores
@@ -148,6 +148,30 @@ def test_an_upstreams_health(proxy: Proxy, upstream: ScriptedUpstream) -> None:
         assert _get(_scrape(url), "heedful_upstream_up", upstream=host) == 1
 
 
+def test_who_leaves_is_counted(proxy: Proxy, upstream: ScriptedUpstream) -> None:
+    gate = Gate()
+    upstream.answers(Reply.sse(chunk("Hi"), gate, *streamed("there")))
+    with proxy(Config(upstreams=[before(upstream)])) as url:
+        for alignment in ("direct", "principles"):
+            body = {"model": "ours", "messages": HI, "stream": True, "alignment": alignment}
+            with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=HANG) as answer:
+                assert next(answer.iter_bytes())
+                assert _get(_scrape(url), "heedful_requests_running") == 1
+            assert upstream.hung_up.acquire(timeout=HANG)
+        while (figures := _scrape(url)) and _get(figures, "heedful_disconnects_total") < 2:
+            pass
+        assert _get(figures, "heedful_requests_running") == 0
+        assert _get(figures, "heedful_requests_total", status="200") == 2
+
+
+def test_a_stream_that_breaks_is_an_error(proxy: Proxy, upstream: ScriptedUpstream) -> None:
+    upstream.answers(Reply.sse(chunk("Hi"), cut=True))
+    with proxy(Config(upstreams=[before(upstream)])) as url:
+        for alignment in ("direct", "principles"):
+            _ask(url, model="ours", stream=True, alignment=alignment)
+        assert _get(_scrape(url), "heedful_errors_total", error="EngineError") == 2
+
+
 def test_two_servers_in_one_process(serving: Serving) -> None:
     with serving(ScriptedEngine()) as one, serving(ScriptedEngine()) as two:
         _ask(one)
@@ -156,7 +180,7 @@ def test_two_servers_in_one_process(serving: Serving) -> None:
 
 
 def test_off_is_off(serving: Serving) -> None:
-    with serving(ScriptedEngine(), config=Config(metrics=False)) as url:
+    with serving(ScriptedEngine(), config=Config(metrics="off")) as url:
         answer = _ask(url)
         assert "x-request-id" not in answer.headers
         assert _get(_scrape(url), "heedful_requests_total") == 0

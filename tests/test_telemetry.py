@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from collecting import Collector, collecting, receiver, rotel
-from upstream_fixtures import Proxy, Reply, ScriptedUpstream, before, completion, streamed
+from running import at_once
+from upstream_fixtures import Gate, Proxy, Reply, ScriptedUpstream, before, chunk, completion, streamed
 from waiting import HANG
 
 from heedful.retrieval.store.stores import Stores
-from heedful.server.config import Config
+from heedful.server.config import Config, ConfigError
 from heedful.server.observe.settings import TelemetrySettings
 from heedful.strategies import EngineError
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
@@ -171,6 +175,43 @@ def test_failures_are_errors_and_refusals_are_not(serving: Serving, collector: C
     assert not _named(_of(collector, "refused"), "POST /v1/chat/completions")["error"]
 
 
+@pytest.mark.parametrize("alignment", ["direct", "principles", "refine"])
+def test_who_leaves_in_the_middle(
+    proxy: Proxy, upstream: ScriptedUpstream, collector: Collector, alignment: str
+) -> None:
+    gate = Gate()
+    upstream.answers(Reply.sse(chunk("Hi. There. "), gate, *streamed("there")))
+    name = f"left-{alignment}"
+    policy = [{"refine": {"verifiers": [{"policy": {"deny": ["no such"]}}]}}]
+    body = {"model": "ours", "messages": HI, "stream": True}
+    body["alignment"] = policy if alignment == "refine" else alignment
+    with proxy(_config(collector, upstreams=[before(upstream)])) as url:
+        address, headers = f"{url}/v1/chat/completions", {"x-request-id": name}
+        with httpx.stream("POST", address, json=body, headers=headers, timeout=HANG) as answer:
+            assert next(answer.iter_bytes())
+        assert upstream.hung_up.acquire(timeout=HANG)
+        spans = _of(collector, name)
+    root = _named(spans, "POST /v1/chat/completions")
+    assert root["attributes"]["heedful.client_gone"] and not root["error"]
+    call = _named(spans, "chat ours")
+    assert call["end"] <= root["end"] + 1000 and not call["error"]
+
+
+def test_many_at_once_keep_apart(serving: Serving, collector: Collector) -> None:
+    with serving(ScriptedEngine(), config=_config(collector)) as url:
+        ask = [partial(_ask, url, {"x-request-id": f"n{i}"}, alignment="principles") for i in range(32)]
+        assert {answer.status_code for answer in at_once(*ask)} == {200}
+        for i in range(32):
+            spans = _of(collector, f"n{i}")
+            names = sorted(s["name"] for s in spans)
+            assert names == [
+                "POST /v1/chat/completions",
+                "chat scripted",
+                "stage direct",
+                "stage principles",
+            ]
+
+
 def test_texts_where_they_are_wanted(serving: Serving, collector: Collector) -> None:
     with serving(ScriptedEngine(), config=_config(collector, telemetry={"content": True})) as url:
         _ask(url, {"x-request-id": "texts"}, alignment="principles")
@@ -241,3 +282,34 @@ def test_through_a_real_collector(serving: Serving, tmp_path: Path, protocol: st
         collector.wait(lambda got: got["metrics"])
     assert _named(spans, "POST /v1/chat/completions")["parent"] == CALLER
     assert _named(spans, "chat scripted")["parent"] == _named(spans, "stage direct")["id"]
+
+
+def test_nothing_of_it_is_loaded_where_it_is_off() -> None:
+    program = """
+import asyncio, sys
+from heedful.prompts import Prompts
+from heedful.server.alignments import Alignments
+from heedful.server.app import create_app
+from heedful.server.config import Config, ConfigError
+from heedful.server.observe.settings import TelemetrySettings
+from heedful.server.service import Service
+from heedful.strategies import Resources
+from heedful.strategies.scripted import ScriptedEngine
+config = Config(telemetry=TelemetrySettings() if sys.argv[1] == "on" else None)
+engine = ScriptedEngine()
+service = Service(config, {"scripted": engine}, Alignments(config, Resources(Prompts())))
+create_app(service)
+print(*sys.modules)
+"""
+    for state in ("off", "on"):
+        run = subprocess.run(
+            [sys.executable, "-c", program, state], capture_output=True, text=True, check=True
+        )
+        assert ("opentelemetry" in run.stdout.split()) == (state == "on")
+
+
+def test_without_the_extra_it_says_so(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "heedful.server.observe.telemetry", None)
+    config = Config(telemetry=TelemetrySettings())
+    with pytest.raises(ConfigError, match="otel"), serving(ScriptedEngine(), config=config):
+        pass

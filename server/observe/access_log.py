@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import Full, Queue
@@ -16,6 +17,7 @@ import msgspec
 from heedful.server.observe.facts import Facts
 from heedful.server.observe.labels import alignment_of
 
+_FAREWELL = 5.0  # seconds
 _WAITING = 10_000  # lines that a slow disk may be behind; more are left out and counted
 
 
@@ -29,6 +31,7 @@ class AccessLog:
         self._path = None if where == "-" else Path(where)
         self._named, self._dropped = named, dropped
         self._lines: Queue[bytes | None] = Queue(_WAITING)
+        self._torn = False
         self._file: BinaryIO = self._opened()
         self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
         self._thread.start()
@@ -40,11 +43,11 @@ class AccessLog:
             self._dropped()
 
     def close(self) -> None:
-        """Writes what waits, and ends."""
-        if self._thread.is_alive():
-            self._lines.put(None)
-            self._thread.join()
-        if self._path is not None:
+        """Writes what waits, and ends; whoever reads the log through a pipe can't hold it up for long."""
+        with suppress(Full):
+            self._lines.put(None, timeout=_FAREWELL)
+        self._thread.join(_FAREWELL)
+        if self._path is not None and not self._thread.is_alive():
             self._file.close()
 
     def _opened(self) -> BinaryIO:
@@ -63,11 +66,21 @@ class AccessLog:
             told = [each for each in lines if each is not None]
             try:
                 self._reopen()
-                self._file.write(b"".join(told))
-                self._file.flush()
+                self._emit(b"".join(told))
             except OSError:  # a full disk, say: the server goes on, and the metric tells of it
                 for _ in told:
                     self._dropped()
+
+    def _emit(self, text: bytes) -> None:
+        """All of it, or what there is room for: then the next line begins on a line of its own all the same."""
+        if self._torn and text:
+            text = b"\n" + text
+        self._torn = bool(text)
+        left = memoryview(text)
+        while left:
+            left = left[self._file.write(left) :]
+        self._file.flush()
+        self._torn = False
 
     def _reopen(self) -> None:
         """Follows the name where the file behind it has been moved away."""

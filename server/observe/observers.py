@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ class Observers:
                 raise ConfigError(f"access_log: {config.access_log}: {error.strerror}") from error
             self.sinks.append(log)
             self._closing.append(log.close)
-        if config.telemetry is not None:
+        if config.telemetry is not None and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true":
             try:
                 from heedful.server.observe.semconv import providers_of
                 from heedful.server.observe.telemetry import Telemetry

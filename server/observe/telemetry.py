@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from queue import Full, Queue
 from typing import Any
@@ -30,8 +32,9 @@ from heedful.server.observe.semconv import Names, Provider, names_of
 from heedful.server.observe.settings import TelemetrySettings
 from heedful.server.observe.spans import GivenIds, SpanWriter
 from heedful.server.observe.tracing import COUNTED, EVERYTHING
-from heedful.strategies.trace import Origin, Span
+from heedful.strategies.trace import MOST_SPANS, Origin, Span
 
+_FAREWELL = 5.0  # seconds
 _WAITING = 4096  # requests whose spans wait to be made
 _OPT_IN = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _CONTEXT = frozenset({b"traceparent", b"tracestate"})
@@ -64,7 +67,9 @@ class Telemetry:
         self._sampler, self._new_trace = unused.sampler, unused.id_generator.generate_trace_id
         self._tracers = TracerProvider(ALWAYS_ON, resource, id_generator=self._ids, shutdown_on_exit=False)
         if settings.traces:
-            self._tracers.add_span_processor(BatchSpanProcessor(_span_exporter(settings)))
+            # A search's spans come all at once, at its request's end.
+            room = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else 8 * MOST_SPANS
+            self._tracers.add_span_processor(BatchSpanProcessor(_span_exporter(settings), room))
         self._meters: MeterProvider | None = None
         if settings.metrics:
             reader = PeriodicExportingMetricReader(_metric_exporter(settings))
@@ -107,13 +112,17 @@ class Telemetry:
             self._dropped()
 
     def close(self) -> None:
-        """Sends what waits, and ends."""
-        if self._thread.is_alive():
-            self._waiting.put(None)
-            self._thread.join()
-            self._tracers.shutdown()
-            if self._meters is not None:
-                self._meters.shutdown()
+        """Sends what waits, and ends; a collector that is not there can't hold it up for long."""
+        deadline = time.monotonic() + _FAREWELL
+        with suppress(Full):
+            self._waiting.put(None, timeout=_FAREWELL)
+        self._thread.join(_FAREWELL)
+        ends = [self._tracers.shutdown, *([self._meters.shutdown] if self._meters is not None else [])]
+        closing = [threading.Thread(target=end, daemon=True) for end in ends]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _work(self) -> None:
         while (facts := self._waiting.get()) is not None:
