@@ -155,7 +155,8 @@ def test_who_leaves_is_counted(proxy: Proxy, upstream: ScriptedUpstream) -> None
         for alignment in ("direct", "principles"):
             body = {"model": "ours", "messages": HI, "stream": True, "alignment": alignment}
             with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=HANG) as answer:
-                assert next(answer.iter_bytes())
+                pieces = answer.iter_bytes()
+                assert next(pieces)
                 assert _get(_scrape(url), "heedful_requests_running") == 1
             assert upstream.hung_up.acquire(timeout=HANG)
         while (figures := _scrape(url)) and _get(figures, "heedful_disconnects_total") < 2:
@@ -180,7 +181,7 @@ def test_two_servers_in_one_process(serving: Serving) -> None:
 
 
 def test_off_is_off(serving: Serving) -> None:
-    with serving(ScriptedEngine(), config=Config(metrics="off")) as url:
+    with serving(ScriptedEngine(), config=Config(metrics="none")) as url:
         answer = _ask(url)
         assert "x-request-id" not in answer.headers
         assert _get(_scrape(url), "heedful_requests_total") == 0

@@ -14,7 +14,7 @@ Semconv = Literal["1.36", "genai-0.1"]
 class TelemetrySettings(Settings):
     """Spans and the GenAI conventions' metrics, sent by OTLP. What is left out comes from the OTEL_* variables."""
 
-    endpoint: Annotated[str, Field(pattern="^https?://")] | None = None
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/:\s]+")] | None = None
     """The collector's base URL, such as http://127.0.0.1:4318."""
     protocol: Literal["grpc", "http/protobuf"] | None = None
     """Default: OTEL_EXPORTER_OTLP_PROTOCOL, or else http/protobuf."""
