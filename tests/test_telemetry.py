@@ -46,7 +46,7 @@ def _ask(url: str, headers: dict[str, str] | None = None, **body: Any) -> httpx.
 
 
 def _of(collector: Collector, request_id: str) -> list[dict[str, Any]]:
-    """All spans of one request, once its own has come: they are written together, the request's first."""
+    """All spans of one request, once its own has come, which is sent last."""
 
     def root(got: dict[str, list[dict[str, Any]]]) -> list[str]:
         spans = got["spans"]

@@ -50,7 +50,7 @@ class SpanWriter:
         self._tracer, self._ids, self._names, self._providers = tracer, ids, names, providers
 
     def write(self, facts: Facts) -> None:
-        """All of one request. Spans that have no end (a task that was left alone) end with the request."""
+        """All of one request, its own span last. Spans that have no end (a task that was left alone) end with the request."""
         trace, origin = facts.trace, facts.trace.origin
         assert origin is not None and trace.root
         state = TraceState.from_header([origin.state]) if origin.state else TraceState()
@@ -84,11 +84,11 @@ class SpanWriter:
             root.error = facts.error  # or what broke after the first bytes
         route = facts.route if facts.route != "other" else None
         name = f"{facts.method} {route}" if route else facts.method
-        write(root, name, self._request(facts, route), inside(origin.parent_id, remote=True))
         prompts = _prompts(trace.steps)
         for span in trace.spans:
-            name, attributes = self._part(span, prompts)
-            write(span, name, attributes, inside((span.parent or root).id))
+            part, attributes = self._part(span, prompts)
+            write(span, part, attributes, inside((span.parent or root).id))
+        write(root, name, self._request(facts, route), inside(origin.parent_id, remote=True))
 
     def _request(self, facts: Facts, route: str | None) -> dict[str, Any]:
         target, client, usage = facts.target, facts.client, facts.usage
