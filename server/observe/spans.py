@@ -50,7 +50,7 @@ class SpanWriter:
         self._tracer, self._ids, self._names, self._providers = tracer, ids, names, providers
 
     def write(self, facts: Facts) -> None:
-        """All of one request, its own span last. Spans that have no end (a task that was left alone) end with the request."""
+        """All of one request, its own span last. What a task that was left alone has not ended ends with it."""
         trace, origin = facts.trace, facts.trace.origin
         assert origin is not None and trace.root
         state = TraceState.from_header([origin.state]) if origin.state else TraceState()
