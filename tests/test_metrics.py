@@ -180,6 +180,15 @@ def test_two_servers_in_one_process(serving: Serving) -> None:
         assert _get(_scrape(two), "heedful_requests_total") == 0
 
 
+def test_keys_in_force(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_KEY", "sesame")
+    old = {"tenant": "acme", "sha256": "0" * 64, "expires": "2020-01-01"}
+    new = {"tenant": "acme", "sha256": "1" * 64}
+    config = Config.model_validate({"keys": [old, new], "api_key_env": "TEST_KEY", "tenants": {"acme": {}}})
+    with serving(ScriptedEngine(), config=config) as url:
+        assert _get(_scrape(url), "heedful_keys") == 2
+
+
 def test_off_is_off(serving: Serving) -> None:
     with serving(ScriptedEngine(), config=Config(metrics="none")) as url:
         answer = _ask(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib.metadata import version
 
 import msgspec
@@ -70,7 +71,8 @@ async def ready(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """GET /metrics: Prometheus, vLLM's own figures included."""
     service: Service = request.app.state.service
-    observers = service.observers
+    observers, now = service.observers, time.time()
+    observers.metrics.keys.set(sum(key.state(now) == "active" for key in service.access.keys()))
     figures = observers.metrics.scrape(service.engines, observers.tracing.running)
     return Response(figures, media_type=CONTENT_TYPE_LATEST)
 
