@@ -73,6 +73,7 @@ async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
     observers, now = service.observers, time.time()
     observers.metrics.keys.set(sum(key.state(now) == "active" for key in service.access.keys()))
+    observers.metrics.records_lost(service.records.dropped)
     figures = observers.metrics.scrape(service.engines, observers.tracing.running)
     return Response(figures, media_type=CONTENT_TYPE_LATEST)
 

@@ -46,7 +46,7 @@ class Metrics:
     """A sink (`count`), a few functions for other parts, and what /metrics shows (`scrape`)."""
 
     def __init__(self, named: Collection[str]) -> None:
-        self._named = named
+        self._named, self._lost = named, 0
         self._tenant, self._store = Bounded(_MOST_TENANTS), Bounded(_MOST_STORES)
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._requests: dict[tuple[Any, ...], Any] = {}
@@ -117,6 +117,11 @@ class Metrics:
     def waited(self, seconds: float) -> None:
         """A request has been admitted after so many seconds in the queue."""
         self.queue_seconds.observe(seconds)
+
+    def records_lost(self, in_all: int) -> None:
+        """So many decision records since the start."""
+        self.records_dropped.inc(in_all - self._lost)
+        self._lost = in_all
 
     # -- the sink
 
