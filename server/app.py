@@ -85,6 +85,7 @@ def create_app(service: Service) -> FastAPI:
         service.access.close()
         await asyncio.to_thread(service.records.close)
         await close_all(service.alignments.resources.verifiers.values())
+        await asyncio.to_thread(service.observers.close)
 
     access, closed = service.access, config.metrics == "admin"
     app = FastAPI(openapi_url=None, lifespan=lifespan)
@@ -103,10 +104,15 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     # The last one stands outermost.
     app.add_middleware(LetIn, access=access, also=(alignment.METRICS,) if closed else ())
-    app.add_middleware(Observing, sinks=service.sinks, routes=routes)
+    tracing = service.observers.tracing
+    app.add_middleware(Observing, sinks=service.sinks, routes=routes, tracing=tracing)
     if config.cors_origins:
         app.add_middleware(
-            CORSMiddleware, allow_origins=config.cors_origins, allow_methods=["*"], allow_headers=["*"]
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id"],
         )
     return app
 

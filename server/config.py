@@ -12,6 +12,7 @@ from heedful.prompts.yaml_file import YamlError, load_yaml
 from heedful.retrieval.embedding.encoder import BUNDLED
 from heedful.server.access.settings import TENANT, FloorSettings, KeySettings, StepConfig, TenantSettings
 from heedful.server.engines.upstream.settings import UpstreamConfig
+from heedful.server.observe.settings import TelemetrySettings
 
 MEDIA_HOST = r"^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"
 """ASCII, as URLs have it after reading: `xn--...` for a name in other letters, `[::1]` for an address of IPv6."""
@@ -74,8 +75,13 @@ class Config(BaseModel):
     """Tenants by name, beside those that `heedful tenants` makes. `default` is who needs no key."""
     floor: FloorSettings = FloorSettings()
     """What holds for everyone, whatever a request asks for; a tenant's own comes on top."""
-    metrics: Literal["open", "admin"] = "open"
-    """Who may read /metrics: whoever reaches the port, or only an admin of the tenant `default`."""
+    metrics: Literal["open", "admin", "none"] = "open"
+    """Who may read /metrics: whoever reaches the port, or only an admin of the tenant `default`; with "none" requests
+    are not counted for it."""
+    access_log: str | None = None
+    """The file of the access log, one JSON line a request; "-" is standard output."""
+    telemetry: TelemetrySettings | None = None
+    """Where spans and the GenAI conventions' metrics go; None: nowhere, and nothing of it is loaded."""
     cors_origins: list[str] = Field(default_factory=list)
     """Origins of web pages that may call the API from a browser."""
 
@@ -130,6 +136,8 @@ def _read(path: Path) -> dict[str, Any]:
     for key in keys if isinstance(keys, list) else []:
         if isinstance(key, dict) and isinstance(key.get("file"), str):
             key["file"] = path.parent / key["file"]
+    if isinstance(log := settings.get("access_log"), str) and log != "-":
+        settings["access_log"] = str(path.parent / log)
     if isinstance(settings.get("stores"), str):
         settings["stores"] = path.parent / settings["stores"]
     return settings

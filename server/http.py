@@ -46,7 +46,7 @@ def client_error(error: Exception) -> HeedfulError:
     return HeedfulError("internal error; the server's log has the details", code="internal_error")
 
 
-def _told(scope: Scope, error: HeedfulError) -> HeedfulError:
+def told(scope: Scope, error: HeedfulError) -> HeedfulError:
     """The error, once it stands in the request's facts."""
     if (facts := facts_of(scope)) is not None:
         facts.error = error
@@ -67,7 +67,7 @@ def endpoint(handler: Handler, shape: Callable[[HeedfulError], Response] = error
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
-            return shape(_told(request.scope, client_error(error)))
+            return shape(told(request.scope, client_error(error)))
 
     return answer
 
@@ -201,5 +201,5 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except Exception as error:
             await self._pieces.aclose()  # before the last word, for which a slow reader can take its time
-            last = self._broken(_told(scope, client_error(error)))
+            last = self._broken(told(scope, client_error(error)))
         await send({"type": "http.response.body", "body": last, "more_body": False})

@@ -20,6 +20,7 @@ from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
+from heedful.server.observe.observers import Observers
 from heedful.server.records.keeping import DecisionRecords
 from heedful.strategies import (
     Engine,
@@ -30,6 +31,7 @@ from heedful.strategies import (
     Plan,
     RequestError,
     Run,
+    Trace,
 )
 
 
@@ -57,6 +59,7 @@ class Service:
     sinks: list[Sink] = field(default_factory=list)
     """Who is told of each request at its end."""
     records: DecisionRecords = field(init=False)
+    observers: Observers = field(init=False)
 
     def __post_init__(self) -> None:
         stores = self.alignments.resources.stores
@@ -66,6 +69,8 @@ class Service:
         self.access.changed.append(lambda: self.records.settle(self._recording()))
         self._keep_records()
         self.access.changed.append(self._keep_records)
+        self.observers = Observers(self.config, self.engines, frozenset(self.alignments.plans()))
+        self.sinks += self.observers.sinks
 
     def _recording(self) -> dict[str, RecordSettings]:
         """The tenants whose answers are recorded."""
@@ -117,7 +122,8 @@ class Service:
                 raise NotFound.among("model", model, self.engines, param="alignment", code="model_not_found")
             return self.engines[model].bound(request.scope["headers"], fields)
 
-        return Run(target.engine, self.alignments.resources, deadline=deadline, find=find)
+        trace = Trace() if target.facts is None else target.facts.trace
+        return Run(target.engine, self.alignments.resources, trace, deadline=deadline, find=find)
 
     def fallback(
         self,

@@ -157,6 +157,8 @@ class Ledger:
     """The model calls of one request, by stage (the name of the strategy that made them)."""
 
     stages: dict[str, StageUsage] = field(default_factory=dict)
+    answer: Usage | None = None
+    """What the answer itself has cost, once it is finished; all else was hidden."""
 
     def add(self, stage: str, *, calls: int = 1, prompt_tokens: int, completion_tokens: int) -> None:
         usage = self.stages.setdefault(stage, StageUsage())
@@ -174,6 +176,7 @@ class Ledger:
 
     def usage(self, answer: Usage) -> Usage:
         """The whole request's usage. One call: the engine's own figures, whole. More: the sum, split by stage."""
+        self.answer = answer
         return answer if self.calls <= 1 else self.spent()
 
     def spent(self) -> Usage:

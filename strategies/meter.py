@@ -1,4 +1,4 @@
-"""Counts every model call that a strategy makes, so that no hidden call goes unaccounted."""
+"""Counts every model call that a strategy makes, so that no hidden call goes unaccounted; and watches it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,34 @@ from contextlib import aclosing
 from typing import Any
 
 from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Habits, Ledger
-from heedful.strategies.types import Call, Event, Finish, Message
+from heedful.strategies.trace import NOTHING, Span, Trace, asked, asking
+from heedful.strategies.types import Call, Chunk, Event, Finish, Message, text_of
 
 
 class MeteredEngine:
     """The engine as one stage of one request sees it: the same engine, its cost booked under the stage."""
 
-    __slots__ = ("_engine", "_ledger", "_stage")
+    __slots__ = ("_engine", "_ledger", "_stage", "_trace", "_within")
 
-    def __init__(self, engine: Engine, ledger: Ledger, stage: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        stage: str,
+        trace: Trace | None = None,
+        within: Span = NOTHING,
+    ) -> None:
         self._engine, self._ledger, self._stage = engine, ledger, stage
+        self._trace, self._within = trace or Trace(), within
+
+    def inside(self, span: Span) -> MeteredEngine:
+        """The same engine, asked for another part of the same stage."""
+        return MeteredEngine(self._engine, self._ledger, self._stage, self._trace, span)
+
+    def _span(self, operation: str, **facts: Any) -> Span:
+        return self._trace.span(
+            "call", operation, self._within, model=self._engine.model, stage=self._stage, **facts
+        )
 
     @property
     def model(self) -> str:
@@ -39,11 +57,15 @@ class MeteredEngine:
         return self._engine.end_tokens
 
     async def chat(self, call: Call) -> AsyncGenerator[Event, None]:
-        async with aclosing(self._engine.chat(call)) as events:
-            async for event in events:
-                if isinstance(event, Finish):
-                    self._ledger.book(self._stage, event.usage)
-                yield event
+        with self._span("text_completion" if call.prompt is not None else "chat", stream=call.stream) as span:
+            source = self._engine.chat(call)
+            if span:
+                source = _watched(source, call, span, self._trace.content)
+            async with aclosing(source) as events:
+                async for event in events:
+                    if isinstance(event, Finish):
+                        self._ledger.book(self._stage, event.usage)
+                    yield event
 
     async def render(
         self,
@@ -61,17 +83,39 @@ class MeteredEngine:
         return await self._engine.detokenize(token_ids)
 
     async def extend(self, extension: Extension) -> list[Continuation]:
-        results = await self._engine.extend(extension)
-        self._ledger.add(
-            self._stage,
-            prompt_tokens=len(extension.token_ids),
-            completion_tokens=sum(len(r.token_ids) for r in results),
-        )
+        prompt = len(extension.token_ids)
+        with self._span("text_completion", n=extension.n, prompt_tokens=prompt) as span, asking(span):
+            results = await self._engine.extend(extension)
+            written = sum(len(r.token_ids) for r in results)
+            span.set(completion_tokens=written)
+        self._ledger.add(self._stage, prompt_tokens=prompt, completion_tokens=written)
         return results
 
     async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         """Given tokens are read, not written: each continuation is one call, and all of it is prompt."""
-        results = await self._engine.score(prompt, continuations)
+        with self._span("score", n=len(continuations)) as span, asking(span):
+            results = await self._engine.score(prompt, continuations)
+            span.set(prompt_tokens=sum(len(prompt) + len(c) for c in continuations), completion_tokens=0)
         for continuation in continuations:
             self._ledger.add(self._stage, prompt_tokens=len(prompt) + len(continuation), completion_tokens=0)
         return results
+
+
+async def _watched(
+    source: AsyncGenerator[Event, None], call: Call, span: Span, content: bool
+) -> AsyncGenerator[Event, None]:
+    """The events of a call, whose usage and, if wanted, texts stand in its span then."""
+    texts: list[str] = []
+    async with aclosing(asked(source, span)) as events:
+        async for event in events:
+            if isinstance(event, Finish):
+                usage = event.usage
+                span.set(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+            elif content and isinstance(event, Chunk):
+                texts.append(event.text())
+            yield event
+    if content:
+        told = [(str(m.get("role")), text_of(m)) for m in call.messages]
+        if call.prompt is not None:
+            told = [("user", call.prompt)]
+        span.set(content={"input": told, "output": "".join(texts)})

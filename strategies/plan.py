@@ -105,8 +105,8 @@ class Plan:
         for i, (step, strategy) in enumerate(self.contexts):
             if chosen is not None and i >= self.fixed:
                 break
-            with _contract(step):
-                context = await strategy.prepare(context, run.stage(step))
+            with _contract(step), run.span("stage", step) as span:
+                context = await strategy.prepare(context, run.stage(step, span))
             if context.refusal is not None:
                 return context
             if context.then is not None:
@@ -131,10 +131,10 @@ class Plan:
         answering = context.then or self
         step, decoder = answering.decoder
         # `direct` is one call whose Finish comes by here: booked then, and not by one more reader of every event.
-        books = answering.leaves_the_answer
+        books = answering.leaves_the_answer and "call" not in run.trace.watched
         finish: Finish | None = None
-        with _contract(step):
-            answer = decoder.stream(context, run if books else run.stage(step))
+        with _contract(step), run.span("stage", step) as span:
+            answer = decoder.stream(context, run if books else run.stage(step, span))
             async with aclosing(restored(answer, context) if context.restore else answer) as events:
                 async for event in events:
                     if finish is not None:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from heedful.prompts import Use
 from heedful.retrieval import InvalidItem, StoreError, UnknownItem, UnknownStore
 from heedful.strategies.errors import NotFound, RequestError, RetrievalError
-from heedful.strategies.run import Resources
+from heedful.strategies.run import Resources, Run
+from heedful.strategies.trace import Span
 
 
 @contextmanager
@@ -26,6 +27,13 @@ def retrieval_errors(where: str = "") -> Iterator[None]:
         ) from error
     except StoreError as error:
         raise RetrievalError(str(error)) from error
+
+
+@contextmanager
+def retrieving(run: Run, strategy: str, store: str) -> Iterator[Span]:
+    """A look into a store: its errors as ours, its time in a span."""
+    with retrieval_errors(f"alignment.{strategy}."), run.span("retrieval", store) as span:
+        yield span
 
 
 def require(resources: Resources, strategy: str, store: str, prompt: str, use: Use) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from heedful.prompts import Prompt, Prompts, UnknownPrompt, Use
 from heedful.retrieval.embedding.embedder import Embedder
@@ -13,7 +13,7 @@ from heedful.retrieval.store.stores import Stores
 from heedful.strategies.engine import Capability, Engine, Ledger
 from heedful.strategies.errors import NotFound, RequestError, RetrievalError
 from heedful.strategies.meter import MeteredEngine
-from heedful.strategies.trace import Trace
+from heedful.strategies.trace import NOTHING, Kind, Span, Trace
 from heedful.strategies.types import Context, Event
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ class Run:
     find: Callable[[str], Engine] | None = None
     """Another model of this server by name, for who must ask one. Raises NotFound."""
     stage_name: str = ""
+    within: Span = NOTHING
+    """The span that this part of the run belongs to."""
 
     @property
     def prompts(self) -> Prompts:
@@ -77,9 +79,21 @@ class Run:
             raise RetrievalError("this server has no stores")
         return self.resources.stores
 
-    def stage(self, name: str) -> Run:
-        """The same run with the engine's cost booked under `name`."""
-        return replace(self, engine=MeteredEngine(self.engine, self.ledger, name), stage_name=name)
+    def stage(self, name: str, span: Span = NOTHING) -> Run:
+        """The same run with the engine's cost booked under `name`, inside `span`."""
+        engine = MeteredEngine(self.engine, self.ledger, name, self.trace, span)
+        return replace(self, engine=engine, stage_name=name, within=span)
+
+    def span(self, kind: Kind, name: str, **facts: Any) -> Span:
+        """Begins a span of what is done here, to be used with `with`; costs nothing where nobody watches."""
+        return self.trace.span(kind, name, self.within, **facts)
+
+    def inside(self, span: Span) -> Run:
+        """The same run, whose spans are parts of this one."""
+        if not span:
+            return self
+        engine = self.engine.inside(span) if isinstance(self.engine, MeteredEngine) else self.engine
+        return replace(self, engine=engine, within=span)
 
     def other(self, model: str) -> Engine:
         """Another of the server's models, its cost booked under the same stage. Raises NotFound."""
@@ -87,7 +101,7 @@ class Run:
             raise NotFound.among(
                 "model", model, [self.engine.model], param="alignment", code="model_not_found"
             )
-        return MeteredEngine(self.find(model), self.ledger, self.stage_name)
+        return MeteredEngine(self.find(model), self.ledger, self.stage_name, self.trace, self.within)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline."""

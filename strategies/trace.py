@@ -1,20 +1,165 @@
-"""The record of what a request went through, for the client who asks for it."""
+"""The record of what a request went through: notes for the client who asks, spans for the operator who watches."""
 
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from random import getrandbits
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from heedful.strategies.types import Event
+
+Kind = Literal["request", "stage", "call", "retrieval", "verifier", "search"]
+MOST_SPANS = 2000
+"""Spans of one request that are kept: a long search asks its model thousands of times."""
+
+
+class Span:
+    """A stretch of a request's time, as a context manager. Times are `time.perf_counter()`'s.
+
+    `facts` are plain values, never texts but under the key "content". What it raised is in `error`.
+    """
+
+    __slots__ = (
+        "cancelled",
+        "end",
+        "error",
+        "facts",
+        "first",
+        "id",
+        "kind",
+        "name",
+        "parent",
+        "start",
+        "trace",
+    )
+
+    def __init__(
+        self, trace: Trace | None, kind: Kind, name: str, parent: Span | None, facts: dict[str, Any]
+    ) -> None:
+        self.trace, self.kind, self.name, self.parent, self.facts = trace, kind, name, parent, facts
+        self.id = getrandbits(64) or 1
+        self.start = time.perf_counter()
+        self.first: float | None = None
+        """When the first piece of an answer came."""
+        self.end: float | None = None
+        self.error: BaseException | None = None
+        self.cancelled = False
+
+    def set(self, **facts: Any) -> None:
+        """Adds facts."""
+        self.facts.update(facts)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Ends it, once."""
+        if self.end is None:
+            self.end = time.perf_counter()
+            self.cancelled = isinstance(error, GeneratorExit | CancelledError)
+            self.error = None if self.cancelled else error
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close(error)
+
+
+class _Nothing(Span):
+    """Where nobody watches. One for all, and false."""
+
+    __slots__ = ()
+
+    def set(self, **facts: Any) -> None:
+        pass
+
+    def close(self, error: BaseException | None = None) -> None:
+        pass
+
+    def __bool__(self) -> bool:
+        return False
+
+
+NOTHING: Span = _Nothing(None, "request", "", None, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request stands in a trace that spans machines (W3C Trace Context)."""
+
+    trace_id: int
+    parent_id: int | None
+    """The caller's span."""
+    flags: int
+    state: str
+    """`tracestate` as the caller sent it."""
 
 
 @dataclass(slots=True)
 class Trace:
-    """Notes in the order in which they were made. Kept out of the event stream."""
+    """Notes in the order in which they were made, kept out of the event stream; and spans, where somebody watches."""
 
     started: float = field(default_factory=time.perf_counter)
     steps: list[dict[str, Any]] = field(default_factory=list)
+    watched: frozenset[Kind] = frozenset()
+    """The kinds of spans that are kept."""
+    content: bool = False
+    """Whether spans may hold texts."""
+    spans: list[Span] = field(default_factory=list)
+    left_out: int = 0
+    """Spans beyond MOST_SPANS."""
+    root: Span = NOTHING
+    """The request's own."""
+    origin: Origin | None = None
 
     def note(self, step: str, **facts: Any) -> None:
         """Adds one entry: which strategy, at what time (`at_ms` since the request came in), and JSON-able facts."""
         at = round((time.perf_counter() - self.started) * 1000, 1)
         self.steps.append({"step": step, "at_ms": at, **facts})
+
+    def span(self, kind: Kind, name: str, within: Span = NOTHING, **facts: Any) -> Span:
+        """Begins a span inside another; `NOTHING`, which is false, where nobody watches this kind."""
+        if kind not in self.watched:
+            return NOTHING
+        if len(self.spans) >= MOST_SPANS:
+            self.left_out += 1
+            return NOTHING
+        span = Span(self, kind, name, within or self.root or None, facts)
+        self.spans.append(span)
+        return span
+
+
+ASKING: ContextVar[Span] = ContextVar("heedful.asking", default=NOTHING)
+"""For whom an engine works at this moment: what goes to another machine takes the span's ids with it."""
+
+
+@contextmanager
+def asking(span: Span) -> Iterator[None]:
+    """Calls of engines in here are made for `span`. Not over a `yield`: its reader would be in here as well."""
+    token = ASKING.set(span or ASKING.get())
+    try:
+        yield
+    finally:
+        ASKING.reset(token)
+
+
+async def asked(events: AsyncGenerator[Event, None], span: Span) -> AsyncGenerator[Event, None]:
+    """The events of an engine that is asked for `span`, with the time of the first of them."""
+    async with aclosing(events):
+        with asking(span):
+            first = await anext(events, None)
+        if first is None:
+            return
+        span.first = time.perf_counter()
+        yield first
+        async for event in events:
+            yield event

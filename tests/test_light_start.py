@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "vllm", "scipy", "matplotlib", "openai", "heedful.benchmarks"}
+HEAVY = {"torch", "vllm", "scipy", "matplotlib", "openai", "opentelemetry", "heedful.benchmarks"}
 _MODULES = """
 import sys
 from heedful.server.cli.main import main

@@ -44,6 +44,11 @@ class Stores:
         self._opening = ThreadPoolExecutor(_OPENINGS, "retrieval-open")
         self._shared: dict[Hashable, Future[Any]] = {}
 
+    @property
+    def gone(self) -> bool:
+        """Whether the folder is no longer there, though stores of it are open."""
+        return bool(self._open) and not self.folder.is_dir()
+
     def names(self) -> list[str]:
         return sorted(p.stem for p in self.folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(p.stem))
 

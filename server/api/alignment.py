@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from importlib.metadata import version
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.access.client import Role
 from heedful.server.api.operation import Operation
 from heedful.server.http import json_response
+from heedful.server.observe.readiness import readiness
 from heedful.server.service import Service
 from heedful.strategies.registry import describe_options
 from heedful.strategies.verifiers.registry import VERIFIERS
 
 METRICS = "/metrics"
-_TASKS = Gauge(
-    "heedful_asyncio_tasks", "Tasks of the server's event loop: they grow with the requests under way."
-)
 
 
 class HealthObject(msgspec.Struct):
@@ -54,10 +52,30 @@ async def health(request: Request) -> Response:
     return json_response({"status": "ok", "running": running})
 
 
+async def live(request: Request) -> Response:
+    """GET /health/live: 200 while this process serves; else start it again."""
+    service: Service = request.app.state.service
+    if failed := service.failed:
+        return json_response({"status": "failed", "reason": failed}, 503)
+    return json_response({"status": "ok"})
+
+
+async def ready(request: Request) -> Response:
+    """GET /health/ready: 200 while requests should be sent here."""
+    service: Service = request.app.state.service
+    reasons, upstreams = await readiness(service)
+    answer = {"status": "unready" if reasons else "ok", "reasons": reasons, "upstreams": upstreams}
+    return json_response(answer, 503 if reasons else 200)
+
+
 async def metrics(request: Request) -> Response:
     """GET /metrics: Prometheus, vLLM's own figures included."""
-    _TASKS.set(len(asyncio.all_tasks()))
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    service: Service = request.app.state.service
+    observers, now = service.observers, time.time()
+    observers.metrics.keys.set(sum(key.state(now) == "active" for key in service.access.keys()))
+    observers.metrics.records_lost(service.records.dropped)
+    figures = observers.metrics.scrape(service.engines, observers.tracing.running)
+    return Response(figures, media_type=CONTENT_TYPE_LATEST)
 
 
 async def told_version(request: Request) -> Response:
@@ -76,6 +94,24 @@ OPERATIONS = (
         "Whether requests can be answered",
         answer=HealthObject,
         also={503: "An engine has failed"},
+        role=None,
+    ),
+    Operation(
+        "GET",
+        "/health/live",
+        live,
+        "Whether the process serves",
+        answer=HealthObject,
+        also={503: "An engine has failed"},
+        role=None,
+    ),
+    Operation(
+        "GET",
+        "/health/ready",
+        ready,
+        "Whether requests should be sent here",
+        answer=HealthObject,
+        also={503: "No model can answer, or the stores can't be read"},
         role=None,
     ),
     Operation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import aiohttp
@@ -16,8 +16,9 @@ from starlette.types import Receive, Scope, Send
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.engines.upstream.errors import faults, passed_on
 from heedful.server.engines.upstream.sse import whole_events
-from heedful.server.http import WhileConnected, client_error, sse
+from heedful.server.http import WhileConnected, client_error, sse, told
 from heedful.strategies import EngineError
+from heedful.strategies.trace import ASKING, NOTHING, Span, asking
 
 # Of the connection and not of the answer, or ours to say.
 DROPPED = frozenset(
@@ -30,6 +31,7 @@ _LARGE = 1 << 20
 # An event longer than this is no longer held back until it is complete.
 _LONG_EVENT = 256 * 1024
 _END = b"[DONE]"
+_UNWATCHED = nullcontext()
 _ENDED = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -39,7 +41,13 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
 
     Raises HeedfulError where the upstream refuses, fails, or answers with something that is no JSON.
     """
-    response = await engine.forward(path, payload)
+    span = _span(engine, path)
+    with asking(span) if span else _UNWATCHED:
+        try:
+            response = await engine.forward(path, payload)
+        except BaseException as error:
+            span.close(error)
+            raise
     try:
         upstream = engine.upstream
         headers = passed_on(upstream.host, response.raw_headers, DROPPED, upstream.secrets)
@@ -47,7 +55,7 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
             if response.content_type == "text/event-stream":
                 if not (first := await response.content.readany()):
                     raise _broken(engine)
-                return _Stream(engine, response, headers, first, deadline)
+                return _Stream(engine, response, headers, first, deadline, span)
             body = await response.content.readany()
             while not response.content.at_eof() and len(body) < _LARGE:
                 body += await response.content.readany()
@@ -55,11 +63,21 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
                 _check(engine, body)
                 whole = Response(body, response.status)
                 whole.raw_headers += headers
+                span.close()
                 return whole
-            return _Large(engine, response, headers, body, deadline)
-    except BaseException:
+            return _Large(engine, response, headers, body, deadline, span)
+    except BaseException as error:
         response.close()
+        span.close(error)
         raise
+
+
+def _span(engine: OpenAIEngine, path: str) -> Span:
+    """The span of one forwarded call, where the request is part of a trace."""
+    if (trace := (within := ASKING.get()).trace) is None:
+        return NOTHING
+    operation = {"/chat/completions": "chat", "/completions": "text_completion"}.get(path, path.strip("/"))
+    return trace.span("call", operation, within, model=engine.model, stage="direct")
 
 
 def _check(engine: OpenAIEngine, body: bytes) -> None:
@@ -82,14 +100,17 @@ class _Large(Response):
         headers: list[tuple[bytes, bytes]],
         first: bytes,
         deadline: float | None,
+        span: Span,
     ) -> None:
         self.status_code = response.status
         self.raw_headers = headers
         self.background = None
         self._engine, self._response, self._first, self._deadline = engine, response, first, deadline
         self._whole = False
+        self._span = span
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
         try:
             with suppress(ClientDisconnect):
                 async with WhileConnected(receive):
@@ -103,6 +124,7 @@ class _Large(Response):
                     await self._pump(send)
         finally:
             self._engine.upstream.finish(self._response, whole=self._whole)
+            self._span.close()
 
     async def _pump(self, send: Send) -> None:
         try:
@@ -113,7 +135,8 @@ class _Large(Response):
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
                         piece = await self._response.content.readany()
         except Exception as error:
-            client_error(error)  # into the log: the client is told by an answer without its end
+            # Into the log: the client is told by an answer without its end.
+            self._span.close(told(self._scope, client_error(error)))
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -129,7 +152,9 @@ class _Stream(_Large):
         except Exception as error:
             self._response.close()  # before the last word, for which a slow reader can take its time
             # Too late for a status: one error event, and no [DONE] that would call the answer whole.
-            last = b"\n\n" + sse(msgspec.json.encode(client_error(error).body()))
+            fault = told(self._scope, client_error(error))
+            self._span.close(fault)
+            last = b"\n\n" + sse(msgspec.json.encode(fault.body()))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _events(self, send: Send) -> bytes:

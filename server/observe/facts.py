@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from random import getrandbits
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from starlette.types import Scope
 
 from heedful.server.access.client import Client
-from heedful.strategies import HeedfulError, Run, Usage
+from heedful.strategies import HeedfulError, Run, Trace, Usage
 
 if TYPE_CHECKING:
     from heedful.server.service import Target
@@ -32,7 +32,8 @@ class Facts:
     """As the client wrote it. For a label take `route`."""
     client: Client | None = None
     """None: it brought no key that this server knows."""
-    id: str = field(default_factory=lambda: uuid4().hex)
+    id: str = field(default_factory=lambda: f"{getrandbits(128):032x}")
+    """The client's `x-request-id`, or else the upstream's, or else made up here."""
     came: float = field(default_factory=time.time)
     began: float = field(default_factory=time.perf_counter)
     route: str = "other"
@@ -42,6 +43,8 @@ class Facts:
     target: Target | None = None
     run: Run | None = None
     """Its trace and ledger are whole once the request is over."""
+    trace: Trace = field(default_factory=Trace)
+    """The run's, from before there is one."""
     stream: bool = False
     status: int = 0
     """0: the client left before there was one."""

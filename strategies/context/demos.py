@@ -21,7 +21,7 @@ from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.context.raw import FORM_NEEDS, TURNS, PromptForm, chosen_form, raw_context, transcript
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.retrieve import require, retrieval_errors
+from heedful.strategies.retrieve import require, retrieving
 from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message
 
@@ -114,7 +114,7 @@ class Demos(ContextStrategy):
         if not question.strip():
             return []
         wanted = Filter(kind="demo", tags=frozenset(self.tags), at=time.time())
-        with retrieval_errors("alignment.demos."):
+        with retrieving(run, "demos", self.store):
             hits = await stores.search(self.store, question, self.k, wanted)
             if not self.diversity:
                 return hits

@@ -18,7 +18,7 @@ from heedful.retrieval import Filter, Item
 from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.retrieve import require, retrieval_errors
+from heedful.strategies.retrieve import require, retrieving
 from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message, text_of
 
@@ -64,7 +64,7 @@ class Norms(ContextStrategy):
                 param="alignment.norms",
             )
         prompt, question = run.prompts.get(self.prompt), context.last_user()
-        with retrieval_errors("alignment.norms."):
+        with retrieving(run, "norms", self.store):
             store = await run.stores.open(self.store)
             filter = await self._filter(question, run)
             mandatory = await run.stores.call(store.mandatory, filter)

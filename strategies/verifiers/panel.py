@@ -106,6 +106,15 @@ class Panel:
         return Judgement(tuple(zip((name for name, _ in self.members), verdicts, strict=True)))
 
     async def _ask(self, name: str, verifier: Verifier, context: Context, answer: str, run: Run) -> Verdict:
+        with run.span("verifier", name) as span:
+            verdict = await self._verdict(name, verifier, context, answer, run.inside(span))
+            passed_over = bool(verdict.facts.get("passed_over"))
+            span.set(score=verdict.score, passed=verdict.passed, passed_over=passed_over)
+            return verdict
+
+    async def _verdict(
+        self, name: str, verifier: Verifier, context: Context, answer: str, run: Run
+    ) -> Verdict:
         try:
             async with asyncio.timeout(self.timeout):
                 verdict = await verifier.verify(context, answer, run)

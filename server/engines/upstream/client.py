@@ -20,8 +20,11 @@ from yarl import URL
 from heedful.server.access.key import OURS
 from heedful.server.engines.upstream import errors as upstream_errors
 from heedful.server.engines.upstream.errors import Unreached, faults
+from heedful.server.engines.upstream.health import Health
 from heedful.server.engines.upstream.settings import UpstreamConfig
+from heedful.server.observe.tracing import onward
 from heedful.strategies import EngineError, HeedfulError
+from heedful.strategies.trace import ASKING
 
 # Headers of the client that say something about this one request, and travel on.
 _FORWARDED = frozenset({"x-request-id", "traceparent", "tracestate", "baggage"})
@@ -77,6 +80,7 @@ class Upstream:
     ) -> None:
         self.config = config
         self.host = config.host
+        self.health = Health()
         self._session = session
         self._forwards_key = forwards_client_key
         self._forwarded = _FORWARDED | {name.lower() for name in config.forward_headers}
@@ -146,6 +150,9 @@ class Upstream:
         skip: Collection[str] | None = None,
     ) -> aiohttp.ClientResponse:
         attempt = 0
+        if span := ASKING.get():
+            # Where this server has a span of its own, that is what the upstream's are part of.
+            headers = {k: v for k, v in headers.items() if k != "tracestate"} | onward(span)
         while True:
             try:
                 with faults(self.host):
@@ -160,10 +167,15 @@ class Upstream:
                         skip_auto_headers=skip,
                     )
                 if 200 <= response.status < 300 or response.status in taken:
+                    self.health.in_a_row = 0
                     return response
                 error: HeedfulError = await self._refusal(response, headers)
             except Unreached as unreached:
                 error = unreached
+            except EngineError as hung:
+                self.health.failed(hung, unreached=True)
+                raise
+            self.health.failed(error, unreached=isinstance(error, Unreached))
             pause = self._pause(error, attempt) if isinstance(body, bytes) else None
             if pause is None:
                 raise error
@@ -177,8 +189,15 @@ class Upstream:
 
     async def get(self, path: str) -> dict[str, Any]:
         """One GET without retries."""
-        with faults(self.host):
-            response = await self._session.get(self._url(path), headers=self._headers, allow_redirects=False)
+        try:
+            with faults(self.host):
+                response = await self._session.get(
+                    self._url(path), headers=self._headers, allow_redirects=False
+                )
+        except EngineError as error:
+            self.health.failed(error, unreached=True)
+            raise
+        self.health.in_a_row = 0
         if not 200 <= response.status < 300:
             raise await self._refusal(response, self._headers)
         return self.object(await self.read(response))

@@ -59,6 +59,8 @@ class RainChoice:
     undecided: int | None = field(init=False)
     """Evaluations so far, none with an opinion. None: nobody asks (any more), there was one, or values are soft."""
     started: float = field(default_factory=time.perf_counter)
+    searching_since: float = 0.0
+    """When the inner search that is under way began."""
 
     def __post_init__(self) -> None:
         options, engine = self.options, self.run.engine
@@ -132,6 +134,7 @@ class RainChoice:
         async def reply(need: Need) -> SearchReply:
             return await self.budget.within((ahead or evaluator).reply(need))
 
+        self.searching_since = time.perf_counter()
         try:
             async with aclosing(drive(self.search, reply, self._saw)) as commits:
                 async for commit in commits:
@@ -146,9 +149,13 @@ class RainChoice:
 
     def _saw(self, leaf: Node, found: Evaluation) -> None:
         """Notes an inner search. Raises NoOpinion when the first `opinion_after` evaluations all had none."""
+        rewound = leaf.path[: len(self.last)] != self.last
         self.notes.searches += 1
-        self.notes.rewinds += leaf.path[: len(self.last)] != self.last
+        self.notes.rewinds += rewound
         self.last = leaf.path
+        if span := self.run.span("search", "rain", choice=self.index, rewind=rewound, value=found.value):
+            span.start, self.searching_since = self.searching_since, span.start
+            span.close()
         if self.undecided is None:
             return
         self.undecided = None if found.opinion else self.undecided + 1
