@@ -37,8 +37,8 @@ from heedful.strategies.scripted import ScriptedEngine
 pytest_plugins = ["upstream_fixtures", "engine_fixtures"]
 # A terminal's lines are broken at its width, which a module may have read before a test says otherwise.
 os.environ["COLUMNS"] = "250"
-# Every client reads all certificates that the machine trusts, for 30 ms of a processor: once is enough. (httpx2: what the
-# clients of OpenAI and Anthropic are made of.)
+# Every client reads all certificates that the machine trusts, for 30 ms of a processor: once is enough. (httpx2: of
+# what the clients of OpenAI and Anthropic are made.)
 for _package in ("httpx", "httpx2"):
     _transport = import_module(f"{_package}._transports.default")
     _transport.create_ssl_context = cache(_transport.create_ssl_context)  # type: ignore[attr-defined]
