@@ -166,6 +166,16 @@ def unhurried(values: Iterable[T]) -> Iterator[T]:
             since = time.perf_counter()
 
 
+def by_id(items: Iterable[Item]) -> dict[str, Item]:
+    """Raises InvalidItem for an id that can't be, and for two different items of one id."""
+    named: dict[str, Item] = {}
+    for item in items:
+        check_id(item.id)
+        if named.setdefault(item.id, item) != item:
+            raise InvalidItem(f"two different items have the id {item.id!r}", "id")
+    return named
+
+
 def check_id(id: str) -> None:
     """The rule for ids, whichever way they come: what can be a part of an address. Raises InvalidItem."""
     check_name(id, "id")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from heedful.retrieval.store.readable import SHARED
 from heedful.server.access.settings import StepConfig
 from heedful.server.config import Config, ConfigError
 from heedful.strategies import HeedfulError, NotFound, Plan, RequestError, Resources, Verifier
 from heedful.strategies.plan import Step
 from heedful.strategies.registry import names as strategy_names
+from heedful.strategies.retrieve import require_store
 from heedful.strategies.verifiers.registry import configured
 
 PARAM = "alignment"
@@ -55,8 +57,19 @@ def _verifiers(config: Config, resources: Resources) -> dict[str, Verifier]:
     built: dict[str, Verifier] = {}
     for name, spec in config.verifiers.items():
         with _placed(f"verifiers.{name}"):
-            built[name] = configured(name, spec, resources)
+            named: set[tuple[str, str]] = set()
+            built[name] = configured(name, spec, replace(resources, named=named))
+            _for_somebody(named, resources)
     return built
+
+
+def _for_somebody(named: Iterable[tuple[str, str]], resources: Resources) -> None:
+    """Raises a RequestError where a store that the configuration names is nobody's: a slip, most likely."""
+    stores = resources.stores
+    for strategy, name in named:
+        own = stores is not None and not name.startswith(SHARED)
+        if stores is None or not own or not any(stores.below(t).has(name) for t in stores.tenants()):
+            require_store(resources, strategy, name)
 
 
 class Alignments:
@@ -84,16 +97,23 @@ class Alignments:
         for name in strategy_names():
             if name not in self._configured:
                 with suppress(HeedfulError):  # it needs options
-                    self._single[name] = Plan.of(name, [(name, {})], self.resources, param=PARAM)
+                    self._single[name] = self.plan(name, [(name, {})])
         with _placed("default_alignment"):
             self.default = self.resolve(config.default_alignment)
+            _for_somebody(self.default.stores, self.resources)
+
+    def plan(self, name: str, steps: Sequence[Step], *, param: str = PARAM) -> Plan:
+        """A plan for every tenant: whose stores it names is known once a request is there (`Plan.require_stores`)."""
+        return Plan.of(name, steps, replace(self.resources, named=set()), param=param)
 
     def _build(self, name: str) -> Plan:
         """One of the configuration's."""
         if name not in self._configured:
             steps = self._named(name, ())
             with self._unlooped(name), _placed(f"alignments.{name}"):
-                self._configured[name] = Plan.of(name, steps, self.resources, param=f"alignments.{name}")
+                plan = self.plan(name, steps, param=f"alignments.{name}")
+                _for_somebody(plan.stores, self.resources)
+                self._configured[name] = plan
         return self._configured[name]
 
     def _chosen(self, name: str) -> Plan:
@@ -128,13 +148,13 @@ class Alignments:
         if spec is None:
             return self.default
         if not isinstance(spec, str):
-            return Plan.of("inline", self._steps(spec, PARAM), self.resources, param=PARAM)
+            return self.plan("inline", self._steps(spec, PARAM))
         if spec.count("+") >= _MOST_STEPS:
             raise RequestError(f"an alignment has {_MOST_STEPS} steps at most", param=PARAM)
         if (plan := self._known(spec)) is None:
             name = "+".join(part.strip() for part in spec.split("+"))
             if (plan := self._known(name)) is None:
-                plan = Plan.of(name, self._steps(name, PARAM), self.resources, param=PARAM)
+                plan = self.plan(name, self._steps(name, PARAM))
                 # Clients make these up without end.
                 while len(self._asked) >= _MOST_KEPT:
                     self._asked.popitem(last=False)

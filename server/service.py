@@ -9,9 +9,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from heedful.retrieval import Embedder
 from heedful.server.access.access import Access
-from heedful.server.access.client import ANYBODY, Client
+from heedful.server.access.client import ANYBODY, EVERYONE, Client, Tenant
 from heedful.server.access.letting_in import client_of
 from heedful.server.access.settings import RecordSettings
 from heedful.server.alignments import Alignments, Selection
@@ -22,6 +21,7 @@ from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
 from heedful.server.observe.observers import Observers
 from heedful.server.records.keeping import DecisionRecords
+from heedful.server.stores import stores_of
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
@@ -30,6 +30,7 @@ from heedful.strategies import (
     NotFound,
     Plan,
     RequestError,
+    Resources,
     Run,
     Trace,
 )
@@ -60,6 +61,7 @@ class Service:
     """Who is told of each request at its end."""
     records: DecisionRecords = field(init=False)
     observers: Observers = field(init=False)
+    _of_tenants: dict[str, tuple[Tenant, Resources]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         stores = self.alignments.resources.stores
@@ -88,11 +90,23 @@ class Service:
                 return f"the engine of {name} has died; this server is going down to be restarted"
         return None
 
-    @property
-    def embedder(self) -> Embedder | None:
-        """The embedder of the stores, which anybody may use."""
-        stores = self.alignments.resources.stores
-        return stores.embedder if stores is not None else None
+    def resources(self, client: Client) -> Resources:
+        """What a client's requests may use: its tenant's stores, and no others'."""
+        shared, tenant = self.alignments.resources, client.tenant
+        if tenant.name == EVERYONE or shared.stores is None:
+            return shared
+        whose, resources = self._of_tenants.get(tenant.name, (None, shared))
+        if whose is not tenant:  # new, or with other settings
+            stores = stores_of(shared.stores, tenant.name)
+            resources = replace(shared, stores=stores, reads=frozenset(tenant.settings.reads))
+            self._of_tenants[tenant.name] = tenant, resources
+        return resources
+
+    def plans(self, client: Client) -> dict[str, Plan]:
+        """What a client may use by name alone: those whose stores are there for its tenant."""
+        resources = self.resources(client)
+        plans = self.alignments.plans()
+        return {name: plan for name, plan in plans.items() if plan.finds_stores(resources)}
 
     @property
     def remotes(self) -> list[OpenAIEngine]:
@@ -104,11 +118,27 @@ class Service:
         if failed := self.failed:
             raise EngineUnavailable(failed)
         scope = request.scope
-        engine, plan, trace = target_of(
-            fields, request.headers.get("x-alignment"), self.engines, self.alignments
-        )
+        header = request.headers.get("x-alignment")
+        engine, plan, trace = target_of(fields, header, self.engines, self.alignments)
+        client = client_of(scope)
+        if plan.stores:
+            self._require_stores(plan, client, f"{fields.get('model')} {header} {fields.get('alignment')}")
         engine = engine.bound(scope["headers"], fields)
-        return Target(engine, plan, trace, client_of(scope), facts_of(scope))
+        return Target(engine, plan, trace, client, facts_of(scope))
+
+    def _require_stores(self, plan: Plan, client: Client, said: str) -> None:
+        """Raises NotFound. Of a store that the request has not `said` itself, no other tenant hears the name."""
+        try:
+            plan.require_stores(self.resources(client))
+        except NotFound as error:
+            missing = [store for _, store in plan.stores if not self.resources(client).readable.has(store)]
+            if client.tenant.name == EVERYONE or all(store in said for store in missing):
+                raise
+            raise NotFound(
+                f"alignment {plan.name!r} uses a store that is not there for this key",
+                param="alignment",
+                code="store_not_found",
+            ) from error
 
     def run(self, target: Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
         """The request's resources.
@@ -123,7 +153,7 @@ class Service:
             return self.engines[model].bound(request.scope["headers"], fields)
 
         trace = Trace() if target.facts is None else target.facts.trace
-        return Run(target.engine, self.alignments.resources, trace, deadline=deadline, find=find)
+        return Run(target.engine, self.resources(target.client), trace, deadline=deadline, find=find)
 
     def fallback(
         self,
@@ -150,10 +180,10 @@ class Service:
             )
             yield target, replace(run, engine=engine)
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self, client: Client) -> list[dict[str, Any]]:
         """Every name a client may put into `model`: each model, and each model at each alignment it can run."""
         entries = []
-        plans = self.alignments.plans()
+        plans, embedder = self.plans(client), self.resources(client).embedder
         for model, engine in self.engines.items():
             base = {"object": "model", "created": 0, "owned_by": "heedful"}
             about: dict[str, Any] = {
@@ -165,9 +195,9 @@ class Service:
             for name, plan in plans.items():
                 if plan.runs_on(engine.capabilities):
                     entries.append({"id": f"{model}@{name}", **base, "root": model, "alignment": plan.steps})
-        if self.embedder is not None and self.embedder.name not in self.engines:
+        if embedder is not None and embedder.name not in self.engines:
             facts = {"object": "model", "created": 0, "owned_by": "heedful", "capabilities": ["embeddings"]}
-            entries.append({"id": self.embedder.name, **facts})
+            entries.append({"id": embedder.name, **facts})
         return entries
 
 

@@ -1,4 +1,4 @@
-"""Where a server and the command line find the stores: one folder, which several processes may use at once."""
+"""Where a server and the command line find the stores, a tenant's too: in one folder, for several processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from heedful.retrieval.embedding.embedder import load
 from heedful.retrieval.store.stores import Stores
+from heedful.server.access.client import EVERYONE
 from heedful.server.config import Config, ConfigError
 from heedful.server.models.bundled import home
 from heedful.server.terminal import terminal
@@ -19,6 +20,18 @@ from heedful.server.terminal import terminal
 def folder_of(config: Config) -> Path:
     """Where the stores are, and beside them what else a server keeps."""
     return config.stores or home() / "stores"
+
+
+def stores_of(stores: Stores, tenant: str) -> Stores:
+    """A tenant's stores; those of `default` are where a server without tenants has its own."""
+    return stores if tenant == EVERYONE else stores.below(tenant)
+
+
+def drop_stores_of(stores: Stores, tenant: str) -> list[str]:
+    """Deletes all stores of a tenant that is deleted itself, history and all; returns their names. Blocks."""
+    if tenant == EVERYONE:
+        raise ValueError(f"the stores of {EVERYONE!r} are this server's own")
+    return stores.drop_below(tenant)
 
 
 def open_stores(config: Config) -> Stores:

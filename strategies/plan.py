@@ -14,6 +14,7 @@ from heedful.strategies.engine import Capability
 from heedful.strategies.errors import HeedfulError, MissingCapability, RequestError, StrategyError
 from heedful.strategies.registry import build
 from heedful.strategies.restore import restored
+from heedful.strategies.retrieve import require_store
 from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run
 from heedful.strategies.types import ChatRequest, Chunk, Context, Event, Finish, choices_wanted
 
@@ -30,10 +31,15 @@ class Plan:
     decoder: tuple[str, DecodingStrategy]
     fixed: int = 0
     """How many of the first context strategies run even where a gate has chosen another alignment."""
+    stores: frozenset[tuple[str, str]] = frozenset()
+    """Stores that its options name, each with whose option it is, where nobody has looked for them yet."""
 
     @classmethod
     def of(cls, name: str, steps: Sequence[Step], resources: Resources, *, param: str = "alignment") -> Plan:
-        """Builds and checks a plan. Raises RequestError for a step that can't stand where it is."""
+        """Builds and checks a plan. Raises RequestError for a step that can't stand where it is.
+
+        Where `resources` puts down the names of stores, whether they are there is the affair of `require_stores`.
+        """
         contexts: list[tuple[str, ContextStrategy]] = []
         decoder: tuple[str, DecodingStrategy] | None = None
         for step, options in steps:
@@ -50,7 +56,7 @@ class Plan:
                 contexts.append((step, strategy))
         if decoder is None:
             decoder = ("direct", Direct())
-        return cls(name, tuple(contexts), decoder)
+        return cls(name, tuple(contexts), decoder, stores=frozenset(resources.named or ()))
 
     @property
     def is_direct(self) -> bool:
@@ -92,6 +98,17 @@ class Plan:
                     f"offers {', '.join(capabilities.names) or 'nothing of the kind'}",
                     param="alignment",
                 )
+
+    def finds_stores(self, resources: Resources) -> bool:
+        """Whether `require_stores` raises nothing."""
+        if not self.stores:
+            return True
+        return resources.stores is not None and all(resources.readable.has(store) for _, store in self.stores)
+
+    def require_stores(self, resources: Resources) -> None:
+        """Raises a RequestError where a store that it names is not there for these resources' tenant."""
+        for strategy, store in sorted(self.stores):
+            require_store(resources, strategy, store)
 
     async def prepare(self, request: ChatRequest, run: Run) -> Context:
         """Folds the context strategies over the request. Raises RequestError for a field of a wrong shape."""

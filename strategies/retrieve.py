@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from heedful.prompts import Use
 from heedful.retrieval import InvalidItem, StoreError, UnknownItem, UnknownStore
+from heedful.retrieval.store.readable import Found
 from heedful.strategies.errors import NotFound, RequestError, RetrievalError
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.trace import Span
@@ -30,16 +34,40 @@ def retrieval_errors(where: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def retrieving(run: Run, strategy: str, store: str) -> Iterator[Span]:
-    """A look into a store: its errors as ours, its time in a span."""
-    with retrieval_errors(f"alignment.{strategy}."), run.span("retrieval", store) as span:
+def retrieving(run: Run, strategy: str, stores: Iterable[str]) -> Iterator[Span]:
+    """A look into stores: its errors as ours, its time in a span."""
+    with retrieval_errors(f"alignment.{strategy}."), run.span("retrieval", "+".join(stores)) as span:
         yield span
 
 
-def require(resources: Resources, strategy: str, store: str, prompt: str, use: Use) -> None:
+def require(resources: Resources, strategy: str, stores: Iterable[str], prompt: str, use: Use) -> None:
     """Raises a RequestError where a store or a prompt that a strategy names is not there."""
     resources.prompt(prompt, param=f"alignment.{strategy}.prompt", use=use)
     if resources.stores is None:
         raise RequestError(f"strategy {strategy!r} needs stores, and this server has none", param="alignment")
+    for store in stores:
+        if resources.named is not None:
+            resources.named.add((strategy, store))
+        else:
+            require_store(resources, strategy, store)
+
+
+def require_store(resources: Resources, strategy: str, store: str) -> None:
+    """Raises a RequestError where there is no such store for the tenant whose resources these are."""
     with retrieval_errors(f"alignment.{strategy}."):
-        resources.stores.require(store)
+        resources.readable.require(store)
+
+
+StoreNames = str | Annotated[tuple[str, ...], Field(min_length=1, max_length=16)]
+"""An option: a store, or several that are ranked as one."""
+
+
+def listed(stores: StoreNames) -> tuple[str, ...]:
+    return (stores,) if isinstance(stores, str) else stores
+
+
+def qualified(stores: StoreNames, found: Found) -> dict[str, Any]:
+    """How a trace names an item: where stores are listed, by its store too."""
+    if isinstance(stores, str):
+        return {"id": found.item.id, "version": found.version}
+    return {"id": f"{found.store}/{found.item.id}", "version": found.version, "store": found.store}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from heedful.prompts import Prompt, Prompts, UnknownPrompt, Use
 from heedful.retrieval.embedding.embedder import Embedder
+from heedful.retrieval.store.readable import Readable
 from heedful.retrieval.store.stores import Stores
 from heedful.strategies.engine import Capability, Engine, Ledger
 from heedful.strategies.errors import NotFound, RequestError, RetrievalError
@@ -25,14 +26,28 @@ Streaming = Literal["stream", "sentence", "buffer"]
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What all requests share: the prompt library, and the stores (with their embedder), where there are any."""
+    """What a tenant's requests share: the prompts, and its stores (with their embedder), where there are any."""
 
     prompts: Prompts
     stores: Stores | None = None
+    reads: frozenset[str] = frozenset()
+    """Stores above the tenant's own that its answers may use."""
+    above: bool = False
+    """Whether names of stores are the operator's, as in a floor (see `Readable`)."""
     verifiers: Mapping[str, Verifier] = field(default_factory=dict)
     """The configuration's own, by name."""
     alignment: Callable[[str], Plan] | None = None
     """Another alignment by name, for who chooses among them. Raises NotFound."""
+    named: set[tuple[str, str]] | None = None
+    """Where given, the stores that options name are put down here, each with whose option it is, for whoever knows
+    later whose stores are meant; else they must be there when `ready` looks."""
+
+    @property
+    def readable(self) -> Readable:
+        """The stores as strategies name them. Raises RetrievalError where there are none."""
+        if self.stores is None:
+            raise RetrievalError("this server has no stores")
+        return Readable(self.stores, self.reads, above=self.above)
 
     @property
     def embedder(self) -> Embedder | None:
@@ -73,11 +88,9 @@ class Run:
         return self.resources.prompts
 
     @property
-    def stores(self) -> Stores:
+    def stores(self) -> Readable:
         """Raises RetrievalError where there are none."""
-        if self.resources.stores is None:
-            raise RetrievalError("this server has no stores")
-        return self.resources.stores
+        return self.resources.readable
 
     def stage(self, name: str, span: Span = NOTHING) -> Run:
         """The same run with the engine's cost booked under `name`, inside `span`."""

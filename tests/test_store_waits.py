@@ -208,7 +208,7 @@ async def test_remembered_vectors_are_few_and_of_short_texts_that_were_asked() -
     await embedder.embed(["long " * 10_000])
     await embedder.embed([f"imported {i}" for i in range(100)])
     remembered = vars(embedder)["_recent"]  # private, as what is remembered changes no answer
-    assert list(remembered) == ["question"]
+    assert list(remembered) == [("", "question")]
     for i in range(20):
         await embedder.embed([f"question {i}"])
     assert len(remembered) == 5

@@ -56,7 +56,8 @@ class Embedder:
         self.name = name
         self._load, self._keep = load, cache
         self._queue = Queue(batch)
-        self._recent: OrderedDict[str, Vectors] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, str], Vectors] = OrderedDict()
+        """By owner and text: how soon an answer comes tells nobody what another has asked."""
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._probe: Vectors | None = None
@@ -101,6 +102,16 @@ class Embedder:
         long = self._perhaps_long(texts)
         return self._longer(long, self._count(long).result()) if long else set()
 
+    def apart(self, owner: str) -> Embedder:
+        """The same model for somebody whose texts no other is to find remembered. Closing it does nothing."""
+        return _Apart(self, owner)
+
+    def forget(self, owner: str = "") -> None:
+        """Remembers none of an owner's texts any more."""
+        with self._lock:
+            for key in [key for key in self._recent if key[0] == owner]:
+                del self._recent[key]
+
     def close(self) -> None:
         """Ends the thread, and the model's process, once what is waiting is done. Blocks."""
         with self._lock:
@@ -112,25 +123,25 @@ class Embedder:
 
     def _perhaps_long(self, texts: Sequence[str]) -> list[str]:
         """A token has at least a character; two are put around a text."""
-        longest = self._longest
+        longest = self.longest
         return [] if longest is None else [text for text in texts if len(text) + 2 > longest]
 
     def _longer(self, texts: list[str], counts: list[int]) -> set[str]:
-        return {text for text, n in zip(texts, counts, strict=True) if n > (self._longest or n)}
+        return {text for text, n in zip(texts, counts, strict=True) if n > (self.longest or n)}
 
-    def _submit(self, texts: Sequence[str]) -> Future[Vectors]:
+    def _submit(self, texts: Sequence[str], owner: str = "") -> Future[Vectors]:
         result: Future[Vectors] = Future()
         if not texts:
             result.set_result(np.zeros((0, self.dimension), np.float32))
             return result
         with self._lock:
-            known = [self._recent.get(t) for t in texts]
+            known = [self._recent.get((owner, t)) for t in texts]
             if all(v is not None for v in known):
                 for text in texts:
-                    self._recent.move_to_end(text)
+                    self._recent.move_to_end((owner, text))
                 result.set_result(np.stack([v for v in known if v is not None]))
                 return result
-        return self._put(Job(list(texts), result))
+        return self._put(Job(list(texts), result, owner=owner))
 
     def _count(self, texts: Sequence[str]) -> Future[list[int]]:
         return self._put(Job(list(texts), Future(), counts=True))
@@ -191,10 +202,42 @@ class Embedder:
         with self._lock:
             for piece in pieces:
                 if piece.soon:  # what is imported would drive out what is asked
-                    self._recent.update({t: vectors[t] for t in piece.texts if len(t) <= _REMEMBERED})
+                    short = (t for t in piece.texts if len(t) <= _REMEMBERED)
+                    self._recent.update({(piece.job.owner, t): vectors[t] for t in short})
             while len(self._recent) > self._keep:
                 self._recent.popitem(last=False)
         return [np.stack([vectors[t] for t in piece.texts]) for piece in pieces]
+
+
+class _Apart(Embedder):
+    """An embedder of one owner; the model, its thread and what is remembered are those of the one that it is of."""
+
+    def __init__(self, embedder: Embedder, owner: str) -> None:
+        self.name = embedder.name
+        self._embedder, self._owner = embedder, owner
+
+    @property
+    def probe(self) -> Vectors:
+        return self._embedder.probe
+
+    @property
+    def longest(self) -> int | None:
+        return self._embedder.longest
+
+    def apart(self, owner: str) -> Embedder:
+        return self._embedder.apart(owner)
+
+    def forget(self, owner: str = "") -> None:
+        self._embedder.forget(owner or self._owner)
+
+    def close(self) -> None:
+        pass
+
+    def _submit(self, texts: Sequence[str], owner: str = "") -> Future[Vectors]:
+        return self._embedder._submit(texts, owner or self._owner)
+
+    def _count(self, texts: Sequence[str]) -> Future[list[int]]:
+        return self._embedder._count(texts)
 
 
 def load(model: str = BUNDLED, *, device: str | None = None, threads: int | None = None) -> Embedder:

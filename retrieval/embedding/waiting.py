@@ -24,10 +24,15 @@ _QUICK, _SLOW = 0.04, 0.1  # seconds
 
 
 class Job:
-    """Texts of one caller, who waits for vectors, or (`counts`) for numbers of tokens."""
+    """Texts of one caller, who waits for vectors, or (`counts`) for numbers of tokens.
 
-    def __init__(self, texts: list[str], future: Future[Any], *, counts: bool = False) -> None:
-        self.texts, self.future, self.counts = texts, future, counts
+    `owner`: who finds them remembered.
+    """
+
+    def __init__(
+        self, texts: list[str], future: Future[Any], *, counts: bool = False, owner: str = ""
+    ) -> None:
+        self.texts, self.future, self.counts, self.owner = texts, future, counts, owner
         self.few = len(texts) <= _FEW_TEXTS and sum(map(len, texts)) <= _FEW_CHARACTERS
         self._next, self._done = 0, list[Any]()
 

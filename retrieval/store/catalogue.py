@@ -43,6 +43,7 @@ class Catalogue:
         self._kind = np.zeros(1024, np.int8)
         self._scope = np.zeros(1024, np.int32)
         self._scopes: dict[str, int] = {"": 0}
+        self._last_scope = 0
         self._tags: dict[str, array[int]] = {}
         # Of the rows that are not valid always: the row, and from when until when.
         self._bounded, self._from, self._until = array("q"), array("d"), array("d")
@@ -62,7 +63,7 @@ class Catalogue:
         self._reserve(int(rows.max()) + 1)
         self._alive[rows] = True
         self._kind[rows] = [KINDS.index(f[1]) for f in facts]
-        self._scope[rows] = [self._scopes.setdefault(f[2], len(self._scopes)) for f in facts]
+        self._scope[rows] = [self._code(f[2]) for f in facts]
         for row, _, _, tags, mandatory, valid_from, valid_until in facts:
             if tags != "[]":
                 for tag in msgspec.json.decode(tags):
@@ -83,6 +84,22 @@ class Catalogue:
                 self._ended.append(row)
                 self._mandatory.discard(row)
                 self.count -= 1
+
+    def forget(self, erased: Sequence[int]) -> None:
+        """What rows that have ended said, and no other row: their scopes and tags."""
+        rows = np.array([row for row in erased if row < self.size], np.int64)
+        codes = set(self._scope[rows].tolist()) - {0}
+        self._scope[rows] = 0
+        gone = {code for code in codes if not (self._scope[: self.size] == code).any()}
+        self._scopes = {scope: code for scope, code in self._scopes.items() if code not in gone}
+        for tag, having in list(self._tags.items()):
+            tagged = np.array(having, np.int64)
+            left = tagged[~np.isin(tagged, rows)]
+            if not len(left):
+                del self._tags[tag]
+            elif len(left) < len(tagged):
+                self._tags[tag] = array("q", left.tolist())
+        self._recent.clear()
 
     def scopes(self) -> list[str]:
         """Every scope that has been used, but the one that is everywhere."""
@@ -121,6 +138,12 @@ class Catalogue:
             return []
         mask = self.passing(filter).mask
         return sorted(row for row in self._mandatory if mask[row])
+
+    def _code(self, scope: str) -> int:
+        if (code := self._scopes.get(scope)) is None:
+            self._last_scope += 1
+            code = self._scopes[scope] = self._last_scope
+        return code
 
     def _brought_up(self, filter: Filter, old: Passing | None) -> Passing:
         """What has been written since is all that is looked at: rows never change, and only end."""

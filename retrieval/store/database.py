@@ -1,8 +1,8 @@
 """One store's file: SQLite, the only truth about its items, their history and their vectors.
 
-Every version of an item is a row of `items` and never changes but to be ended; `vectors` holds those that stand. A
-write is one transaction, on the disk when it returns (WAL, synchronous=FULL), and has a number, `seq`. So whoever
-keeps a `Cursor` can ask what is new, in this process or another.
+Every version of an item is a row of `items` and never changes but to be ended, or erased; `vectors` holds those that
+stand. A write is one transaction, on the disk when it returns (WAL, synchronous=FULL), and has a number, `seq`. So
+whoever keeps a `Cursor` can ask what is new, in this process or another.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ import numpy as np
 from heedful.retrieval.embedding.embedder import SAME_MODEL, Vectors
 from heedful.retrieval.errors import EmbedderChanged
 from heedful.retrieval.items import Item, Version
-from heedful.retrieval.store import files, records
+from heedful.retrieval.store import erasing, files, records
 from heedful.retrieval.store.connections import Connections, new_file
 
 _ROWS_AT_ONCE = 500  # SQLite takes 32,766 values in a statement
 T = TypeVar("T")
-_TABLES = """
+_TABLES = (
+    """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE items (
     row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, version INTEGER NOT NULL,
@@ -38,6 +39,8 @@ CREATE UNIQUE INDEX item_versions ON items (id, version);
 CREATE INDEX item_ends ON items (ended_seq) WHERE ended_seq IS NOT NULL;
 CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 """
+    + erasing.TABLES
+)
 _CURSOR = "SELECT (SELECT coalesce(max(row), 0) FROM items), value FROM meta WHERE key = 'seq'"
 
 
@@ -70,10 +73,12 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What has been written since a cursor: rows that stand, earlier rows that ended, and up to where."""
+    """What has been written since a cursor: rows that stand, earlier rows that ended or were erased, up to where."""
 
     facts: list[StoreFacts]
     ended: list[int]
+    erased: list[tuple[int, int]]
+    """The number of the write, and the row."""
     upto: Cursor
 
 
@@ -99,6 +104,8 @@ class Database:
         self.path = path
         self._connections = Connections(path)
         self._write_lock = threading.Lock()
+        with self._connections.lent() as db:
+            erasing.prepare(db)
 
     @classmethod
     def create(cls, path: Path, embedder: str, probe: Vectors) -> Database:
@@ -230,7 +237,8 @@ class Database:
             ended = db.execute(
                 "SELECT row FROM items WHERE ended_seq > ? AND +row <= ?", [since.seq, since.row]
             ).fetchall()
-        return News(facts, [row for (row,) in ended], Cursor(last, seq))
+            erased = db.execute("SELECT seq, row FROM erased_rows WHERE seq > ?", [since.seq]).fetchall()
+        return News(facts, [row for (row,) in ended], erased, Cursor(last, seq))
 
     def vectors(self, after: int, upto: int, chunk: int) -> Iterator[tuple[np.ndarray, Vectors]]:
         """Rows (n,) and vectors (n, d) that stand, in pieces of at most `chunk`, in the order of rows."""
@@ -260,7 +268,7 @@ class Database:
         `vectors` has the vector of every text that is not the standing text of its item. Raises EmbedderChanged
         where the store has been embedded anew since `generation`.
         """
-        now, done = _now(), Written([], [], [])
+        now, done = clock(), Written([], [], [])
         with self.writing(generation) as (db, seq):
             for piece in records.pieces(items, _ROWS_AT_ONCE):
                 _write(db, piece, vectors, now, seq, done)
@@ -273,7 +281,7 @@ class Database:
             for piece in records.pieces(list(dict.fromkeys(ids))):
                 query = f"SELECT id, row FROM items WHERE id IN ({records.marks(piece)}) AND ended IS NULL"
                 rows = dict(db.execute(query, piece).fetchall())
-                _end(db, list(rows.values()), _now(), seq)
+                _end(db, list(rows.values()), clock(), seq)
                 gone += [id for id in piece if id in rows]
         return gone
 
@@ -296,8 +304,14 @@ class Database:
             db.execute("COMMIT")
         self._connections.raise_if_gone()  # what went into a file that had lost its name is no more
 
+    @contextmanager
+    def rewriting(self) -> Iterator[sqlite3.Connection]:
+        """A connection of whoever is the only one here that writes, outside of any transaction."""
+        with self._write_lock, self._connections.lent() as db:
+            yield db
 
-def _now() -> float:
+
+def clock() -> float:
     """In whole microseconds, so that a time written in ISO 8601 is the same when it is read again."""
     return round(time.time(), 6)
 

@@ -14,9 +14,21 @@ def saved(path: Path) -> list[Path]:
     return list(path.parent.glob(f"{path.stem}.*.*.*.faiss"))
 
 
+def scratch(path: Path) -> list[Path]:
+    """Index files of a store that are being written, or were when a process was killed."""
+    return list(path.parent.glob(f".{path.stem}.*.faiss.*"))
+
+
+def remove_saved(path: Path) -> None:
+    """Deletes all that is kept of a store's index."""
+    with alone(path.parent):
+        for file in (*saved(path), *scratch(path)):
+            file.unlink(missing_ok=True)
+
+
 def put(whole: Path, path: Path) -> None:
     """Gives a finished database its name. Raises FileExistsError where there is one of that name."""
-    with _alone(path.parent):
+    with alone(path.parent):
         if not path.exists():
             _unlink_rest(path)
         os.link(whole, path)
@@ -24,7 +36,7 @@ def put(whole: Path, path: Path) -> None:
 
 def remove(path: Path) -> None:
     """Deletes a store. Whoever has it open sees that at the next use."""
-    with _alone(path.parent):
+    with alone(path.parent):
         path.unlink(missing_ok=True)
         _unlink_rest(path)
 
@@ -36,8 +48,8 @@ def _unlink_rest(path: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Among all processes."""
+def alone(folder: Path) -> Iterator[None]:
+    """Among all threads and processes."""
     with (folder / ".lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

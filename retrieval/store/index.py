@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ import numpy as np
 
 from heedful.retrieval.embedding.embedder import Vectors
 from heedful.retrieval.store.catalogue import Passing, Rows
-from heedful.retrieval.store.files import saved
+from heedful.retrieval.store.files import alone, saved, scratch
 
 # Where exact search still takes 6 ms, and from where on there are enough lists (benchmarks/scripts/index_choice.py).
 FLAT_ROWS = 65_536
@@ -102,6 +102,14 @@ class Index:
         faiss.omp_set_num_threads(1 if len(rows) < _MANY else _HALF_OF_CORES)
         self._index.add_with_ids(np.ascontiguousarray(vectors, np.float32), np.asarray(rows, np.int64))
 
+    def remove(self, rows: Sequence[int]) -> None:
+        """Takes rows out, whether or not they are in it.
+
+        Centroids of lists are made from vectors and may be one, so that it is not kept and counts as outgrown.
+        """
+        self._index.remove_ids(np.asarray(rows, np.int64))
+        self._built_rows = 0
+
     def search(self, query: Vectors, k: int, passing: Passing) -> tuple[Rows, Vectors]:
         """The nearest rows to one query, shape (d,), best first: at most `k` rows and their inner products.
 
@@ -131,28 +139,34 @@ class Index:
 
     # -- the copy on the disk: derived, so that any doubt about it means building anew
 
-    def save(self, base: Path, generation: str) -> None:
-        """Beside the database, its name saying which vectors it holds; replaces earlier ones."""
-        target = base.with_name(f"{base.stem}.{generation}.{self.row}.{self._built_rows}.faiss")
-        scratch = target.with_name(f".{target.name}.{uuid4().hex}")
-        for left in base.parent.glob(
-            f".{base.stem}.*.faiss.*"
-        ):  # by a process that was killed while it wrote
+    def save(self, base: Path, stamp: str, now: Callable[[], str]) -> None:
+        """Beside the database, its name saying which vectors it holds; replaces earlier ones.
+
+        `stamp` is theirs, and `now` tells the store's: where something has been erased meanwhile nothing is kept.
+        """
+        if not self._built_rows or now() != stamp:
+            return
+        target = base.with_name(f"{base.stem}.{stamp}.{self.row}.{self._built_rows}.faiss")
+        written = target.with_name(f".{target.name}.{uuid4().hex}")
+        for left in scratch(base):  # by a process that was killed while it wrote
             if time.time() - left.stat().st_mtime > _LEFT_BEHIND:
                 left.unlink(missing_ok=True)
         try:
-            faiss.write_index(self._index, str(scratch))
-            os.replace(scratch, target)
+            faiss.write_index(self._index, str(written))
+            with alone(base.parent):
+                if now() != stamp:
+                    return
+                os.replace(written, target)
+                for old in saved(base):
+                    if old != target:
+                        old.unlink(missing_ok=True)
         finally:
-            scratch.unlink(missing_ok=True)
-        for old in saved(base):
-            if old != target:
-                old.unlink(missing_ok=True)
+            written.unlink(missing_ok=True)
         self.saved_row = self.row
 
     @classmethod
-    def load(cls, base: Path, generation: str, dimension: int, last_row: int) -> Index | None:
-        """The saved index of this generation; None where there is none that fits.
+    def load(cls, base: Path, stamp: str, dimension: int, last_row: int) -> Index | None:
+        """The saved index of this stamp; None where there is none that fits.
 
         One that knows rows past the database's `last_row` belongs to a later state than the database (which was
         perhaps restored from a copy) and is deleted, before those row numbers are given out again.
@@ -161,7 +175,7 @@ class Index:
             _, made_for, known, built_rows, _ = path.name.rsplit(".", 4)
             if int(known) > last_row:
                 path.unlink(missing_ok=True)
-            elif made_for == generation:
+            elif made_for == stamp:
                 try:
                     index = faiss.read_index(str(path))
                 except RuntimeError:  # cut short or damaged

@@ -59,6 +59,11 @@ class Narrow:
         with self._lock:
             self._indexes.pop(filter, None)
 
+    def clear(self) -> None:
+        with self._lock:
+            self._indexes.clear()
+            self._asked.clear()
+
     def __iter__(self) -> Iterator[tuple[Filter, Index]]:
         with self._lock:
             return iter(list(self._indexes.items()))

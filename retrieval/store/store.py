@@ -12,10 +12,11 @@ from typing import ParamSpec, TypeVar
 
 from heedful.retrieval.embedding.embedder import Embedder, Vectors
 from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
-from heedful.retrieval.items import Filter, Hit, Item, Version, check_id
-from heedful.retrieval.store import narrow
+from heedful.retrieval.items import Filter, Hit, Item, Version, by_id
+from heedful.retrieval.store import erasing, narrow
 from heedful.retrieval.store.catalogue import Catalogue, Rows
-from heedful.retrieval.store.database import Cursor, Database, Identity, Written
+from heedful.retrieval.store.database import Cursor, Database, Identity, News, Written, clock
+from heedful.retrieval.store.erasing import Erasure
 from heedful.retrieval.store.index import FLAT_ROWS, Index
 from heedful.retrieval.store.narrow import Narrow
 from heedful.retrieval.store.reembedding import reembed
@@ -66,6 +67,7 @@ class Store:
         """
         self.path, self.embedder = path, embedder
         self._database = Database(path)
+        erasing.scrub(self._database)  # what was cut off; else that is done at the next time
         if not self._database.identity().made_by(embedder.probe):
             reembed(self._database, embedder.name, embedder.probe, embedder.embed_now, progress)
         self._identity: Identity = self._database.identity()
@@ -77,7 +79,8 @@ class Store:
         self._closing = False
         self._writer = ThreadPoolExecutor(1, f"write-{path.stem}")
         dimension, last_row = embedder.dimension, self._database.cursor().row
-        saved = Index.load(path, self._identity.generation, dimension, last_row)
+        self._erasure = erasing.last(self._database)  # up to which the index has none of what was erased
+        saved = Index.load(path, self._stamp, dimension, last_row)
         self._index = saved or Index.flat(dimension)
         self.catch_up()
 
@@ -101,8 +104,9 @@ class Store:
         if own is None and few and self._narrow.wanted(filter.timeless):
             self._narrow_down(filter.timeless)
         found = self._database.versions([int(r) for r in rows])
-        versions = [found[int(r)] for r in rows]
-        return [Hit(v.item, float(s), v.version) for v, s in zip(versions, scores, strict=True)]
+        # Those that are not there have been erased in this moment.
+        there = [(found[int(r)], float(s)) for r, s in zip(rows, scores, strict=True) if int(r) in found]
+        return [Hit(v.item, score, v.version) for v, score in there]
 
     def mandatory(self, filter: Filter) -> list[Version]:
         """The mandatory items that pass, in the order written."""
@@ -110,7 +114,7 @@ class Store:
         with self._sharing.reading():
             rows = self._catalogue.mandatory(self._catalogue.known(filter))
         found = self._database.versions(rows)
-        return [found[row] for row in rows]
+        return [found[row] for row in rows if row in found]
 
     def scopes(self) -> list[str]:
         """Scopes in use, or used once."""
@@ -128,6 +132,10 @@ class Store:
     def history(self, id: str) -> list[Version]:
         """All versions of an item, the oldest first; empty where there never was one."""
         return self._database.history(id)
+
+    def erasures(self, id: str | None = None) -> list[Erasure]:
+        """What is kept of erased items, or of one, the oldest first."""
+        return erasing.erasures(self._database, id)
 
     def page(
         self,
@@ -173,7 +181,7 @@ class Store:
         `vectors`: those of texts that this store's embedder has embedded already, shape (d,). Raises InvalidItem
         for two different items of one id, EmbedderChanged where the store was embedded anew.
         """
-        by_id = _by_id(items)
+        named = by_id(items)
         for text, vector in (vectors or {}).items():
             if vector.shape != (self.embedder.dimension,):
                 raise InvalidItem(f"a vector of {text[:40]!r} has shape {vector.shape}", "vectors")
@@ -182,17 +190,17 @@ class Store:
             if new := self.unembedded(items, known):
                 known |= zip(new, self.embedder.embed_now(new), strict=True)
             try:
-                written = self._database.write(list(by_id.values()), known, self._identity.generation)
+                written = self._database.write(list(named.values()), known, self._identity.generation)
             except KeyError:  # another writer has changed an item in between, so that its text is new again
                 continue
             self._refresh()
             cut = self.embedder.truncated_now(new)
-            return replace(written, truncated=[item.id for item in by_id.values() if item.text in cut])
+            return replace(written, truncated=[item.id for item in named.values() if item.text in cut])
 
     def unembedded(self, items: Sequence[Item], known: Mapping[str, Vectors]) -> list[str]:
         """The texts that `add` would have to embed. Raises InvalidItem for items that it would refuse."""
-        by_id = _by_id(items)
-        changed = [item for item in by_id.values() if item.text not in known]
+        named = by_id(items)
+        changed = [item for item in named.values() if item.text not in known]
         there = self._database.texts([item.id for item in changed])
         return sorted({item.text for item in changed if there.get(item.id) != item.text})
 
@@ -201,6 +209,17 @@ class Store:
         gone = self._database.delete(ids)
         self._refresh()
         return gone
+
+    def erase(self, ids: Sequence[str], by: str | None = None) -> dict[str, int]:
+        """Removes every version of items from all files of the store; returns how many each had, by id.
+
+        What stays is an Erasure each. `by`: who asked for it.
+        """
+        erased = erasing.erase(self._database, ids, by, clock())
+        if not erasing.scrub(self._database):
+            raise StoreError(f"{self.path.name}: {erasing.STILL_READ}")
+        self.catch_up()
+        return erased
 
     def in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Runs a function that writes in this store's own thread for that, after those given to it before.
@@ -235,7 +254,7 @@ class Store:
         with self._refreshing:
             unsaved = self._index.row - self._index.saved_row > _UNSAVED_ROWS
             if self._index.kind != "flat" and unsaved and self._building is None:
-                self._index.save(self.path, self._identity.generation)
+                self._index.save(self.path, self._stamp, self._stamp_now)
             self._database.close()
 
     # -- what is derived
@@ -285,6 +304,8 @@ class Store:
             done = news.upto.row < self._seen.row + _CHUNK
             with self._sharing.writing():
                 self._catalogue.end(news.ended)
+                if news.erased:
+                    self._forget(news)
                 since = self._catalogue.size
                 self._catalogue.add(news.facts)
                 self._take_into_narrow(since)
@@ -292,6 +313,24 @@ class Store:
             self._seen = news.upto
             if done:
                 return
+
+    def _forget(self, news: News) -> None:
+        rows = [row for seq, row in news.erased if seq > self._erasure]
+        if not rows:  # it was erased before anything of it has been here
+            return
+        self._erasure = max(seq for seq, _ in news.erased)
+        self._catalogue.end(rows)
+        self._catalogue.forget(rows)
+        self._index.remove(rows)
+        self._narrow.clear()
+        self.embedder.forget()
+
+    @property
+    def _stamp(self) -> str:
+        return erasing.stamped(self._identity.generation, self._erasure)
+
+    def _stamp_now(self) -> str:
+        return erasing.stamp(self._database)
 
     def _take_into_narrow(self, since: int) -> None:
         for filter, index in self._narrow:
@@ -329,15 +368,17 @@ class Store:
 
     def _rebuild(self) -> None:
         """Builds an index beside the old one, catches up with what was written meanwhile, and swaps it in."""
-        upto, count = self._seen.row, self._catalogue.count
+        upto, count, stamp = self._seen.row, self._catalogue.count, self._stamp
         index = Index.build(self.embedder.dimension, count, lambda: self._vectors(upto))
         index.row = upto
         if count > FLAT_ROWS and not self._closing:
-            index.save(self.path, self._identity.generation)
+            index.save(self.path, stamp, self._stamp_now)
         while self._index.row - index.row > _CHUNK:  # most of it while others go on
             self._catch_up(index)
         with self._refreshing:
             self._catch_up(index)
+            if self._stamp != stamp:  # it may have been built over what was erased meanwhile
+                index.remove(erasing.rows_erased(self._database))
             with self._sharing.writing():
                 self._index = index
 
@@ -353,12 +394,3 @@ class Store:
         for rows, vectors in self._database.vectors(index.row, upto, _CHUNK):
             index.add(rows, vectors)
         index.row = upto
-
-
-def _by_id(items: Sequence[Item]) -> dict[str, Item]:
-    by_id: dict[str, Item] = {}
-    for item in items:
-        check_id(item.id)
-        if by_id.setdefault(item.id, item) != item:
-            raise InvalidItem(f"two different items have the id {item.id!r}", "id")
-    return by_id

@@ -1,14 +1,15 @@
-"""All stores of one folder, with one embedder, for callers on an event loop."""
+"""All stores of one folder, with one embedder, for callers on an event loop; those of tenants in folders below."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -22,27 +23,80 @@ from heedful.retrieval.store.database import Database, Written
 from heedful.retrieval.store.store import Behind, Progress, Store, in_a_hurry
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_SUFFIX = ".db"
+_SUFFIX, _TENANTS = ".db", "tenants"
 _LONG_JOBS, _OPENINGS = 2, 4  # threads
 _FEW_ITEMS = 1000  # are looked up in milliseconds
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Stores:
-    """Stores by name, each opened when first used. `embedder` is theirs, and whoever's needs one."""
+class Threads:
+    """Those in which the stores' work is done, whoever's they are.
 
-    def __init__(self, folder: Path, embedder: Embedder) -> None:
-        self.folder, self.embedder = folder, embedder
+    Searches spend their time in FAISS and SQLite, which both let other threads run. What is not done in milliseconds
+    has threads of its own; who writes has its store's (`Store.in_turn`).
+    """
+
+    def __init__(self) -> None:
+        self.quick = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2), "retrieval", in_a_hurry)
+        self.long = ThreadPoolExecutor(_LONG_JOBS, "retrieval-long")
+        self.opening = ThreadPoolExecutor(_OPENINGS, "retrieval-open")
+
+    def close(self) -> None:
+        for threads in (self.quick, self.long, self.opening):
+            threads.shutdown()
+
+
+class Stores:
+    """Stores by name, each opened when first used. `embedder` is theirs, and whoever's needs one.
+
+    `base`: whose folder this one is below. No name means a store of another folder, above, beside or below.
+    """
+
+    def __init__(self, folder: Path, embedder: Embedder, *, base: Stores | None = None) -> None:
+        self.folder, self.embedder, self.base = folder, embedder, base
         self._open: dict[str, Store] = {}
         # A name's lock is held while its store is opened, made or deleted; names share them, so that they stay few.
         self._locks = [threading.Lock() for _ in range(64)]
-        # Searches spend their time in FAISS and SQLite, which both let other threads run. What is not done in
-        # milliseconds has threads of its own; who writes has its store's (`Store.in_turn`).
-        self._quick = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2), "retrieval", in_a_hurry)
-        self._long = ThreadPoolExecutor(_LONG_JOBS, "retrieval-long")
-        self._opening = ThreadPoolExecutor(_OPENINGS, "retrieval-open")
+        self._threads: Threads = Threads() if base is None else base._threads
         self._shared: dict[Hashable, Future[Any]] = {}
+        self._below: dict[str, Stores] = {}
+        self._making = threading.Lock()
+
+    # -- tenants
+
+    def below(self, tenant: str) -> Stores:
+        """A tenant's stores: their own folder and names; model and threads are these. Raises InvalidItem."""
+        if self.base is not None:
+            return self.base.below(tenant)
+        if not _NAME.fullmatch(tenant):
+            raise InvalidItem("a tenant's name has lower-case letters, digits, - and _, 64 at most", "tenant")
+        with self._making:
+            stores = self._below.get(tenant)
+            if stores is None:
+                folder = self.folder / _TENANTS / tenant
+                stores = self._below[tenant] = Stores(folder, self.embedder.apart(tenant), base=self)
+            return stores
+
+    def tenants(self) -> list[str]:
+        """Those who have a folder below this one."""
+        folders = (self.folder / _TENANTS).glob("*")
+        return sorted(p.name for p in folders if p.is_dir() and _NAME.fullmatch(p.name))
+
+    def drop_below(self, tenant: str) -> list[str]:
+        """Deletes all stores of a tenant, history and all; returns their names. Blocks."""
+        stores = self.below(tenant)
+        dropped = stores.names()
+        for name in dropped:
+            with suppress(UnknownStore):  # by another process in this moment
+                stores.drop(name)
+        with self._making:
+            self._below.pop(tenant, None)
+        stores.close()
+        self.embedder.forget(tenant)
+        if stores.folder.is_dir():
+            shutil.rmtree(stores.folder)
+        return dropped
 
     @property
     def gone(self) -> bool:
@@ -71,9 +125,13 @@ class Stores:
         with closing(Database(self.path(name))) as database:
             return database.count()
 
+    def has(self, name: str) -> bool:
+        """Raises InvalidItem for a name that can't be a store's."""
+        return self.path(name).is_file()
+
     def require(self, name: str) -> None:
         """Raises UnknownStore, with those that there are."""
-        if not self.path(name).is_file():
+        if not self.has(name):
             raise UnknownStore(f"unknown store {name!r}; known: {', '.join(self.names()) or 'none'}")
 
     def get(self, name: str, progress: Progress = lambda step, share: None) -> Store:
@@ -99,9 +157,10 @@ class Stores:
         return self.get(name), True
 
     def open_all(self, progress: Progress) -> None:
-        """Opens every store, so that no request waits for it. Blocks."""
+        """Opens every store, so that no request waits for it; those of tenants once they are asked for. Blocks."""
         for name in self.names():
             self.get(name, progress)
+        self._check_below(progress)
 
     def check_all(self, progress: Progress) -> None:
         """Sees that every store can be opened, without loading what embeds. Blocks. Raises StoreError.
@@ -111,9 +170,14 @@ class Stores:
         for name in self.names():
             if self.embedder_of(name) != self.embedder.name:
                 self.get(name, progress)
+        self._check_below(progress)
+
+    def _check_below(self, progress: Progress) -> None:
+        for tenant in self.tenants():
+            self.below(tenant).check_all(progress)
 
     def missing_starters(self) -> list[str]:
-        return [name for name in STARTERS if not self.path(name).is_file()]
+        return [name for name in STARTERS if not self.has(name)]
 
     def add_starters(self) -> list[str]:
         """Makes the stores that ship with heedful, where they are not there yet. Blocks."""
@@ -138,28 +202,32 @@ class Stores:
         """
         while True:
             try:
-                return await _in(self._quick, function, *args, **kwargs)
+                return await _in(self._threads.quick, function, *args, **kwargs)
             except Behind as behind:
-                await self._once(behind.store, self._long, behind.store.catch_up)
+                await self._once(behind.store, self._threads.long, behind.store.catch_up)
 
     async def long(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a blocking function that takes longer: it waits for a thread while others do such things."""
-        return await _in(self._long, function, *args, **kwargs)
+        return await _in(self._threads.long, function, *args, **kwargs)
 
     async def open(self, name: str) -> Store:
         """`get` for an event loop."""
         store = self._open.get(name)
         if store is not None and store.stands:
             return store
-        return await self._once(name, self._opening, self.get, name)
+        return await self._once(name, self._threads.opening, self.get, name)
 
     async def make(self, name: str) -> tuple[Store, bool]:
         """`create` for an event loop."""
-        return await _in(self._opening, self.create, name)
+        return await _in(self._threads.opening, self.create, name)
 
     async def delete_store(self, name: str) -> None:
         """`drop` for an event loop."""
-        await _in(self._opening, self.drop, name)
+        await _in(self._threads.opening, self.drop, name)
+
+    async def delete_tenant(self, tenant: str) -> list[str]:
+        """`drop_below` for an event loop."""
+        return await _in(self._threads.opening, self.drop_below, tenant)
 
     async def search(self, name: str, text: str, k: int, filter: Filter) -> list[Hit]:
         """The `k` items of a store nearest in meaning to a text, best first. Raises StoreError."""
@@ -180,6 +248,10 @@ class Stores:
         """`Store.delete` when its turn comes."""
         return await asyncio.wrap_future(store.in_turn(store.delete, ids))
 
+    async def erase(self, store: Store, ids: Sequence[str], by: str | None) -> dict[str, int]:
+        """`Store.erase` when its turn comes."""
+        return await asyncio.wrap_future(store.in_turn(store.erase, ids, by))
+
     async def add_all(self, store: Store, items: Sequence[Item]) -> Imported:
         """`import_items`: a few items at a time, each of which waits for its turn like anybody's."""
         total = Imported()
@@ -188,9 +260,11 @@ class Stores:
         return total
 
     def close(self) -> None:
-        """Closes all stores."""
-        for threads in (self._quick, self._long, self._opening):
-            threads.shutdown()
+        """Closes all stores, those of tenants too; the threads are let go by whose they are."""
+        if self.base is None:
+            self._threads.close()
+        for stores in self._below.values():
+            stores.close()
         for store in self._open.values():
             store.close()
         self._open.clear()

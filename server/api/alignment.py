@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.access.client import Role
+from heedful.server.access.letting_in import client_of
 from heedful.server.api.operation import Operation
 from heedful.server.http import json_response
 from heedful.server.observe.readiness import readiness
@@ -32,7 +33,7 @@ class VersionObject(msgspec.Struct):
 async def alignment(request: Request) -> Response:
     """GET /v1/alignment: what can be asked for, with every strategy's options."""
     service: Service = request.app.state.service
-    named = {name: plan.steps for name, plan in service.alignments.plans().items()}
+    named = {name: plan.steps for name, plan in service.plans(client_of(request.scope)).items()}
     return json_response(
         {
             "default": service.alignments.default.name,

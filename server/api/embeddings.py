@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from heedful.retrieval import Embedder, StoreError
 from heedful.server.access.client import Role
+from heedful.server.access.letting_in import client_of
 from heedful.server.api import passthrough
 from heedful.server.api.bodies import typed
 from heedful.server.api.operation import Operation
@@ -41,7 +42,7 @@ async def embeddings(request: Request) -> Response:
     """POST /v1/embeddings. An alignment has nothing to do with them."""
     service: Service = request.app.state.service
     body = await read(request)
-    embedder = service.embedder
+    embedder = service.resources(client_of(request.scope)).embedder
     if embedder is None or body.fields.get("model") != embedder.name or embedder.name in service.engines:
         return await answer(request, _forwarded, body)
     async with WhileConnected(request.receive), asyncio.timeout(service.config.request_timeout):

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.access.client import Role
+from heedful.server.access.letting_in import client_of
 from heedful.server.api.operation import Operation
 from heedful.server.http import json_response
 from heedful.server.service import Service
@@ -31,15 +32,17 @@ async def models(request: Request) -> Response:
     """GET /v1/models"""
     service: Service = request.app.state.service
     if speaks_anthropic(request.scope):
-        return json_response(_page([_anthropic(e) for e in service.models()], request.query_params))
-    return json_response({"object": "list", "data": service.models()})
+        return json_response(
+            _page([_anthropic(e) for e in service.models(client_of(request.scope))], request.query_params)
+        )
+    return json_response({"object": "list", "data": service.models(client_of(request.scope))})
 
 
 async def model(request: Request) -> Response:
     """GET /v1/models/NAME"""
     service: Service = request.app.state.service
     name = request.path_params["model"]
-    known = {entry["id"]: entry for entry in service.models()}
+    known = {entry["id"]: entry for entry in service.models(client_of(request.scope))}
     if name not in known:
         raise NotFound.among("model", name, known, param="model", code="model_not_found")
     return json_response(_anthropic(known[name]) if speaks_anthropic(request.scope) else known[name])

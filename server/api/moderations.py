@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.access.client import Role
+from heedful.server.access.letting_in import client_of
 from heedful.server.api import passthrough
 from heedful.server.api.bodies import typed
 from heedful.server.api.operation import Operation
@@ -24,7 +25,15 @@ from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.exchange import Body, read
 from heedful.server.http import WhileConnected, json_response
 from heedful.server.service import Service, Target
-from heedful.strategies import ChatRequest, HeedfulError, MissingCapability, NotFound, RequestError, Run
+from heedful.strategies import (
+    ChatRequest,
+    HeedfulError,
+    MissingCapability,
+    NotFound,
+    RequestError,
+    Resources,
+    Run,
+)
 from heedful.strategies.tasks import SOME, together
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict, Verifier
@@ -142,21 +151,24 @@ async def _forwarded(
 async def _judged(service: Service, fields: Mapping[str, Any], request: Request) -> dict[str, Any]:
     asked = typed(fields, ModerationsBody)
     texts = _texts(asked.input)
-    panel = _panel(service, asked)
+    client = client_of(request.scope)
+    panel = _panel(service.resources(client), asked)
     engine = next((e for e in service.engines.values() if not panel.needs & ~e.capabilities), None)
     if engine is None:
         raise MissingCapability(
             f"model: no model of this server has what these verifiers need ({', '.join(panel.needs.names)})",
             param="model",
         )
-    target = Target(engine.bound(request.scope["headers"]), service.alignments.resolve("direct"), False)
+    target = Target(
+        engine.bound(request.scope["headers"]), service.alignments.resolve("direct"), False, client
+    )
     run = service.run(target, request).stage("moderations")
     results = await together((_result(panel, text, engine.model, run) for text in texts), SOME)
     names = "+".join(name for name, _ in panel.members)
     return {"id": f"modr-{uuid4().hex}", "model": names, "results": results}
 
 
-def _panel(service: Service, asked: ModerationsBody) -> Panel:
+def _panel(resources: Resources, asked: ModerationsBody) -> Panel:
     specs: Sequence[VerifierSpec]
     if asked.verifiers is not None:
         if asked.model is not None:
@@ -164,7 +176,7 @@ def _panel(service: Service, asked: ModerationsBody) -> Panel:
         specs, param = asked.verifiers, "verifiers"
     else:
         specs, param = [name.strip() for name in (asked.model or _DEFAULT).split("+")], "model"
-    panel = Panel.of(specs, service.alignments.resources, on_error="fail", timeout=_TIMEOUT, param=param)
+    panel = Panel.of(specs, resources, on_error="fail", timeout=_TIMEOUT, param=param)
     for name, _ in panel.members:
         if name.partition("#")[0] in _NOT_ALONE:
             raise RequestError(

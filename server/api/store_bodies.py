@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+
+from heedful.retrieval import Filter
+from heedful.retrieval.items import time_of
 
 MOST = 1000
 """Items of a page, results of a search, scopes and tags of a filter."""
@@ -46,6 +50,15 @@ class SearchBody(msgspec.Struct, forbid_unknown_fields=True):
     scopes: Annotated[list[str], Meta(max_length=MOST)] | None = None
     tags: Annotated[list[str], Meta(max_length=MOST)] | None = None
     at: Annotated[Any, Meta(extra_json_schema={"type": ["string", "number"]})] = None
+
+
+def filter_of(body: SearchBody) -> Filter:
+    return Filter(
+        kind=body.kind,
+        scopes=None if body.scopes is None else frozenset(body.scopes),
+        tags=frozenset(body.tags or ()),
+        at=time.time() if body.at is None else time_of(body.at, "at"),
+    )
 
 
 class ListObject(msgspec.Struct):

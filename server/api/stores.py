@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -11,17 +10,19 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from heedful.retrieval import Filter, InvalidItem, Item, StoreError, UnknownItem, UnknownStore
+from heedful.retrieval import InvalidItem, Item, UnknownItem, UnknownStore
 from heedful.retrieval.ingest import Parsed, decoded, export_lines, parse
-from heedful.retrieval.items import item_of, time_of, unhurried
+from heedful.retrieval.items import iso, item_of, time_of, unhurried
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
-from heedful.server.access.client import Role
+from heedful.server.access.client import Client, Role
+from heedful.server.access.letting_in import client_of
+from heedful.server.access.store_rights import forbidden, may_destroy, may_read, may_write
 from heedful.server.api.bodies import typed
+from heedful.server.api.exporting import Export
 from heedful.server.api.operation import Operation, Parameter
 from heedful.server.api.store_bodies import (
     MOST,
@@ -33,9 +34,9 @@ from heedful.server.api.store_bodies import (
     StoreItem,
     StoreObject,
     WrittenObject,
+    filter_of,
 )
-from heedful.server.http import Handler, WhileConnected, body_of, json_object, json_response
-from heedful.server.log import logger
+from heedful.server.http import Handler, body_of, json_object, json_response
 from heedful.server.service import Service
 from heedful.strategies import RequestError
 from heedful.strategies.retrieve import retrieval_errors
@@ -47,7 +48,7 @@ _LAST_ROW = 2**63 - 1  # SQLite's
 
 def _stores(request: Request) -> Stores:
     service: Service = request.app.state.service
-    stores = service.alignments.resources.stores
+    stores = service.resources(client_of(request.scope)).stores
     if stores is None:
         raise RequestError("this server has no stores", status=404, code="no_stores")
     return stores
@@ -67,18 +68,27 @@ def _with_retrieval_errors(handler: Handler) -> Handler:
     return answer
 
 
-async def _named(request: Request) -> tuple[Stores, Store]:
-    stores = _stores(request)
-    name = request.path_params["store"]
+def _allowed(request: Request, may: Callable[[Client, str], bool]) -> str:
+    """The name of the request's store. Raises RequestError where its client may not do this with one of that name."""
+    client, name = client_of(request.scope), str(request.path_params["store"])
+    if not may(client, name):
+        raise forbidden(client, name)
+    return name
+
+
+async def _named(request: Request, may: Callable[[Client, str], bool] = may_read) -> tuple[Stores, Store]:
+    name, stores = _allowed(request, may), _stores(request)
     stores.require(name)
     return stores, await stores.open(name)
 
 
 async def list_stores(request: Request) -> Response:
     """GET /v1/alignment/stores"""
-    stores = _stores(request)
+    client, stores = client_of(request.scope), _stores(request)
     data = []
     for name in stores.names():
+        if not may_read(client, name):
+            continue
         with suppress(UnknownStore):  # deleted in this moment
             data.append(await stores.call((await stores.open(name)).describe))
     return json_response({"object": "list", "data": data})
@@ -92,22 +102,21 @@ async def show_store(request: Request) -> Response:
 
 async def create_store(request: Request) -> Response:
     """PUT /v1/alignment/stores/STORE: 201 where it is new, 200 where it was there."""
-    stores = _stores(request)
-    store, new = await stores.make(request.path_params["store"])
+    name, stores = _allowed(request, may_write), _stores(request)
+    store, new = await stores.make(name)
     return json_response(await stores.call(store.describe), 201 if new else 200)
 
 
 async def drop_store(request: Request) -> Response:
     """DELETE /v1/alignment/stores/STORE: with its whole history."""
-    stores = _stores(request)
-    name = request.path_params["store"]
+    name, stores = _allowed(request, may_destroy), _stores(request)
     await stores.delete_store(name)
     return json_response({"name": name, "deleted": True})
 
 
 async def add_items(request: Request) -> Response:
     """POST /v1/alignment/stores/STORE/items: one item, or {"items": […]}: all of them or none."""
-    stores, store = await _named(request)
+    stores, store = await _named(request, may_write)
     body = await body_of(request, limit=_limit(request))
     # Reading and checking megabytes takes seconds, in which nobody else would have an answer.
     items = _items(body) if len(body) <= _SMALL else await stores.long(_items, body)
@@ -159,21 +168,39 @@ async def show_item(request: Request) -> Response:
 
 
 async def delete_item(request: Request) -> Response:
-    """DELETE /v1/alignment/stores/STORE/items/ID: it ends now, and stays in the history."""
-    stores, store = await _named(request)
+    """DELETE /v1/alignment/stores/STORE/items/ID: it ends now, and stays in the history; ?erase=true: in nothing."""
+    erase = request.query_params.get("erase", "false")
+    if erase not in ("true", "false"):
+        raise RequestError("erase: must be true or false", param="erase")
+    stores, store = await _named(request, may_destroy if erase == "true" else may_write)
     id = request.path_params["id"]
+    if erase == "true":
+        erased = await stores.erase(store, [id], client_of(request.scope).key_id)
+        if not erased:
+            raise UnknownItem(f"there never was an item {id!r}")
+        return json_response({"id": id, "deleted": True, "erased": True, "versions": erased[id]})
     if not await stores.delete(store, [id]):
         raise UnknownItem(f"no item {id!r} stands in {request.path_params['store']!r}")
     return json_response({"id": id, "deleted": True})
 
 
 async def item_history(request: Request) -> Response:
-    """GET /v1/alignment/stores/STORE/history/ID: every version, the oldest first."""
+    """GET /v1/alignment/stores/STORE/history/ID: every version, the oldest first, after a mark of each erasure."""
     stores, store = await _named(request)
-    versions = await stores.call(store.history, request.path_params["id"])
-    if not versions:
-        raise UnknownItem(f"there never was an item {request.path_params['id']!r}")
-    return json_response({"object": "list", "data": [v.as_json() for v in versions]})
+    id = request.path_params["id"]
+    erased = await stores.call(store.erasures, id)
+    versions = await stores.call(store.history, id)
+    if not versions and not erased:
+        raise UnknownItem(f"there never was an item {id!r}")
+    marks = [{"erased": iso(each.at), "versions": each.versions} for each in erased]
+    return json_response({"object": "list", "data": [*marks, *(v.as_json() for v in versions)]})
+
+
+async def list_erasures(request: Request) -> Response:
+    """GET /v1/alignment/stores/STORE/erasures: when, by which key, how many versions, and the digest of the id."""
+    stores, store = await _named(request, may_destroy)
+    data = [each.as_json() for each in await stores.call(store.erasures)]
+    return json_response({"object": "list", "data": data})
 
 
 async def search(request: Request) -> Response:
@@ -182,7 +209,7 @@ async def search(request: Request) -> Response:
     body = typed(json_object(await body_of(request, limit=_limit(request))), SearchBody)
     if not body.query.strip():
         raise RequestError("query: give a text", param="query")
-    hits = await stores.search(store.path.stem, body.query, body.k, _filter(body))
+    hits = await stores.search(store.path.stem, body.query, body.k, filter_of(body))
     return json_response(
         {"object": "list", "data": [{"score": round(h.score, 6), **h.item.as_json()} for h in hits]}
     )
@@ -194,7 +221,7 @@ async def import_file(request: Request) -> Response:
     It is UTF-8, or in the `charset` of its content type. With bad lines nothing is imported (400 lists them), unless
     `skip_bad=true`.
     """
-    stores, store = await _named(request)
+    stores, store = await _named(request, may_write)
     query = request.query_params
     defaults = {k: v for k, v in query.items() if k in ("source", "scope", "tags", "kind")}
     body = await body_of(request, limit=_limit(request))
@@ -233,46 +260,7 @@ async def export_file(request: Request) -> Response:
         page = store.page(after, _EXPORTED, within=now)
         return page[-1][0] if page else 0, b"".join(export_lines(version.item for _, version in page))
 
-    return _Export(stores, piece, await stores.long(piece, 0))
-
-
-class _Export(Response):
-    """Line upon line. Where the store is deleted meanwhile, the connection breaks off: nothing calls it whole."""
-
-    media_type = "application/jsonl"
-
-    def __init__(
-        self, stores: Stores, piece: Callable[[int], tuple[int, bytes]], first: tuple[int, bytes]
-    ) -> None:
-        super().__init__()
-        del self.headers["content-length"]
-        self._stores, self._piece, self._first = stores, piece, first
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientDisconnect):
-            async with WhileConnected(receive):
-                await self._send(send)
-
-    async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        after, lines = self._first
-        while lines:
-            await send({"type": "http.response.body", "body": lines, "more_body": True})
-            try:
-                after, lines = await self._stores.long(self._piece, after)
-            except StoreError as error:
-                logger.warning("an export was broken off: %s", error)
-                return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _filter(body: SearchBody) -> Filter:
-    return Filter(
-        kind=body.kind,
-        scopes=None if body.scopes is None else frozenset(body.scopes),
-        tags=frozenset(body.tags or ()),
-        at=time.time() if body.at is None else time_of(body.at, "at"),
-    )
+    return Export(stores, piece, await stores.long(piece, 0))
 
 
 def _number(query: Mapping[str, str], name: str, default: int, least: int, most: int) -> int:
@@ -306,10 +294,10 @@ _NEW = {201: "Something is new"}
 OPERATIONS = tuple(
     replace(each, handler=_with_retrieval_errors(each.handler), path_kinds=_NAME)
     for each in (
-        Operation("GET", _BASE, list_stores, "All stores", answer=ListObject, role=Role.USER),
-        Operation("GET", _STORE, show_store, "One store", answer=StoreObject, role=Role.USER),
+        Operation("GET", _BASE, list_stores, "All stores", answer=ListObject, role=Role.AUTHOR),
+        Operation("GET", _STORE, show_store, "One store", answer=StoreObject, role=Role.AUTHOR),
         Operation(
-            "PUT", _STORE, create_store, "Makes a store", answer=StoreObject, also=_NEW, role=Role.ADMIN
+            "PUT", _STORE, create_store, "Makes a store", answer=StoreObject, also=_NEW, role=Role.AUTHOR
         ),
         Operation(
             "DELETE", _STORE, drop_store, "Drops it with its history", answer=DeletedObject, role=Role.ADMIN
@@ -325,7 +313,7 @@ OPERATIONS = tuple(
                 Parameter("limit", Annotated[int, Meta(ge=1, le=MOST)]),
                 Parameter("as_of", str, about="What stood then, in ISO 8601"),
             ),
-            role=Role.USER,
+            role=Role.AUTHOR,
         ),
         Operation(
             "POST",
@@ -338,15 +326,28 @@ OPERATIONS = tuple(
             role=Role.AUTHOR,
         ),
         Operation(
-            "GET", f"{_STORE}/items/{{id:item_id}}", show_item, "One item", answer=StoreItem, role=Role.USER
+            "GET", f"{_STORE}/items/{{id:item_id}}", show_item, "One item", answer=StoreItem, role=Role.AUTHOR
         ),
         Operation(
             "DELETE",
             f"{_STORE}/items/{{id:item_id}}",
             delete_item,
-            "Ends an item",
+            "Ends an item, or erases it",
             answer=DeletedObject,
+            parameters=(
+                Parameter(
+                    "erase", Literal["true", "false"], about="All its versions, wherever they are kept"
+                ),
+            ),
             role=Role.AUTHOR,
+        ),
+        Operation(
+            "GET",
+            f"{_STORE}/erasures",
+            list_erasures,
+            "What was erased when, and by whom",
+            answer=ListObject,
+            role=Role.ADMIN,
         ),
         Operation(
             "GET",
@@ -354,7 +355,7 @@ OPERATIONS = tuple(
             item_history,
             "All versions of an item",
             answer=ListObject,
-            role=Role.USER,
+            role=Role.AUTHOR,
         ),
         Operation(
             "POST",
@@ -363,7 +364,7 @@ OPERATIONS = tuple(
             "The nearest items",
             body=SearchBody,
             answer=ListObject,
-            role=Role.USER,
+            role=Role.AUTHOR,
         ),
         Operation(
             "POST",
@@ -386,7 +387,7 @@ OPERATIONS = tuple(
             "All items as JSON lines",
             answer=str,
             answer_media="application/jsonl",
-            role=Role.USER,
+            role=Role.AUTHOR,
         ),
     )
 )

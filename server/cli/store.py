@@ -21,7 +21,9 @@ from heedful.retrieval.ingest import FORMATS, decoded, export_lines, import_item
 from heedful.retrieval.items import iso, item_of, time_of
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
+from heedful.server.access.client import EVERYONE
 from heedful.server.models.bundled import home
+from heedful.server.stores import stores_of
 from heedful.server.terminal import bar, plain, terminal
 
 stores = typer.Typer(
@@ -35,20 +37,23 @@ FolderOption = Annotated[Path | None, typer.Option(help="Folder of the stores [s
 EmbedderOption = Annotated[
     str | None, typer.Option("--embedder", help="Embedding model, a folder or an id [the store's own]")
 ]
+TenantOption = Annotated[str, typer.Option("--tenant", help="Whose stores")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated")]
 
 
-def _stores(folder: Path | None, embedder: str | None = None) -> Stores:
-    return Stores(folder or home() / "stores", load(embedder or BUNDLED))
+def _stores(folder: Path | None, tenant: str, embedder: str | None = None) -> Stores:
+    return stores_of(Stores(folder or home() / "stores", load(embedder or BUNDLED)), tenant)
 
 
 @contextmanager
-def _opened(name: str, folder: Path | None, embedder: str | None, *, create: bool = False) -> Iterator[Store]:
+def _opened(
+    name: str, folder: Path | None, tenant: str, embedder: str | None, *, create: bool = False
+) -> Iterator[Store]:
     """With the embedder that is named, or else the store's own: no command embeds a store anew by accident."""
-    all_stores = _stores(folder)
+    all_stores = _stores(folder, tenant)
     if embedder is None and name in all_stores.names():
         embedder = all_stores.embedder_of(name)
-    all_stores = _stores(folder, embedder)
+    all_stores = _stores(folder, tenant, embedder)
     try:
         if create and all_stores.create(name)[1]:
             console.print(f"made store {name}", highlight=False)
@@ -74,13 +79,14 @@ def add(
     ] = None,
     valid_until: Annotated[str | None, typer.Option("--until", help="Valid until this time")] = None,
     folder: FolderOption = None,
+    tenant: TenantOption = EVERYONE,
     embedder: EmbedderOption = None,
 ) -> None:
     """Add one item, or replace the one of the same id; durable when it returns."""
     value = {"text": text, "answer": answer, "id": id, "source": source, "scope": scope, "tags": tag or []}
     times = {"valid_from": valid_from, "valid_until": valid_until}
     item = item_of({**value, **times, "mandatory": mandatory})
-    with _opened(name, folder, embedder, create=True) as store:
+    with _opened(name, folder, tenant, embedder, create=True) as store:
         written = store.add([item])
     what = "added" if written.added else "replaced" if written.replaced else "unchanged"
     console.print(f"{what} {item.id}", highlight=False, markup=False)
@@ -93,18 +99,19 @@ def list_(
     limit: Annotated[int, typer.Option(help="At most so many items")] = 100,
     as_of: Annotated[str | None, typer.Option(help="What stood at this time (ISO 8601)")] = None,
     folder: FolderOption = None,
+    tenant: TenantOption = EVERYONE,
     embedder: EmbedderOption = None,
 ) -> None:
     """List the stores, or the items of one."""
     if name is None:
         table = Table("store", "items", "embedder")
-        all_stores = _stores(folder)
+        all_stores = _stores(folder, tenant)
         for each in all_stores.names():
             table.add_row(each, str(all_stores.count(each)), all_stores.embedder_of(each))
         console.print(table)
         return
     at = time_of(as_of, "as_of") if as_of else None
-    with _opened(name, folder, embedder) as store:
+    with _opened(name, folder, tenant, embedder) as store:
         after, left = 0, limit
         while left > 0 and (page := store.page(after, min(left, 500), as_of=at)):
             for _, version in page:
@@ -122,12 +129,13 @@ def search(
     ] = None,
     tag: Tags = None,
     folder: FolderOption = None,
+    tenant: TenantOption = EVERYONE,
     embedder: EmbedderOption = None,
 ) -> None:
     """Find the items nearest in meaning."""
     scopes = None if scope is None else frozenset(scope)
     filter = Filter(scopes=scopes, tags=frozenset(tag or ()), at=time.time())
-    with _opened(name, folder, embedder) as store:
+    with _opened(name, folder, tenant, embedder) as store:
         for hit in store.search(store.embedder.embed_now([query])[0], k, filter):
             line = (f"{hit.score:.3f} ", plain(hit.item.id, "dim"), " ", plain(hit.item.text))
             console.print(Text.assemble(*line), soft_wrap=True)
@@ -138,14 +146,34 @@ def delete(
     name: Name,
     ids: Annotated[list[str], typer.Argument()],
     folder: FolderOption = None,
+    tenant: TenantOption = EVERYONE,
     embedder: EmbedderOption = None,
 ) -> None:
     """End items by id; their history stays."""
-    with _opened(name, folder, embedder) as store:
+    with _opened(name, folder, tenant, embedder) as store:
         gone = store.delete(ids)
     if missing := [id for id in ids if id not in gone]:
         raise UnknownItem(f"deleted {len(gone)}; these do not stand in {name!r}: {', '.join(missing)}")
     console.print(f"deleted {len(gone)}")
+
+
+@stores.command()
+def erase(
+    name: Name,
+    ids: Annotated[list[str], typer.Argument()],
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask")] = False,
+    folder: FolderOption = None,
+    tenant: TenantOption = EVERYONE,
+    embedder: EmbedderOption = None,
+) -> None:
+    """Remove every version of items from the store's files, history and all; that it was done is all that stays."""
+    if not yes:
+        typer.confirm(f"erase {len(set(ids))} items of {name!r} for good?", abort=True)
+    with _opened(name, folder, tenant, embedder) as store:
+        erased = store.erase(ids, "command line")
+    console.print(f"erased {len(erased)} items, {sum(erased.values())} versions")
+    if missing := [id for id in ids if id not in erased]:
+        raise UnknownItem(f"these never were in {name!r}: {', '.join(missing)}")
 
 
 @stores.command("import")
@@ -171,6 +199,7 @@ def import_(
         typer.Option(help="Such as latin-1 or cp1252 [UTF-8, or UTF-16 that begins with its mark]"),
     ] = None,
     folder: FolderOption = None,
+    tenant: TenantOption = EVERYONE,
     embedder: EmbedderOption = None,
 ) -> None:
     """Import files. Bad lines stop it before anything is written; after a break, run it again to go on."""
@@ -199,7 +228,7 @@ def import_(
         raise InvalidItem(
             f"{bad} bad lines, nothing was imported; mend them, or pass over them with --skip-bad"
         )
-    with _opened(name, folder, embedder, create=True) as store, bar(name) as progress:
+    with _opened(name, folder, tenant, embedder, create=True) as store, bar(name) as progress:
         done = import_items(store, items, progress)
     console.print(
         f"{done.added} added, {done.replaced} replaced, {done.unchanged} unchanged, {bad} bad lines"
@@ -212,10 +241,11 @@ def export(
     name: Name,
     file: Annotated[Path | None, typer.Argument(help="Default: standard output")] = None,
     folder: FolderOption = None,
+    tenant: TenantOption = EVERYONE,
     embedder: EmbedderOption = None,
 ) -> None:
     """Write all standing items as JSON lines, which import reads again."""
-    with _opened(name, folder, embedder) as store:
+    with _opened(name, folder, tenant, embedder) as store:
         if file is None:
             sys.stdout.buffer.writelines(export_lines(store))
         else:
@@ -224,13 +254,21 @@ def export(
 
 
 @stores.command()
-def history(name: Name, id: str, folder: FolderOption = None, embedder: EmbedderOption = None) -> None:
+def history(
+    name: Name,
+    id: str,
+    folder: FolderOption = None,
+    tenant: TenantOption = EVERYONE,
+    embedder: EmbedderOption = None,
+) -> None:
     """Show every version of an item: what it said, and from when to when."""
-    with _opened(name, folder, embedder) as store:
-        versions = store.history(id)
-    if not versions:
+    with _opened(name, folder, tenant, embedder) as store:
+        erased, versions = store.erasures(id), store.history(id)
+    if not versions and not erased:
         raise UnknownItem(f"there never was an item {id!r} in {name!r}")
     table = Table("version", "recorded", "ended", "scope", "text")
+    for each in erased:
+        table.add_row(f"{each.versions} versions", "", f"erased {iso(each.at)}", "", "")
     for v in versions:
         table.add_row(
             str(v.version), iso(v.began), iso(v.ended) if v.ended else "", v.item.scope, v.item.text
@@ -239,9 +277,11 @@ def history(name: Name, id: str, folder: FolderOption = None, embedder: Embedder
 
 
 @stores.command()
-def starter(folder: FolderOption = None, embedder: EmbedderOption = None) -> None:
+def starter(
+    folder: FolderOption = None, tenant: TenantOption = EVERYONE, embedder: EmbedderOption = None
+) -> None:
     """Make the stores `norms` and `demos` from the sets that ship with heedful, where they are missing."""
-    all_stores = _stores(folder, embedder)
+    all_stores = _stores(folder, tenant, embedder)
     try:
         made = all_stores.add_starters()
     except OSError as error:

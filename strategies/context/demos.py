@@ -10,18 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field
 
 from heedful.prompts import Prompt, Use
-from heedful.retrieval import Filter, Hit, Item
+from heedful.retrieval import Filter, Item
+from heedful.retrieval.store.readable import Found
 from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.context.raw import FORM_NEEDS, TURNS, PromptForm, chosen_form, raw_context, transcript
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.retrieve import require, retrieving
+from heedful.strategies.retrieve import StoreNames, listed, qualified, require, retrieving
 from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message
 
@@ -46,16 +48,16 @@ _USES = {
 class Demos(ContextStrategy):
     """Puts the most similar demonstrations of a store before the conversation.
 
-    `k`: how many to look at. `max_example_tokens`: longer ones are passed over. `budget`: tokens for all of them
-    (default 3,000, or 1,000 where the context is shorter than 4,096). The conversation and room for the answer always
-    come first. `form`: "raw" continues a transcript (base models), "chat" gives them as earlier turns, "auto" is raw
-    exactly where the model has no chat template. `place` (chat form): "first" is before the whole conversation,
-    "last" right before the last user turn, which keeps the history's prefix cached. `diversity` above 0 trades
-    similarity for variety (maximal marginal relevance). `tags`: only those with one of these. `max_tokens` and
-    `temperature` are the raw form's defaults.
+    `store`: one, or several that are looked through as one. `k`: how many to look at. `max_example_tokens`: longer
+    ones are passed over. `budget`: tokens for all of them (default 3,000, or 1,000 where the context is shorter than
+    4,096). The conversation and room for the answer always come first. `form`: "raw" continues a transcript (base
+    models), "chat" gives them as earlier turns, "auto" is raw exactly where the model has no chat template. `place`
+    (chat form): "first" is before the whole conversation, "last" right before the last user turn, which keeps the
+    history's prefix cached. `diversity` above 0 trades similarity for variety (maximal marginal relevance). `tags`:
+    only those with one of these. `max_tokens` and `temperature` are the raw form's defaults.
     """
 
-    store: str = "demos"
+    store: StoreNames = "demos"
     k: Annotated[int, Field(ge=1, le=200)] = 20
     max_example_tokens: Annotated[int, Field(ge=1)] = 500
     budget: Annotated[int, Field(ge=0)] | None = None
@@ -72,7 +74,7 @@ class Demos(ContextStrategy):
         return FORM_NEEDS[self.form]
 
     def ready(self, resources: Resources) -> Self:
-        require(resources, "demos", self.store, self.prompt, _USES[self.form])
+        require(resources, "demos", listed(self.store), self.prompt, _USES[self.form])
         return self
 
     async def prepare(self, context: Context, run: Run) -> Context:
@@ -94,12 +96,12 @@ class Demos(ContextStrategy):
             tokens="exact" if counts_exactly(run.engine) else "estimated",
             room=left,
             used=[
-                {"id": h.item.id, "version": h.version, "score": round(h.score, 4), "tokens": n}
+                {**qualified(self.store, h), "score": round(h.score or 0.0, 4), "tokens": n}
                 for h, n in chosen
             ],
             dropped=dropped,
         )
-        nearest_last = [hit for hit, _ in sorted(chosen, key=lambda c: c[0].score)]
+        nearest_last = [hit for hit, _ in sorted(chosen, key=lambda c: c[0].score or 0.0)]
         if form == "chat":
             return self._chat(context, prompt, nearest_last)
         defaults = {"temperature": self.temperature}
@@ -109,52 +111,51 @@ class Demos(ContextStrategy):
         raw = self._raw_text(context, prompt, nearest_last)
         return raw_context(context, raw, prompt.data["stops"], max(1, longest), defaults)
 
-    async def _search(self, context: Context, run: Run) -> list[Hit]:
+    async def _search(self, context: Context, run: Run) -> list[Found]:
         question, stores = context.last_user(), run.stores
         if not question.strip():
             return []
         wanted = Filter(kind="demo", tags=frozenset(self.tags), at=time.time())
-        with retrieving(run, "demos", self.store):
-            hits = await stores.search(self.store, question, self.k, wanted)
-            if not self.diversity:
+        names = listed(self.store)
+        with retrieving(run, "demos", names):
+            hits = await stores.nearest(names, question, self.k, wanted)
+            if not self.diversity or not hits:
                 return hits
-            store = await stores.open(self.store)
-            vectors = await stores.call(store.vectors, [hit.item.id for hit in hits])
-        return [hits[i] for i in _marginal_relevance([h.score for h in hits], vectors, self.diversity)]
+            hits.sort(key=lambda hit: hit.store)  # vectors come store by store
+            vectors: list[Any] = []
+            for name, some in groupby(hits, key=lambda hit: hit.store):
+                store = await stores.open(name)
+                vectors.append(await stores.call(store.vectors, [hit.item.id for hit in some]))
+        scores = [hit.score or 0.0 for hit in hits]
+        return [hits[i] for i in _marginal_relevance(scores, np.concatenate(vectors), self.diversity)]
 
     async def _choose(
-        self, hits: Sequence[Hit], prompt: Prompt, run: Run, left: int | None
-    ) -> tuple[list[tuple[Hit, int]], list[dict[str, Any]]]:
+        self, hits: Sequence[Found], prompt: Prompt, run: Run, left: int | None
+    ) -> tuple[list[tuple[Found, int]], list[dict[str, Any]]]:
         """As the paper: passes over the long ones, and stops at the first that the budget can't hold."""
         budget = self.budget
         if budget is None:
             length = run.engine.context_length
             budget = 3000 if length is None or length >= _SHORT_CONTEXT else 1000
         limit = budget if left is None else min(budget, left)
-        chosen: list[tuple[Hit, int]] = []
+        chosen: list[tuple[Found, int]] = []
         dropped: list[dict[str, Any]] = []
         total, full = 0, False
         examples = [prompt.render("example", demo=hit.item) + "\n\n" for hit in hits]
         for hit, tokens in zip(hits, await counts(run.engine, examples), strict=True):
+            name = qualified(self.store, hit)
             if tokens > self.max_example_tokens:
-                dropped.append(
-                    {
-                        "id": hit.item.id,
-                        "version": hit.version,
-                        "tokens": tokens,
-                        "reason": "longer than max_example_tokens",
-                    }
-                )
+                dropped.append({**name, "tokens": tokens, "reason": "longer than max_example_tokens"})
             elif full or total + tokens > limit:
                 full = True
                 why = "budget" if limit == budget else "no room in the context"
-                dropped.append({"id": hit.item.id, "version": hit.version, "tokens": tokens, "reason": why})
+                dropped.append({**name, "tokens": tokens, "reason": why})
             else:
                 total += tokens
                 chosen.append((hit, tokens))
         return chosen, dropped
 
-    def _chat(self, context: Context, prompt: Prompt, hits: Sequence[Hit]) -> Context:
+    def _chat(self, context: Context, prompt: Prompt, hits: Sequence[Found]) -> Context:
         turns: list[Message] = []
         for hit in hits:
             turns.append({"role": "user", "content": prompt.render("chat_prompt", demo=hit.item)})
@@ -166,7 +167,7 @@ class Demos(ContextStrategy):
             at = max((i for i, m in enumerate(messages) if m.get("role") == "user"), default=len(messages))
         return context.with_messages([*messages[:at], *turns, *messages[at:]])
 
-    def _raw_text(self, context: Context, prompt: Prompt, hits: Sequence[Hit]) -> str:
+    def _raw_text(self, context: Context, prompt: Prompt, hits: Sequence[Found]) -> str:
         system, turns = transcript(context.messages)
         return prompt.render("raw", examples=[hit.item for hit in hits], system=system, turns=turns)
 

@@ -79,6 +79,8 @@ class GateStep(Strategy):
             raise RequestError("gate: there are no alignments to choose from", param="alignment.gate.on")
         find = resources.alignment
         branches = {outcome: find(name) for outcome, name in (self.on or {}).items() if find is not None}
+        if resources.named is not None:
+            resources.named.update(*(plan.stores for plan in branches.values()))
         redactor = Redactor.of(self.redact, param="alignment.gate.redact")
         return Gating(self, panel, redactor, branches)
 

@@ -15,10 +15,11 @@ from pydantic import Field
 
 from heedful.prompts import Prompt, Use
 from heedful.retrieval import Filter, Item
+from heedful.retrieval.store.readable import Found
 from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.retrieve import require, retrieving
+from heedful.strategies.retrieve import StoreNames, listed, qualified, require, retrieving
 from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message, text_of
 
@@ -26,8 +27,6 @@ _LEAST_ANSWER = 256
 _OUR_TAG = re.compile(r"<(?=\s*/?\s*norms\b)", re.IGNORECASE)
 _BRACKET_TOKEN = re.compile(r"\[(/?[A-Z_]+)\]")
 
-_Found = tuple[Item, int, float | None]
-"""A norm, its version, and how near it is to the question; None: it is mandatory."""
 _GIVEN: dict[str, Any] = {"norms": ["Be kind."], "caution": True}
 _USES = {"system": Use({"system": _GIVEN}), "question": Use({"question": _GIVEN | {"question": "?"}})}
 
@@ -36,14 +35,15 @@ _USES = {"system": Use({"system": _GIVEN}), "question": Use({"question": _GIVEN 
 class Norms(ContextStrategy):
     """Gives the model the norms of a store that bear on the question.
 
-    `k`: at most so many are retrieved; mandatory ones are always in, beside those. `max_tokens`: retrieval stops at
-    the first that would pass this total. `scope`: "mentioned" means the scopes that the question names (and norms
-    that hold everywhere; all norms where it names none), a list means those scopes and everywhere. `tags`: only
-    norms with one of these. `caution`: whether the model is told to use them with its own judgement (weak models do
-    better without). `place`: at the question, or in the system message. `prompt`: the wording.
+    `store`: one, or several whose norms are ranked as one. `k`: at most so many are retrieved; mandatory ones are
+    always in, beside those. `max_tokens`: retrieval stops at the first that would pass this total. `scope`:
+    "mentioned" means the scopes that the question names (and norms that hold everywhere; all norms where it names
+    none), a list means those scopes and everywhere. `tags`: only norms with one of these. `caution`: whether the
+    model is told to use them with its own judgement (weak models do better without). `place`: at the question, or in
+    the system message. `prompt`: the wording.
     """
 
-    store: str = "norms"
+    store: StoreNames = "norms"
     k: Annotated[int, Field(ge=0, le=200)] = 10
     max_tokens: Annotated[int, Field(ge=0)] = 1000
     scope: Literal["mentioned"] | tuple[str, ...] = "mentioned"
@@ -54,7 +54,7 @@ class Norms(ContextStrategy):
     needs: ClassVar[Capability] = Capability.NONE
 
     def ready(self, resources: Resources) -> Self:
-        require(resources, "norms", self.store, self.prompt, _USES[self.place])
+        require(resources, "norms", listed(self.store), self.prompt, _USES[self.place])
         return self
 
     async def prepare(self, context: Context, run: Run) -> Context:
@@ -64,17 +64,13 @@ class Norms(ContextStrategy):
                 param="alignment.norms",
             )
         prompt, question = run.prompts.get(self.prompt), context.last_user()
-        with retrieving(run, "norms", self.store):
-            store = await run.stores.open(self.store)
+        names = listed(self.store)
+        with retrieving(run, "norms", names):
             filter = await self._filter(question, run)
-            mandatory = await run.stores.call(store.mandatory, filter)
-            found: list[_Found] = [(norm.item, norm.version, None) for norm in mandatory]
+            found = await run.stores.mandatory(names, filter)
             if self.k and question.strip():
-                # More than k, so that mandatory ones among them take nobody's place.
-                hits = await run.stores.search(self.store, question, self.k + len(mandatory), filter)
-                bound = {norm.item.id for norm in mandatory}
-                found += [(h.item, h.version, h.score) for h in hits if h.item.id not in bound][: self.k]
-        used, dropped = await self._fit(found, context, run)
+                found += await run.stores.nearest(names, question, self.k, filter, bar=found)
+        fits, used, dropped = await self._fit(found, context, run)
         run.trace.note(
             "norms",
             prompt=prompt.id,
@@ -84,37 +80,39 @@ class Norms(ContextStrategy):
             used=used,
             dropped=dropped,
         )
-        kept = {entry["id"] for entry in used}
-        norms = [item for item, _, _ in found if item.id in kept]
-        if not norms:
+        if not fits:
             return context
+        norms = [each.item for each in fits]
         told = replace(context, norms=tuple(item.text for item in norms))
         return self._told(told, prompt, norms)
 
     async def _filter(self, question: str, run: Run) -> Filter:
         scopes: frozenset[str] | None = None
         if self.scope == "mentioned":
-            store = await run.stores.open(self.store)
-            named = [s for s in await run.stores.call(store.scopes) if _mentions(question, s)]
+            named = [s for s in await run.stores.scopes(listed(self.store)) if _mentions(question, s)]
             scopes = frozenset(named) or None
         else:
             scopes = frozenset(self.scope)
         return Filter(kind="norm", scopes=scopes, tags=frozenset(self.tags), at=time.time())
 
     async def _fit(
-        self, found: list[_Found], context: Context, run: Run
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Which norms go in, and which do not and why: the mandatory ones all, the others while there is room."""
+        self, found: list[Found], context: Context, run: Run
+    ) -> tuple[list[Found], list[dict[str, Any]], list[dict[str, Any]]]:
+        """Which norms go in, and for the trace which do and which do not and why.
+
+        The mandatory ones all, the others while there is room.
+        """
         left = await room(context, run.engine, answer=_LEAST_ANSWER)
         limit = self.max_tokens if left is None else min(self.max_tokens, left)
+        fits: list[Found] = []
         used: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
         total = 0
-        lengths = await counts(run.engine, [f"{item.source}: {item.text}\n" for item, _, _ in found])
-        for (item, version, score), tokens in zip(found, lengths, strict=True):
+        lengths = await counts(run.engine, [f"{f.item.source}: {f.item.text}\n" for f in found])
+        for each, tokens in zip(found, lengths, strict=True):
+            item, score = each.item, each.score
             entry: dict[str, Any] = {
-                "id": item.id,
-                "version": version,
+                **qualified(self.store, each),
                 "text": item.text,
                 "source": item.source,
                 "tokens": tokens,
@@ -122,11 +120,12 @@ class Norms(ContextStrategy):
             entry |= {"mandatory": True} if score is None else {"score": round(score, 4)}
             if score is None or (not dropped and total + tokens <= limit):
                 total += tokens
+                fits.append(each)
                 used.append(entry)
             else:
                 why = "max_tokens" if limit == self.max_tokens else "no room in the context"
                 dropped.append(entry | {"reason": why})
-        return used, dropped
+        return fits, used, dropped
 
     def _told(self, context: Context, prompt: Prompt, norms: list[Item]) -> Context:
         lines = [

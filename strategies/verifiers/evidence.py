@@ -55,7 +55,7 @@ class Evidence(Verifier):
     needs: ClassVar[Capability] = Capability.CHAT
 
     def ready(self, resources: Resources) -> Self:
-        require(resources, "verifiers.evidence", self.store, self.prompt, _USE)
+        require(resources, "verifiers.evidence", [self.store], self.prompt, _USE)
         return self
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
