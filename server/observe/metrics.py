@@ -191,7 +191,9 @@ class Metrics:
         for step in steps:
             kind = step["step"]
             if isinstance(used := step.get("used"), list):
-                self.items.labels(kind, self._store(str(step.get("store")))).inc(len(used))
+                store = step.get("store")  # or several, ranked as one
+                name = str(store) if isinstance(store, str) else "+".join(store or ())
+                self.items.labels(kind, self._store(name)).inc(len(used))
             if kind == "refine" and "round" in step:
                 choice = step.get("choice")
                 rounds[choice] = max(rounds.get(choice, 0), step["round"])
