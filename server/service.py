@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from heedful.retrieval import Embedder
 from heedful.server.access.access import Access
 from heedful.server.access.client import ANYBODY, Client
+from heedful.server.access.floor import Floor, Floors
 from heedful.server.access.letting_in import client_of
 from heedful.server.access.settings import RecordSettings
 from heedful.server.alignments import Alignments, Selection
@@ -46,6 +48,8 @@ class Target:
     client: Client = ANYBODY
     facts: Facts | None = None
     """What is gathered of the request, where somebody is told."""
+    floor: Floor | None = None
+    """What holds for the client."""
 
 
 @dataclass(slots=True)
@@ -56,6 +60,7 @@ class Service:
     engines: Mapping[str, ServedModel]
     alignments: Alignments
     access: Access = field(init=False)
+    floors: Floors = field(init=False)
     sinks: list[Sink] = field(default_factory=list)
     """Who is told of each request at its end."""
     records: DecisionRecords = field(init=False)
@@ -65,6 +70,7 @@ class Service:
         stores = self.alignments.resources.stores
         folder = self.config.stores if stores is None else stores.folder
         self.access = Access(self.config, folder)
+        self.floors = Floors(self.config, self.alignments)
         self.records = DecisionRecords(folder, self._recording())
         self.access.changed.append(lambda: self.records.settle(self._recording()))
         self._keep_records()
@@ -99,16 +105,26 @@ class Service:
         """The models that upstreams answer for, in the configuration's order."""
         return [remote for engine in self.engines.values() if (remote := engine.remote)]
 
-    def target(self, request: Request, fields: Mapping[str, Any]) -> Target:
-        """Who answers a request with this body. Its own key and ids go with every call to an upstream."""
+    def target(self, request: Request, fields: Mapping[str, Any], *, writes: bool = True) -> Target:
+        """Who answers a request with this body. Its own key and ids go with every call to an upstream.
+
+        `writes`: whether a text is asked for, to which alignments and the floor's steps apply.
+        """
         if failed := self.failed:
             raise EngineUnavailable(failed)
         scope = request.scope
+        client = client_of(scope)
+        floor = self.floors.of(client.tenant)
+        header = request.headers.get("x-alignment")
         engine, plan, trace = target_of(
-            fields, request.headers.get("x-alignment"), self.engines, self.alignments
+            fields, header, self.engines, self.alignments, client, floor, writes=writes
         )
         engine = engine.bound(scope["headers"], fields)
-        return Target(engine, plan, trace, client_of(scope), facts_of(scope))
+        return Target(engine, plan, trace, client, facts_of(scope), floor)
+
+    def floor(self, scope: Scope) -> Floor | None:
+        """What holds for the client of a request; None: nothing."""
+        return self.floors.of(client_of(scope).tenant)
 
     def run(self, target: Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
         """The request's resources.
@@ -135,6 +151,8 @@ class Service:
     ) -> Iterator[tuple[Target, Run]]:
         """Who answers in place of an engine that is down, full or failing: the configuration's list, in order."""
         for name in self.config.fallbacks.get(failed.engine.model, ()):
+            if failed.floor is not None and name not in failed.floor.models(self.engines):
+                continue
             engine = self.engines[name].bound(request.scope["headers"], fields)
             target = replace(failed, engine=engine)
             try:
@@ -150,11 +168,13 @@ class Service:
             )
             yield target, replace(run, engine=engine)
 
-    def models(self) -> list[dict[str, Any]]:
+    def models(self, floor: Floor | None = None) -> list[dict[str, Any]]:
         """Every name a client may put into `model`: each model, and each model at each alignment it can run."""
         entries = []
-        plans = self.alignments.plans()
-        for model, engine in self.engines.items():
+        plans, engines = self.alignments.plans(), self.engines
+        if floor is not None:
+            plans, engines = floor.allowed.only("alignments", plans), floor.models(engines)
+        for model, engine in engines.items():
             base = {"object": "model", "created": 0, "owned_by": "heedful"}
             about: dict[str, Any] = {
                 "max_model_len": engine.context_length,
@@ -165,19 +185,33 @@ class Service:
             for name, plan in plans.items():
                 if plan.runs_on(engine.capabilities):
                     entries.append({"id": f"{model}@{name}", **base, "root": model, "alignment": plan.steps})
-        if self.embedder is not None and self.embedder.name not in self.engines:
+        embeds = self.embedder is not None and self.embedder.name not in self.engines
+        if (
+            self.embedder is not None
+            and embeds
+            and (floor is None or floor.allowed.has("models", self.embedder.name))
+        ):
             facts = {"object": "model", "created": 0, "owned_by": "heedful", "capabilities": ["embeddings"]}
             entries.append({"id": self.embedder.name, **facts})
         return entries
 
 
 def target_of(
-    body: Mapping[str, Any], header: str | None, engines: Mapping[str, ServedModel], alignments: Alignments
+    body: Mapping[str, Any],
+    header: str | None,
+    engines: Mapping[str, ServedModel],
+    alignments: Alignments,
+    client: Client = ANYBODY,
+    floor: Floor | None = None,
+    *,
+    writes: bool = True,
 ) -> tuple[ServedModel, Plan, bool]:
     """Model, plan, and whether the trace is wanted.
 
     The alignment: body field, then header, then `MODEL@ALIGNMENT`, then the server's default.
     """
+    if floor is not None:
+        engines = floor.models(engines)
     model = body.get("model")
     if model is None and len(engines) == 1:
         model = next(iter(engines))
@@ -190,7 +224,15 @@ def target_of(
         raise NotFound.among("model", model, engines, param="model", code="model_not_found")
     selection = Selection.from_body(body.get("alignment"))
     spec = next((s for s in (selection.spec, header, suffix) if s is not None), None)
-    plan = alignments.resolve(spec)
+    plan = floor.over(spec, client.role) if floor is not None and writes else alignments.resolve(spec)
+    if selection.trace and plan.shows == "off":
+        raise RequestError(
+            "alignment.trace: this server shows none",
+            param="alignment.trace",
+            status=403,
+            type="permission_error",
+            code="trace_not_allowed",
+        )
     engine = engines[model]
     plan.check(engine.capabilities, model=model)
     return engine, plan, selection.trace

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from heedful.strategies.plan import Plan
     from heedful.strategies.verifiers.base import Verifier
 
+FLOOR = "floor:"
+"""What the stages of the server's floor are called by, before the step's name."""
 Streaming = Literal["stream", "sentence", "buffer"]
 
 
@@ -67,6 +69,8 @@ class Run:
     stage_name: str = ""
     within: Span = NOTHING
     """The span that this part of the run belongs to."""
+    enforced: list[str] = field(default_factory=list)
+    """Words that steps of the floor have given to the model: what no error quotes."""
 
     @property
     def prompts(self) -> Prompts:
@@ -94,6 +98,10 @@ class Run:
             return self
         engine = self.engine.inside(span) if isinstance(self.engine, MeteredEngine) else self.engine
         return replace(self, engine=engine, within=span)
+
+    def floor(self, name: str, span: Span = NOTHING) -> Run:
+        """The same run for a step of the server's floor: its cost and its notes are told apart from the client's."""
+        return replace(self.stage(f"{FLOOR}{name}", span), trace=self.trace.of_floor())
 
     def other(self, model: str) -> Engine:
         """Another of the server's models, its cost booked under the same stage. Raises NotFound."""

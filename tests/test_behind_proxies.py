@@ -105,7 +105,14 @@ def _ready(client: httpx.Client) -> bool:
 
 def test_a_stream_arrives_token_by_token(outside: httpx.Client, upstream: ScriptedUpstream) -> None:
     gates = [Gate(), Gate()]
-    pieces: list[bytes | Gate] = [chunk("One"), gates[0], chunk(" two"), gates[1], chunk(" three", finish="stop"), DONE]
+    pieces: list[bytes | Gate] = [
+        chunk("One"),
+        gates[0],
+        chunk(" two"),
+        gates[1],
+        chunk(" three", finish="stop"),
+        DONE,
+    ]
     upstream.answers(Reply.sse(*pieces))
     with outside.stream("POST", "/v1/chat/completions", json=BODY) as response:
         events = (line for line in response.iter_lines() if line)

@@ -30,16 +30,17 @@ class Models(msgspec.Struct):
 async def models(request: Request) -> Response:
     """GET /v1/models"""
     service: Service = request.app.state.service
+    known = service.models(service.floor(request.scope))
     if speaks_anthropic(request.scope):
-        return json_response(_page([_anthropic(e) for e in service.models()], request.query_params))
-    return json_response({"object": "list", "data": service.models()})
+        return json_response(_page([_anthropic(e) for e in known], request.query_params))
+    return json_response({"object": "list", "data": known})
 
 
 async def model(request: Request) -> Response:
     """GET /v1/models/NAME"""
     service: Service = request.app.state.service
     name = request.path_params["model"]
-    known = {entry["id"]: entry for entry in service.models()}
+    known = {entry["id"]: entry for entry in service.models(service.floor(request.scope))}
     if name not in known:
         raise NotFound.among("model", name, known, param="model", code="model_not_found")
     return json_response(_anthropic(known[name]) if speaks_anthropic(request.scope) else known[name])
