@@ -16,6 +16,7 @@ from heedful.server.config import Config
 from heedful.strategies.scripted import ScriptedEngine
 
 Proxy = Callable[..., AbstractContextManager[str]]
+CHAT = "/v1/chat/completions"
 HI = [{"role": "user", "content": "Hi"}]
 ALLOW: dict[str, Any] = {
     "alignments": ["house", "best_of_n", "refine", "norms", "rain", "principles", "gate"],
@@ -171,6 +172,18 @@ def test_caps_of_an_answer(
         sent = _upstream.last.body
         most = 16 if path == "/v1/completions" else 100
         assert sent.get("max_tokens", sent.get("max_completion_tokens")) == most
+
+
+def test_a_cap_holds_for_names_that_stand_twice(url: str, _upstream: ScriptedUpstream) -> None:
+    """What goes on is what was read, and not the client's own bytes."""
+    for path, body in (
+        (CHAT, b'"messages": [{"role": "user", "content": "Hi"}]'),
+        ("/v1/completions", b'"prompt": "Hi"'),
+    ):
+        _upstream.reset()
+        twice = b'{"model": "ours", "n": 9, "n": 1, "max_tokens": 9999, "max_tokens": 9, %s}' % body
+        httpx.post(f"{url}{path}", content=twice, headers={"content-type": "application/json"})
+        assert _upstream.last.raw.count(b'"n"') == 1 and b"9999" not in _upstream.last.raw
 
 
 def test_many_prompts_are_many_choices(post: Post) -> None:

@@ -62,9 +62,9 @@ def _says(asked: Asked) -> Reply:
     choices = range(body.get("n") or 1)
     if not body.get("stream"):
         text = "".join(SAYS)
-        said = {"text": text} if raw else {"message": {"role": "assistant", "content": text}}
+        whole: Any = {"text": text} if raw else {"message": {"role": "assistant", "content": text}}
         return Reply.json(
-            completion() | {"choices": [{"index": i, "finish_reason": "stop", **said} for i in choices]}
+            completion() | {"choices": [{"index": i, "finish_reason": "stop", **whole} for i in choices]}
         )
     pieces = []
     for said, i in product(SAYS, choices):
