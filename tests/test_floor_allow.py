@@ -20,7 +20,7 @@ CHAT = "/v1/chat/completions"
 HI = [{"role": "user", "content": "Hi"}]
 ALLOW: dict[str, Any] = {
     "alignments": ["house", "best_of_n", "refine", "norms", "rain", "principles", "gate"],
-    "models": ["ours"],
+    "models": ["ours", "same"],
     "verifiers": ["toxicity", "polite"],
     "stores": ["norms"],
     "paths": ["images"],
@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
 def url(request: Any, _upstream: ScriptedUpstream, proxy: Proxy, stores: Stores) -> Iterator[str]:
     floor = {"allow": ALLOW}
     held = {"floor": floor} if request.param == "server" else {"tenants": {"default": {"floor": floor}}}
-    models = {"ours": "theirs", "others": "theirs2"}
+    models = {"ours": "theirs", "others": "theirs2", "same": "same"}
     upstream = before(_upstream, models=models, other_paths=True)
     config = Config(upstreams=[upstream], fallbacks={"ours": ["others"]}, **SETTINGS, **held)
     with proxy(config, ScriptedEngine(model="here"), stores=stores) as url:
@@ -181,7 +181,7 @@ def test_a_cap_holds_for_names_that_stand_twice(url: str, _upstream: ScriptedUps
         ("/v1/completions", b'"prompt": "Hi"'),
     ):
         _upstream.reset()
-        twice = b'{"model": "ours", "n": 9, "n": 1, "max_tokens": 9999, "max_tokens": 9, %s}' % body
+        twice = b'{"model": "same", "n": 9, "n": 1, "max_tokens": 9999, "max_tokens": 9, %s}' % body
         httpx.post(f"{url}{path}", content=twice, headers={"content-type": "application/json"})
         assert _upstream.last.raw.count(b'"n"') == 1 and b"9999" not in _upstream.last.raw
 
@@ -235,7 +235,10 @@ def test_verifiers_of_moderations(post: Post) -> None:
 
 def test_lists_show_what_may_be_chosen(url: str) -> None:
     models = {entry["id"] for entry in httpx.get(f"{url}/v1/models").json()["data"]}
-    assert models == {"ours"} | {f"ours@{name}" for name in ALLOW["alignments"] if name != "rain"}
+    may = [f"@{name}" for name in ALLOW["alignments"] if name not in ("rain", "gate")]
+    assert models - {f"{m}@gate" for m in ALLOW["models"]} == {
+        m + at for m in ALLOW["models"] for at in ("", *may)
+    }
     assert httpx.get(f"{url}/v1/models/others").status_code == 404
     told = httpx.get(f"{url}/v1/alignment").json()
     assert set(told["strategies"]) == {*ALLOW["alignments"]} - {"house"}
