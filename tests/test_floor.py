@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -333,3 +334,17 @@ async def test_a_gate_of_the_floor_may_choose_the_alignment(resources: Resources
     (system, user) = engine.calls[0].messages
     assert answer.text == "" and user == asked
     assert str(system["content"]).count("=== Principles") >= 1 and "harmless" in str(system["content"])
+
+
+def test_a_bad_floor_is_refused_by_the_admin_api(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TEST_KEY", "sesame-sesame-sesame")
+    with serving(ScriptedEngine(), config=Config(api_key_env="TEST_KEY", stores=tmp_path)) as url:
+        for floor, status in (({"enforce": ["refine"]}, 400), ({"enforce": ["principles"]}, 201)):
+            answer = httpx.put(
+                f"{url}/v1/alignment/admin/tenants/acme",
+                json={"floor": floor},
+                headers={"x-api-key": "sesame-sesame-sesame"},
+            )
+            assert answer.status_code == status, answer.text

@@ -10,6 +10,7 @@ import http.client
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from hashlib import sha256
 from itertools import product
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,14 +37,26 @@ from upstream_fixtures import DONE, LIMIT, Asked, Reply, ScriptedUpstream, befor
 from heedful.retrieval.store.stores import Stores
 from heedful.server.config import Config
 
-WEB = httpx.Client(timeout=LIMIT)  # one for all: to make one takes longer than a request
 Proxy = Callable[..., AbstractContextManager[str]]
 FLOOR: dict[str, Any] = {
     "enforce": ["principles"],
     "verify": {"verifiers": [{"policy": {"deny": [r"plu\W*to\W*nium"]}}]},
     "trace": "own",
 }
-HOLDS: dict[str, Any] = {"server": {"floor": FLOOR}, "tenant": {"tenants": {"default": {"floor": FLOOR}}}}
+KEY = "a-key-of-a-shop-that-nobody-else-has"
+WEB = httpx.Client(
+    timeout=LIMIT, headers={"authorization": f"Bearer {KEY}"}
+)  # one for all: to make one takes longer than a request
+_OWN = {name: value for name, value in FLOOR.items() if name != "trace"}  # what a user sees by default
+HOLDS: dict[str, Any] = {
+    "server": {"floor": FLOOR},
+    "tenant": {
+        "tenants": {"shop": {"floor": _OWN}},
+        "keys": [
+            {"tenant": "shop", "role": "user", "name": "till", "sha256": sha256(KEY.encode()).hexdigest()}
+        ],
+    },
+}
 
 
 @pytest.fixture(scope="module", params=list(HOLDS))
@@ -305,7 +318,8 @@ def test_by_another_path_or_method(url: str, _upstream: ScriptedUpstream, method
         _upstream.answers(_says)
         connection = http.client.HTTPConnection(host.hostname or "", host.port)
         connection.putrequest(method, path, skip_accept_encoding=True)
-        for name, value in {"content-type": "application/json", "content-length": str(len(body))}.items():
+        given = {"content-type": "application/json", "content-length": str(len(body)), "x-api-key": KEY}
+        for name, value in given.items():
             connection.putheader(name, value)
         connection.endheaders(body.encode())
         answer = connection.getresponse()
