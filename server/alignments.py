@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +15,12 @@ from heedful.strategies import HeedfulError, NotFound, Plan, RequestError, Resou
 from heedful.strategies.plan import Step
 from heedful.strategies.registry import names as strategy_names
 from heedful.strategies.retrieve import require_store
-from heedful.strategies.verifiers.registry import configured
+from heedful.strategies.verifiers.registry import VERIFIERS, configured
 
 PARAM = "alignment"
+Choose = Callable[[str, dict[str, Any] | None], dict[str, Any]]
+"""Called with each step that a request writes: a strategy's name and options, or an alignment's of the configuration
+and None. Returns the options to run it with; raises RequestError for what the request may not choose."""
 _MOST_KEPT = 256  # plans by the names that clients give, such as "a+b"
 _MOST_STEPS = 64
 
@@ -59,11 +62,11 @@ def _verifiers(config: Config, resources: Resources) -> dict[str, Verifier]:
         with _placed(f"verifiers.{name}"):
             named: set[tuple[str, str]] = set()
             built[name] = configured(name, spec, replace(resources, named=named))
-            _for_somebody(named, resources)
+            for_somebody(named, resources)
     return built
 
 
-def _for_somebody(named: Iterable[tuple[str, str]], resources: Resources) -> None:
+def for_somebody(named: Iterable[tuple[str, str]], resources: Resources) -> None:
     """Raises a RequestError where a store that the configuration names is nobody's: a slip, most likely."""
     stores = resources.stores
     for strategy, name in named:
@@ -100,7 +103,7 @@ class Alignments:
                     self._single[name] = self.plan(name, [(name, {})])
         with _placed("default_alignment"):
             self.default = self.resolve(config.default_alignment)
-            _for_somebody(self.default.stores, self.resources)
+            for_somebody(self.default.stores, self.resources)
 
     def plan(self, name: str, steps: Sequence[Step], *, param: str = PARAM) -> Plan:
         """A plan for every tenant: whose stores it names is known once a request is there (`Plan.require_stores`)."""
@@ -112,7 +115,7 @@ class Alignments:
             steps = self._named(name, ())
             with self._unlooped(name), _placed(f"alignments.{name}"):
                 plan = self.plan(name, steps, param=f"alignments.{name}")
-                _for_somebody(plan.stores, self.resources)
+                for_somebody(plan.stores, self.resources)
                 self._configured[name] = plan
         return self._configured[name]
 
@@ -143,6 +146,26 @@ class Alignments:
     def names(self) -> list[str]:
         return list(self.plans())
 
+    def strategies(self) -> Sequence[str]:
+        """Whatever can be a step, those that need options too."""
+        return strategy_names()
+
+    def verifiers(self) -> frozenset[str]:
+        """All that can judge, the configuration's own among them."""
+        return frozenset({*self.resources.verifiers, *VERIFIERS.names()})
+
+    def chosen(self, spec: str | list[Any], choose: Choose) -> Plan:
+        """As `resolve`, for a request that may not choose everything. Named alignments of ours are as they are."""
+        if isinstance(spec, str) and spec in self._specs:
+            choose(spec, None)
+            return self._configured[spec]
+        name = "+".join(part.strip() for part in spec.split("+")) if isinstance(spec, str) else "inline"
+        return self.plan(name, self.steps(spec, PARAM, choose))
+
+    def steps(self, spec: str | list[Any], param: str, choose: Choose | None = None) -> list[Step]:
+        """All steps of a selection."""
+        return self._steps(spec, param, (), choose)
+
     def resolve(self, spec: str | list[Any] | None) -> Plan:
         """The plan for a selection. Raises NotFound for an unknown name, RequestError for bad options."""
         if spec is None:
@@ -166,20 +189,27 @@ class Alignments:
     def _known(self, name: str) -> Plan | None:
         return self._configured.get(name) or self._single.get(name) or self._asked.get(name)
 
-    def _steps(self, spec: str | list[StepConfig], param: str, within: tuple[str, ...] = ()) -> list[Step]:
+    def _steps(
+        self,
+        spec: str | list[StepConfig],
+        param: str,
+        within: tuple[str, ...] = (),
+        choose: Choose | None = None,
+    ) -> list[Step]:
         """All steps of a selection; `within` are the named alignments whose definition it is part of."""
         steps: list[Step] = []
         for i, item in enumerate([spec] if isinstance(spec, str) else spec):
             if isinstance(item, str):
                 for part in item.split("+"):
-                    steps += self._part(part.strip(), param, within)
+                    steps += self._part(part.strip(), param, within, choose)
             elif isinstance(item, Mapping) and len(item) == 1:
                 ((name, options),) = item.items()
                 if not isinstance(options or {}, Mapping):
                     raise RequestError(
                         f"step {i}: the options of {name!r} must be an object", param=f"{param}.{i}"
                     )
-                steps.append((str(name), dict(options or {})))
+                given = dict(options or {})
+                steps.append((str(name), choose(str(name), given) if choose else given))
             else:
                 raise RequestError(
                     f"step {i}: give a name, or one name with its options", param=f"{param}.{i}"
@@ -188,12 +218,15 @@ class Alignments:
                 raise RequestError(f"an alignment has {_MOST_STEPS} steps at most", param=param)
         return steps
 
-    def _part(self, name: str, param: str, within: tuple[str, ...]) -> list[Step]:
+    def _part(self, name: str, param: str, within: tuple[str, ...], choose: Choose | None) -> list[Step]:
         # A name of the configuration's hides the strategy that is called the same, but not from its own definition.
         if name in self._specs and (name != (within or ("",))[-1] or name not in strategy_names()):
+            if choose:
+                choose(name, None)
             return self._named(name, within)
+        options = choose(name, {}) if choose else {}
         if name in strategy_names():
-            return [(name, {})]
+            return [(name, options)]
         known = [*self._specs, *strategy_names()]
         raise NotFound.among("alignment", name, known, param=param, code="alignment_not_found")
 

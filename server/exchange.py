@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Set
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.concealing import concealed
 from heedful.server.http import EventStream, WhileConnected, body_of, in_header, json_object, json_response
 from heedful.server.observe.facts import facts_of
 from heedful.server.service import Service, Target
@@ -26,7 +28,7 @@ from heedful.strategies import (
     StrategyError,
     collect,
 )
-from heedful.strategies.plan import describe
+from heedful.strategies.shown import describe, usage_shown
 
 TraceObject = Mapping[str, Any] | None
 """The trace, where the client asked for it."""
@@ -65,6 +67,10 @@ class Exchange:
     def alignment(self) -> TraceObject:
         return describe(self.run, self.target.plan) if self.target.trace else None
 
+    def broken(self, error: HeedfulError) -> bytes:
+        """The last event of a stream that fails."""
+        return self.wire.error(concealed(error, self.target.plan, self.run))
+
 
 Answering = Callable[[Body, Target, Run], Awaitable[Response]]
 
@@ -76,29 +82,50 @@ async def read(request: Request) -> Body:
     return Body(raw, json_object(raw))
 
 
-async def answer(request: Request, handler: Answering, body: Body | None = None) -> Response:
-    """Reads the request, finds who answers it, and lets `handler` do so, for as long as the client is there."""
+async def answer(
+    request: Request,
+    handler: Answering,
+    body: Body | None = None,
+    *,
+    own: Set[str] = frozenset(),
+    writes: bool = True,
+) -> Response:
+    """Reads the request, finds who answers it, and lets `handler` do so, for as long as the client is there.
+
+    `own`: the body's fields that the handler reads itself and hands to no engine as they are; `writes`: whether the
+    answer is a text.
+    """
     service: Service = request.app.state.service
     body = body or await read(request)
-    if (facts := facts_of(request.scope)) is not None:
+    facts = facts_of(request.scope)
+    if facts is not None:
         facts.fields, facts.received = body.fields, len(body.raw)
-    target = service.target(request, body.fields)
+    if (floor := service.floor(request.scope)) is not None:
+        # Written anew: a name that stands twice in a body is one thing to us and may be another further on.
+        fields = floor.fields(body.fields, own)
+        body = Body(msgspec.json.encode(fields), fields)
+    target = service.target(request, body.fields, writes=writes)
     run = service.run(target, request, body.fields)
     if facts is not None:
         facts.target, facts.run = target, run
-    async with WhileConnected(request.receive), asyncio.timeout_at(run.deadline):
-        try:
-            return await handler(body, target, run)
-        except EngineError as error:
-            # Nothing has been sent yet. What the request itself has wrong, no other model mends.
-            for other, again in service.fallback(target, error, run, request, body.fields):
-                with suppress(EngineError):
-                    if facts is not None:
-                        facts.target, facts.run = other, again
-                    response = await handler(body, other, again)
-                    response.headers["x-heedful-model"] = in_header(other.engine.model)
-                    return response
-            raise
+    try:
+        async with WhileConnected(request.receive), asyncio.timeout_at(run.deadline):
+            try:
+                return await handler(body, target, run)
+            except EngineError as error:
+                # Nothing has been sent yet. What the request itself has wrong, no other model mends.
+                for other, again in service.fallback(target, error, run, request, body.fields):
+                    with suppress(EngineError):
+                        if facts is not None:
+                            facts.target, facts.run = other, again
+                        response = await handler(body, other, again)
+                        response.headers["x-heedful-model"] = in_header(other.engine.model)
+                        return response
+                raise
+    except HeedfulError as error:
+        if (told := concealed(error, target.plan, run)) is not error:
+            raise told from error
+        raise
 
 
 async def respond(exchange: Exchange, *, stream: bool) -> Response:
@@ -109,11 +136,12 @@ async def respond(exchange: Exchange, *, stream: bool) -> Response:
         answer = await collect(exchange.events)
         if facts is not None:
             facts.usage = answer.usage
+        answer.usage = usage_shown(answer.usage, exchange.target.plan)
         return json_response(exchange.wire.whole(answer, exchange.alignment))
     # The status line waits for the first event, so that what fails before it is a plain error response.
     pieces = _pieces(exchange)
     first = await anext(pieces)
-    return EventStream(first, pieces, broken=exchange.wire.error, deadline=exchange.run.deadline)
+    return EventStream(first, pieces, broken=exchange.broken, deadline=exchange.run.deadline)
 
 
 async def _pieces(exchange: Exchange) -> AsyncGenerator[bytes, None]:
@@ -127,6 +155,7 @@ async def _pieces(exchange: Exchange) -> AsyncGenerator[bytes, None]:
             else:
                 if exchange.target.facts is not None:
                     exchange.target.facts.usage = event.usage
-                yield wire.end(event, exchange.alignment)
+                shown = usage_shown(event.usage, exchange.target.plan)
+                yield wire.end(Finish(shown, event.extra), exchange.alignment)
                 return
     raise StrategyError("the stream ended without a Finish event")

@@ -20,6 +20,7 @@ from rich.text import Text
 from heedful.prompts import Prompts
 from heedful.server.access.access import Access
 from heedful.server.access.file_keys import file_keys
+from heedful.server.access.floor import Floors
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.caches import keep_caches_in_home
@@ -54,6 +55,7 @@ def run(config: Config, engine_options: list[str]) -> int:
     resources = Resources(prompts=Prompts(*config.prompts), stores=stores)
     Access(config, stores.folder).close()  # what is wrong with keys is known before a model is loaded
     alignments = Alignments(config, resources)
+    Floors(config, alignments)  # so that a bad floor stops the start, and not an engine's loading later
     with _bind(config) as listener:
         # Until uvicorn takes over, a signal ends the start at once.
         signal.signal(signal.SIGTERM, _stop_start)

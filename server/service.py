@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from heedful.server.access.access import Access
 from heedful.server.access.client import ANYBODY, EVERYONE, Client, Tenant
+from heedful.server.access.floor import Floor, Floors
 from heedful.server.access.letting_in import client_of
 from heedful.server.access.settings import RecordSettings
 from heedful.server.alignments import Alignments, Selection
@@ -47,6 +49,8 @@ class Target:
     client: Client = ANYBODY
     facts: Facts | None = None
     """What is gathered of the request, where somebody is told."""
+    floor: Floor | None = None
+    """What holds for the client."""
 
 
 @dataclass(slots=True)
@@ -57,6 +61,7 @@ class Service:
     engines: Mapping[str, ServedModel]
     alignments: Alignments
     access: Access = field(init=False)
+    floors: Floors = field(init=False)
     sinks: list[Sink] = field(default_factory=list)
     """Who is told of each request at its end."""
     records: DecisionRecords = field(init=False)
@@ -67,6 +72,7 @@ class Service:
         stores = self.alignments.resources.stores
         folder = self.config.stores if stores is None else stores.folder
         self.access = Access(self.config, folder)
+        self.floors = Floors(self.config, self.alignments)
         self.records = DecisionRecords(folder, self._recording())
         self.access.changed.append(lambda: self.records.settle(self._recording()))
         self._keep_records()
@@ -113,18 +119,24 @@ class Service:
         """The models that upstreams answer for, in the configuration's order."""
         return [remote for engine in self.engines.values() if (remote := engine.remote)]
 
-    def target(self, request: Request, fields: Mapping[str, Any]) -> Target:
-        """Who answers a request with this body. Its own key and ids go with every call to an upstream."""
+    def target(self, request: Request, fields: Mapping[str, Any], *, writes: bool = True) -> Target:
+        """Who answers a request with this body. Its own key and ids go with every call to an upstream.
+
+        `writes`: whether a text is asked for, to which alignments and the floor's steps apply.
+        """
         if failed := self.failed:
             raise EngineUnavailable(failed)
         scope = request.scope
-        header = request.headers.get("x-alignment")
-        engine, plan, trace = target_of(fields, header, self.engines, self.alignments)
         client = client_of(scope)
+        floor = self.floors.of(client.tenant)
+        header = request.headers.get("x-alignment")
+        engine, plan, trace = target_of(
+            fields, header, self.engines, self.alignments, client, floor, writes=writes
+        )
         if plan.stores:
             self._require_stores(plan, client, f"{fields.get('model')} {header} {fields.get('alignment')}")
         engine = engine.bound(scope["headers"], fields)
-        return Target(engine, plan, trace, client, facts_of(scope))
+        return Target(engine, plan, trace, client, facts_of(scope), floor)
 
     def _require_stores(self, plan: Plan, client: Client, said: str) -> None:
         """Raises NotFound. Of a store that the request has not `said` itself, no other tenant hears the name."""
@@ -139,6 +151,10 @@ class Service:
                 param="alignment",
                 code="store_not_found",
             ) from error
+
+    def floor(self, scope: Scope) -> Floor | None:
+        """What holds for the client of a request; None: nothing."""
+        return self.floors.of(client_of(scope).tenant)
 
     def run(self, target: Target, request: Request, fields: Mapping[str, Any] | None = None) -> Run:
         """The request's resources.
@@ -165,6 +181,8 @@ class Service:
     ) -> Iterator[tuple[Target, Run]]:
         """Who answers in place of an engine that is down, full or failing: the configuration's list, in order."""
         for name in self.config.fallbacks.get(failed.engine.model, ()):
+            if failed.floor is not None and name not in failed.floor.models(self.engines):
+                continue
             engine = self.engines[name].bound(request.scope["headers"], fields)
             target = replace(failed, engine=engine)
             try:
@@ -183,8 +201,11 @@ class Service:
     def models(self, client: Client) -> list[dict[str, Any]]:
         """Every name a client may put into `model`: each model, and each model at each alignment it can run."""
         entries = []
-        plans, embedder = self.plans(client), self.resources(client).embedder
-        for model, engine in self.engines.items():
+        floor, embedder = self.floors.of(client.tenant), self.resources(client).embedder
+        plans, engines = self.plans(client), self.engines
+        if floor is not None:
+            plans, engines = floor.allowed.only("alignments", plans), floor.models(engines)
+        for model, engine in engines.items():
             base = {"object": "model", "created": 0, "owned_by": "heedful"}
             about: dict[str, Any] = {
                 "max_model_len": engine.context_length,
@@ -195,19 +216,29 @@ class Service:
             for name, plan in plans.items():
                 if plan.runs_on(engine.capabilities):
                     entries.append({"id": f"{model}@{name}", **base, "root": model, "alignment": plan.steps})
-        if embedder is not None and embedder.name not in self.engines:
+        embeds = embedder is not None and embedder.name not in self.engines
+        if embedder is not None and embeds and (floor is None or floor.allowed.has("models", embedder.name)):
             facts = {"object": "model", "created": 0, "owned_by": "heedful", "capabilities": ["embeddings"]}
             entries.append({"id": embedder.name, **facts})
         return entries
 
 
 def target_of(
-    body: Mapping[str, Any], header: str | None, engines: Mapping[str, ServedModel], alignments: Alignments
+    body: Mapping[str, Any],
+    header: str | None,
+    engines: Mapping[str, ServedModel],
+    alignments: Alignments,
+    client: Client = ANYBODY,
+    floor: Floor | None = None,
+    *,
+    writes: bool = True,
 ) -> tuple[ServedModel, Plan, bool]:
     """Model, plan, and whether the trace is wanted.
 
     The alignment: body field, then header, then `MODEL@ALIGNMENT`, then the server's default.
     """
+    if floor is not None:
+        engines = floor.models(engines)
     model = body.get("model")
     if model is None and len(engines) == 1:
         model = next(iter(engines))
@@ -220,7 +251,15 @@ def target_of(
         raise NotFound.among("model", model, engines, param="model", code="model_not_found")
     selection = Selection.from_body(body.get("alignment"))
     spec = next((s for s in (selection.spec, header, suffix) if s is not None), None)
-    plan = alignments.resolve(spec)
+    plan = floor.over(spec, client.role) if floor is not None and writes else alignments.resolve(spec)
+    if selection.trace and plan.shows == "off":
+        raise RequestError(
+            "alignment.trace: this server shows none",
+            param="alignment.trace",
+            status=403,
+            type="permission_error",
+            code="trace_not_allowed",
+        )
     engine = engines[model]
     plan.check(engine.capabilities, model=model)
     return engine, plan, selection.trace

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 from heedful.strategies import params
 from heedful.strategies.decode.direct import Direct
+from heedful.strategies.decode.floor import Vetted, Vetting
+from heedful.strategies.enforced import check_kept, enforce
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import HeedfulError, MissingCapability, RequestError, StrategyError
 from heedful.strategies.registry import build
@@ -17,22 +19,30 @@ from heedful.strategies.restore import restored
 from heedful.strategies.retrieve import require_store
 from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run
 from heedful.strategies.types import ChatRequest, Chunk, Context, Event, Finish, choices_wanted
+from heedful.strategies.verifiers.panel import Panel
 
 Step = tuple[str, dict[str, Any]]
 """A strategy's name and its options."""
+Shows = Literal["off", "own", "full"]
+"""How much of what was done a client may see: nothing, its own steps, or all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An alignment, ready to run. `name` is what the client called it by."""
+    """An alignment, ready to run. `name` is what the client called it by.
+
+    The first `fixed` of the contexts are the server's floor: they run even where a gate has chosen another alignment,
+    and nothing after them takes their words away. `vetting`: what the answer must pass, whoever decodes it.
+    """
 
     name: str
     contexts: tuple[tuple[str, ContextStrategy], ...]
     decoder: tuple[str, DecodingStrategy]
     fixed: int = 0
-    """How many of the first context strategies run even where a gate has chosen another alignment."""
     stores: frozenset[tuple[str, str]] = frozenset()
     """Stores that its options name, each with whose option it is, where nobody has looked for them yet."""
+    vetting: tuple[Vetting, ...] = ()
+    shows: Shows = "full"
 
     @classmethod
     def of(cls, name: str, steps: Sequence[Step], resources: Resources, *, param: str = "alignment") -> Plan:
@@ -66,32 +76,39 @@ class Plan:
     @property
     def leaves_the_answer(self) -> bool:
         """Whether what the model answers to the context goes out as it is."""
-        return isinstance(self.decoder[1], Direct)
+        return isinstance(self.decoder[1], Direct) and not self.vetting
+
+    @property
+    def on_the_floor(self) -> bool:
+        """Whether something holds that the client has not chosen."""
+        return bool(self.fixed or self.vetting)
 
     def forwards(self, context: Context) -> bool:
         """Whether what the model answers to this context goes out as it is."""
-        return context.refusal is None and not context.restore and (context.then or self).leaves_the_answer
+        return context.refusal is None and not context.restore and self._answering(context).leaves_the_answer
 
     @property
     def needs(self) -> Capability:
         """What all its strategies together require of an engine."""
-        return reduce(lambda all, each: all | each[1].needs, self._all, Capability.NONE)
+        return reduce(lambda all, each: all | each[1].needs, self._needing, Capability.NONE)
 
     @property
     def steps(self) -> list[str]:
-        return [name for name, _ in self._all]
+        """What the client has chosen."""
+        return [name for name, _ in (*self.contexts[self.fixed :], self.decoder)]
 
     @property
-    def _all(self) -> tuple[tuple[str, ContextStrategy | DecodingStrategy], ...]:
-        return *self.contexts, self.decoder
+    def _needing(self) -> tuple[tuple[str, ContextStrategy | DecodingStrategy | Panel], ...]:
+        panels = (("verify", vetting.panel) for vetting in self.vetting)
+        return *self.contexts, self.decoder, *panels
 
     def runs_on(self, capabilities: Capability) -> bool:
         """Whether an engine has what every strategy needs."""
-        return not any(strategy.needs & ~capabilities for _, strategy in self._all)
+        return not any(strategy.needs & ~capabilities for _, strategy in self._needing)
 
     def check(self, capabilities: Capability, *, model: str) -> None:
         """Raises MissingCapability where the engine lacks what a strategy needs."""
-        for name, strategy in self._all:
+        for name, strategy in self._needing:
             if missing := strategy.needs & ~capabilities:
                 raise MissingCapability(
                     f"strategy {name!r} needs {', '.join(missing.names)} from its engine, and model {model!r} "
@@ -114,25 +131,33 @@ class Plan:
         """Folds the context strategies over the request. Raises RequestError for a field of a wrong shape."""
         if not self.is_direct:
             params.check(request)
-        return await self._fold(Context.of(request), run)
+        context, chosen = Context.of(request), None
+        if not self.fixed:
+            return await self._fold(context, run)
+        context, chosen = await enforce(context, self.contexts[: self.fixed], run)
+        if context.refusal is not None:
+            return context
+        told, own = context, chosen or replace(self, contexts=self.contexts[self.fixed :])
+        context = await own._fold(context, run)
+        if context is not told:
+            check_kept(told, context)
+        return context if chosen is None or context.then is not None else replace(context, then=chosen)
 
     async def _fold(self, context: Context, run: Run) -> Context:
-        """Until a gate answers itself, or has chosen the alignment that goes on: the first one's choice holds."""
-        chosen: Plan | None = None
-        for i, (step, strategy) in enumerate(self.contexts):
-            if chosen is not None and i >= self.fixed:
-                break
+        """Until a gate answers itself, or has chosen the alignment that goes on."""
+        for step, strategy in self.contexts:
             with _contract(step), run.span("stage", step) as span:
                 context = await strategy.prepare(context, run.stage(step, span))
             if context.refusal is not None:
                 return context
-            if context.then is not None:
-                chosen = chosen or context.then
-                context = replace(context, then=None)
-        if chosen is None:
-            return context
-        context = await chosen._fold(context, run)
-        return context if context.then is not None else replace(context, then=chosen)
+            if (chosen := context.then) is not None:
+                context = await chosen._fold(replace(context, then=None), run)
+                return context if context.then is not None else replace(context, then=chosen)
+        return context
+
+    def _answering(self, context: Context) -> Plan:
+        """The plan that decodes: this one's, or that of the alignment which a gate has chosen. What holds, holds."""
+        return self if context.then is None else replace(context.then, vetting=self.vetting)
 
     async def stream(self, asked: ChatRequest | Context, run: Run) -> AsyncGenerator[Event, None]:
         """The answer's events to a request, or to a context that is prepared already.
@@ -145,13 +170,17 @@ class Plan:
                 yield Chunk.of(context.refusal, index=index, finish_reason="content_filter")
             yield Finish(run.ledger.spent())
             return
-        answering = context.then or self
+        answering = self._answering(context)
         step, decoder = answering.decoder
+        for vetting in reversed(self.vetting):  # the first is the last that looks
+            decoder = Vetted(step, decoder, vetting)
         # `direct` is one call whose Finish comes by here: booked then, and not by one more reader of every event.
         books = answering.leaves_the_answer and "call" not in run.trace.watched
         finish: Finish | None = None
         with _contract(step), run.span("stage", step) as span:
-            answer = decoder.stream(context, run if books else run.stage(step, span))
+            # What is vetted tells the floor's calls from the decoder's by itself.
+            within = run.inside(span) if self.vetting else run.stage(step, span)
+            answer = decoder.stream(context, run if books else within)
             async with aclosing(restored(answer, context) if context.restore else answer) as events:
                 async for event in events:
                     if finish is not None:
@@ -176,13 +205,3 @@ def _contract(step: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StrategyError(f"strategy {step!r} failed: {type(error).__name__}") from error
-
-
-def describe(run: Run, plan: Plan) -> dict[str, Any]:
-    """The `alignment` object of a response whose client asked for the trace."""
-    return {
-        "name": plan.name,
-        "pipeline": plan.steps,
-        "usage": {stage: asdict(usage) for stage, usage in run.ledger.stages.items()},
-        "trace": run.trace.steps,
-    }

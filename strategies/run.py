@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from heedful.strategies.plan import Plan
     from heedful.strategies.verifiers.base import Verifier
 
+FLOOR = "floor:"
+"""What the stages of the server's floor are called by, before the step's name."""
 Streaming = Literal["stream", "sentence", "buffer"]
 
 
@@ -82,6 +84,8 @@ class Run:
     stage_name: str = ""
     within: Span = NOTHING
     """The span that this part of the run belongs to."""
+    enforced: list[str] = field(default_factory=list)
+    """Words that steps of the floor have given to the model: what no error quotes."""
 
     @property
     def prompts(self) -> Prompts:
@@ -107,6 +111,12 @@ class Run:
             return self
         engine = self.engine.inside(span) if isinstance(self.engine, MeteredEngine) else self.engine
         return replace(self, engine=engine, within=span)
+
+    def floor(self, name: str, span: Span = NOTHING) -> Run:
+        """The same run for a step of the server's floor: its cost and its notes are told apart from the client's, and
+        no store of a tenant's takes the place of one that the operator means."""
+        staged = self.stage(f"{FLOOR}{name}", span)
+        return replace(staged, trace=self.trace.of_floor(), resources=replace(self.resources, above=True))
 
     def other(self, model: str) -> Engine:
         """Another of the server's models, its cost booked under the same stage. Raises NotFound."""

@@ -7,7 +7,7 @@ from asyncio import CancelledError
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import getrandbits
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -120,11 +120,18 @@ class Trace:
     root: Span = NOTHING
     """The request's own."""
     origin: Origin | None = None
+    floor: bool = False
+    """Whether what is noted is of the server's floor, and marked so."""
+
+    def of_floor(self) -> Trace:
+        """The same record, as a step of the floor writes into it."""
+        return replace(self, floor=True)
 
     def note(self, step: str, **facts: Any) -> None:
         """Adds one entry: which strategy, at what time (`at_ms` since the request came in), and JSON-able facts."""
         at = round((time.perf_counter() - self.started) * 1000, 1)
-        self.steps.append({"step": step, "at_ms": at, **facts})
+        mark = {"floor": True} if self.floor else {}
+        self.steps.append({"step": step, "at_ms": at, **facts, **mark})
 
     def span(self, kind: Kind, name: str, within: Span = NOTHING, **facts: Any) -> Span:
         """Begins a span inside another; `NOTHING`, which is false, where nobody watches this kind."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,7 +54,9 @@ class Context:
 
     Context strategies return a new Context with other `messages`, `params` or `prompt`; `original` is never
     rewritten (but where values are redacted, which no model may see), so any strategy can still read the unaligned
-    conversation. `norms` are the texts of the rules that bind this answer, for strategies that judge by them.
+    conversation. `norms` are the texts of the rules that bind this answer, for strategies that judge by them: each
+    step adds to them. `ahead` is what steps have put into the system message, before the client's own, and `enforced`
+    the beginning of it, which stays its beginning.
     """
 
     original: ChatRequest
@@ -70,6 +72,8 @@ class Context:
     """The alignment that answers in place of the one that was asked for."""
     judged: Literal["answer", "question"] = "answer"
     """What verifiers are given to judge: an answer to `original`, or what its last turn asks."""
+    ahead: str = ""
+    enforced: str = ""
 
     @classmethod
     def of(cls, request: ChatRequest) -> Context:
@@ -95,23 +99,35 @@ class Context:
         """Sets parameters that the client left open."""
         return replace(self, params={**params, **self.params})
 
+    def with_norms(self, texts: Iterable[str]) -> Context:
+        """Adds rules that bind the answer; none that is there already goes."""
+        return replace(self, norms=tuple(dict.fromkeys((*self.norms, *texts))))
+
     def with_system(self, text: str) -> Context:
-        """Adds `text` to the system message: ours first, the client's own kept whole after it.
+        """Adds `text` to the system message: what is enforced, ours, then the client's own, kept whole.
 
         One message and not two, because many chat templates accept a single system message only.
         """
+        rest = self.ahead.removeprefix(self.enforced).removeprefix("\n\n")
+        ahead = "\n\n".join(filter(None, (self.enforced, text, rest)))
         messages = list(self.messages)
-        if messages and messages[0].get("role") in ("system", "developer"):
-            first = messages[0]
-            content = first.get("content")
-            if isinstance(content, str):
-                merged: Any = f"{text}\n\n{content}"
-            else:
-                merged = [{"type": "text", "text": f"{text}\n\n"}, *(content or [])]
-            messages[0] = {**first, "content": merged}
+        if not (messages and messages[0].get("role") in ("system", "developer")):
+            messages.insert(0, {"role": "system", "content": ahead})
         else:
-            messages.insert(0, {"role": "system", "content": text})
-        return self.with_messages(messages)
+            content = messages[0].get("content")
+            if isinstance(content, str):
+                own = content.removeprefix(self.ahead).removeprefix("\n\n") if self.ahead else content
+                # Ours may stand alone there; the client's own may be empty.
+                merged: Any = f"{ahead}\n\n{own}" if own or not self.ahead else ahead
+            else:
+                parts = list(content or [])
+                merged = [{"type": "text", "text": f"{ahead}\n\n"}, *(parts[1:] if self.ahead else parts)]
+            messages[0] = {**messages[0], "content": merged}
+        return replace(self, messages=tuple(messages), ahead=ahead)
+
+    def with_enforced(self) -> Context:
+        """The same, where what steps have put into the system message so far stays ahead of what later ones do."""
+        return replace(self, enforced=self.ahead)
 
     def hidden_params(self, **own: Any) -> dict[str, Any]:
         """Parameters for a hidden call: the client's sampling and routing fields, then `own`."""

@@ -28,9 +28,10 @@ from heedful.strategies import (
 )
 from heedful.strategies.decode.direct import Direct
 from heedful.strategies.engine import StageUsage
-from heedful.strategies.plan import Step, describe
+from heedful.strategies.plan import Step
 from heedful.strategies.run import ContextStrategy, DecodingStrategy, Streaming
 from heedful.strategies.scripted import ALL, ScriptedEngine
+from heedful.strategies.shown import describe
 
 REQUEST = ChatRequest("scripted", ({"role": "user", "content": "Hi"},))
 

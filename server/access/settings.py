@@ -27,6 +27,8 @@ class VerifySettings(Settings):
     unresolved: Literal["withhold", "release"] = "withhold"
     on_error: Literal["fail", "pass"] = "fail"
     verifier_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
+    keep_alive: Annotated[float, Field(ge=0.01, le=600)] = 10.0
+    """Seconds between comments in a stream while a sentence waits for its verdict."""
 
 
 class AllowSettings(Settings):

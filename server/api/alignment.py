@@ -34,12 +34,17 @@ async def alignment(request: Request) -> Response:
     """GET /v1/alignment: what can be asked for, with every strategy's options."""
     service: Service = request.app.state.service
     named = {name: plan.steps for name, plan in service.plans(client_of(request.scope)).items()}
+    strategies, verifiers = describe_options(), VERIFIERS.describe()
+    if (floor := service.floor(request.scope)) is not None:
+        only = floor.allowed.only
+        named, strategies = only("alignments", named), only("alignments", strategies)
+        verifiers = only("verifiers", verifiers)
     return json_response(
         {
             "default": service.alignments.default.name,
             "alignments": named,
-            "strategies": describe_options(),
-            "verifiers": VERIFIERS.describe(),
+            "strategies": strategies,
+            "verifiers": verifiers,
         }
     )
 

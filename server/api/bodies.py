@@ -131,6 +131,13 @@ def travelling(fields: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[st
     }
 
 
+@cache
+def handled(kind: type[msgspec.Struct]) -> frozenset[str]:
+    """The fields that an API reads itself, or leaves, or refuses: none goes on as it came."""
+    known = fates(kind)
+    return frozenset({*known.read, *known.ignored, *known.refused})
+
+
 def wants_stream(body: Mapping[str, Any]) -> bool:
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):

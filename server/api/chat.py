@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from heedful.server.access.client import Role
 from heedful.server.api import bodies, passthrough
-from heedful.server.api.bodies import passed, travelling, typed, wants_stream, wants_usage
+from heedful.server.api.bodies import handled, passed, travelling, typed, wants_stream, wants_usage
 from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.http import sse
@@ -83,7 +83,7 @@ class ChatCompletion(msgspec.Struct):
 
 async def chat(request: Request) -> Response:
     """POST /v1/chat/completions"""
-    return await answer(request, _chat)
+    return await answer(request, _chat, own=handled(ChatBody))
 
 
 async def _chat(body: Body, target: Target, run: Run) -> Response:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from heedful.server.access.client import Role
 from heedful.server.api import bodies, passthrough
-from heedful.server.api.bodies import travelling, typed, wants_stream
+from heedful.server.api.bodies import handled, travelling, typed, wants_stream
 from heedful.server.api.chat import ChatCompletion, ChatWire, usage_object, wire_of
 from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, Exchange, answer, respond
@@ -31,7 +31,7 @@ class CompletionBody(bodies.GenerationBody, kw_only=True):
 
 async def completions(request: Request) -> Response:
     """POST /v1/completions: raw text where the alignment is direct, else the prompt as the user's turn."""
-    return await answer(request, _completion)
+    return await answer(request, _completion, own=handled(CompletionBody))
 
 
 async def _completion(body: Body, target: Target, run: Run) -> Response:
@@ -43,26 +43,32 @@ async def _completion(body: Body, target: Target, run: Run) -> Response:
             return await passthrough.forward(remote, "/completions", payload, run.deadline)
         events = engine.complete(raw_params(body.fields), stream=stream)
     else:
-        events = target.plan.stream(prompt_request(body.fields, engine.model), run)
+        chat = prompt_request(body.fields, engine.model, raw=not target.plan.on_the_floor)
+        events = target.plan.stream(chat, run)
     # Chunks of an engine that answers a chat are not of this format.
     wire = wire_of(CompletionWire, "cmpl", body, target, untouched=target.plan.is_direct)
     return await respond(Exchange(events, run, target, wire), stream=stream)
 
 
-def prompt_request(fields: Mapping[str, Any], model: str) -> ChatRequest:
-    """A /v1/completions body under an alignment: the prompt is the user's turn."""
+def prompt_request(fields: Mapping[str, Any], model: str, *, raw: bool = True) -> ChatRequest:
+    """A /v1/completions body under an alignment: the prompt is the user's turn. `raw`: whether it need not be."""
     prompt: Any = typed(fields, CompletionBody, model=model).prompt
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
     if not isinstance(prompt, str):
         raise RequestError(
             "prompt: under an alignment give one string; it is taken as the user's turn "
-            '(set "alignment": "direct" for raw completions)',
+            + (
+                '(set "alignment": "direct" for raw completions)'
+                if raw
+                else "(this server has no raw completions)"
+            ),
             param="prompt",
         )
     for field in _RAW_ONLY:
         if fields.get(field):
-            raise RequestError(f"{field}: only for raw completions (alignment 'direct')", param=field)
+            where = "(alignment 'direct')" if raw else "which this server does not have"
+            raise RequestError(f"{field}: only for raw completions {where}", param=field)
     # The legacy endpoint's default, which chat does not have.
     params = {"max_tokens": 16, **travelling(fields, CompletionBody)}
     for field in _RAW_ONLY:

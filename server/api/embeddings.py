@@ -15,7 +15,7 @@ from heedful.retrieval import Embedder, StoreError
 from heedful.server.access.client import Role
 from heedful.server.access.letting_in import client_of
 from heedful.server.api import passthrough
-from heedful.server.api.bodies import typed
+from heedful.server.api.bodies import handled, typed
 from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, answer, read
 from heedful.server.http import WhileConnected, json_response
@@ -44,7 +44,9 @@ async def embeddings(request: Request) -> Response:
     body = await read(request)
     embedder = service.resources(client_of(request.scope)).embedder
     if embedder is None or body.fields.get("model") != embedder.name or embedder.name in service.engines:
-        return await answer(request, _forwarded, body)
+        return await answer(request, _forwarded, body, own=handled(EmbeddingsBody), writes=False)
+    if (floor := service.floor(request.scope)) is not None:
+        floor.allowed.require("models", embedder.name, "model")
     async with WhileConnected(request.receive), asyncio.timeout(service.config.request_timeout):
         return json_response(await _local(embedder, body.fields))
 

@@ -31,11 +31,10 @@ class Models(msgspec.Struct):
 async def models(request: Request) -> Response:
     """GET /v1/models"""
     service: Service = request.app.state.service
+    known = service.models(client_of(request.scope))
     if speaks_anthropic(request.scope):
-        return json_response(
-            _page([_anthropic(e) for e in service.models(client_of(request.scope))], request.query_params)
-        )
-    return json_response({"object": "list", "data": service.models(client_of(request.scope))})
+        return json_response(_page([_anthropic(e) for e in known], request.query_params))
+    return json_response({"object": "list", "data": known})
 
 
 async def model(request: Request) -> Response:

@@ -14,10 +14,13 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
+from heedful.server.access.allowed import OwnSteps
 from heedful.server.access.client import Role
+from heedful.server.access.concealing import concealing
+from heedful.server.access.floor import Floor
 from heedful.server.access.letting_in import client_of
 from heedful.server.api import passthrough
-from heedful.server.api.bodies import typed
+from heedful.server.api.bodies import handled, typed
 from heedful.server.api.operation import Operation
 from heedful.server.api.other_paths import UNALIGNED, named_model, refuse_alignment, upstreams_of
 from heedful.server.engines.upstream.client import Upstream
@@ -34,6 +37,7 @@ from heedful.strategies import (
     Resources,
     Run,
 )
+from heedful.strategies.shown import without_texts
 from heedful.strategies.tasks import SOME, together
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict, Verifier
@@ -49,6 +53,7 @@ _FORGET = 300.0  # seconds after which an upstream that had no moderations is as
 _LACKING = frozenset({404, 405, 501})
 # They judge an answer by what was looked up for it, and here nothing was.
 _NOT_ALONE = frozenset({"norms"})
+_CODES = frozenset({"id", "verdict", "categories", "found"})
 # Verifiers judge an answer; a text that answers nothing is given to them as the answer to this.
 _QUESTION = {"role": "user", "content": "Write a text."}
 # OpenAI's names for what the bundled classifier tells apart; it knows nothing of the other categories.
@@ -84,6 +89,9 @@ async def moderations(request: Request) -> Response:
     """POST /v1/moderations"""
     service: Service = request.app.state.service
     body = await read(request)
+    if (floor := service.floor(request.scope)) is not None:
+        fields = floor.fields(body.fields, handled(ModerationsBody))
+        body = Body(msgspec.json.encode(fields), fields)
     fields = body.fields
     refuse_alignment(request.headers.get("x-alignment"), fields)
     model = fields.get("model")
@@ -92,14 +100,14 @@ async def moderations(request: Request) -> Response:
     deadline = asyncio.get_running_loop().time() + service.config.request_timeout
     async with WhileConnected(request.receive), asyncio.timeout_at(deadline):
         if "verifiers" not in fields and not _is_ours(service, model):
-            for engine, theirs in _candidates(service, model):
+            for engine, theirs in _candidates(service, model, floor):
                 try:
                     return await _forwarded(engine, theirs, body, request, deadline)
                 except HeedfulError as error:
                     if error.status not in _LACKING or model is not None:
                         raise
                     _lacking[engine.upstream] = time.monotonic()
-        response = json_response(await _judged(service, fields, request))
+        response = json_response(await _judged(service, fields, request, floor))
     response.headers[UNALIGNED] = "none"
     return response
 
@@ -117,10 +125,16 @@ def _is_ours(service: Service, model: str | None) -> bool:
     return all(name.strip() in known for name in model.split("+"))
 
 
-def _candidates(service: Service, model: str | None) -> list[tuple[OpenAIEngine, str | None]]:
+def _candidates(
+    service: Service, model: str | None, floor: Floor | None
+) -> list[tuple[OpenAIEngine, str | None]]:
     """Who is asked, in order, and for which model of theirs. Raises RequestError for a model that nobody has."""
     offering = upstreams_of(service, PATH)
     engines = service.remotes
+    if floor is not None and floor.allowed.bounds_models:
+        if model is None:
+            return []  # whichever they take by themselves may be one that the client may not choose
+        floor.allowed.require("models", model.removesuffix("@direct"), "model")
     if model is not None:
         try:
             upstream, theirs = named_model(service, offering, model)
@@ -148,27 +162,32 @@ async def _forwarded(
 # -- ours
 
 
-async def _judged(service: Service, fields: Mapping[str, Any], request: Request) -> dict[str, Any]:
+async def _judged(
+    service: Service, fields: Mapping[str, Any], request: Request, floor: Floor | None
+) -> dict[str, Any]:
     asked = typed(fields, ModerationsBody)
     texts = _texts(asked.input)
     client = client_of(request.scope)
-    panel = _panel(service.resources(client), asked)
-    engine = next((e for e in service.engines.values() if not panel.needs & ~e.capabilities), None)
+    panel = _panel(service.resources(client), asked, floor)
+    engines = service.engines if floor is None else floor.models(service.engines)
+    engine = next((e for e in engines.values() if not panel.needs & ~e.capabilities), None)
     if engine is None:
         raise MissingCapability(
             f"model: no model of this server has what these verifiers need ({', '.join(panel.needs.names)})",
             param="model",
         )
-    target = Target(
-        engine.bound(request.scope["headers"]), service.alignments.resolve("direct"), False, client
-    )
+    plan = service.alignments.resolve("direct") if floor is None else floor.over(None, client.role)
+    target = Target(engine.bound(request.scope["headers"]), plan, False, client)
     run = service.run(target, request).stage("moderations")
-    results = await together((_result(panel, text, engine.model, run) for text in texts), SOME)
+    with concealing(plan, run):
+        results = await together((_result(panel, text, engine.model, run) for text in texts), SOME)
+    if plan.on_the_floor:  # what a judge writes beside its verdict nobody has judged
+        results = [result | {"verdicts": without_texts(result["verdicts"], _CODES)} for result in results]
     names = "+".join(name for name, _ in panel.members)
     return {"id": f"modr-{uuid4().hex}", "model": names, "results": results}
 
 
-def _panel(resources: Resources, asked: ModerationsBody) -> Panel:
+def _panel(resources: Resources, asked: ModerationsBody, floor: Floor | None) -> Panel:
     specs: Sequence[VerifierSpec]
     if asked.verifiers is not None:
         if asked.model is not None:
@@ -176,6 +195,10 @@ def _panel(resources: Resources, asked: ModerationsBody) -> Panel:
         specs, param = asked.verifiers, "verifiers"
     else:
         specs, param = [name.strip() for name in (asked.model or _DEFAULT).split("+")], "model"
+    if floor is not None:
+        choice = OwnSteps(floor.allowed)
+        for spec in specs:
+            choice.verifier(spec, param)
     panel = Panel.of(specs, resources, on_error="fail", timeout=_TIMEOUT, param=param)
     for name, _ in panel.members:
         if name.partition("#")[0] in _NOT_ALONE:

@@ -143,6 +143,9 @@ class OtherPaths:
             raise HTTPException(404, "Not Found")
         if scope["method"] not in METHODS:
             raise HTTPException(405, "Method Not Allowed", {"Allow": ", ".join(METHODS)})
+        floor = self._service.floor(scope)
+        if floor is not None and floor.closes_paths and not floor.allowed.path(path.removeprefix("/v1/")):
+            raise HTTPException(404, "Not Found")
         return False
 
 
@@ -177,6 +180,7 @@ class _Forwarding:
         self._headers = Headers(scope=scope)
         self._path = _raw_path(scope).removeprefix("/v1")
         self._offering = upstreams_of(service, unquote(self._path).strip("/"))
+        self._floor = service.floor(scope)
         self._chosen: Upstream | None = None
         self._refused: RequestError | None = None
         self._pieces = upload.pieces()
@@ -242,6 +246,7 @@ class _Forwarding:
             length = "" if self._unpacked else length
             return await self._multipart(boundary_of(kind), length)
         if not (length or "transfer-encoding" in self._headers) or length == "0":
+            self._must_name(None)
             return b"", ""
         if media in ("", "application/x-www-form-urlencoded") or media.endswith("json"):
             self._unpack()
@@ -249,7 +254,14 @@ class _Forwarding:
             if len(raw) > _LONG_FORM and media.endswith("urlencoded"):
                 return await asyncio.to_thread(self._fields, raw, media), ""  # taking it apart takes a while
             return self._fields(raw, media), ""
+        self._must_name(None)
         return self._through(self._pieces), length
+
+    def _must_name(self, model: str | None) -> None:
+        """Raises RequestError where the client may choose some models only, and leaves it to the upstream."""
+        writes = self._scope["method"] not in ("GET", "HEAD", "DELETE")
+        if model is None and writes and self._floor is not None and self._floor.allowed.bounds_models:
+            raise RequestError("model: name one, in a body of JSON or a form", param="model")
 
     def _unpack(self) -> None:
         """A body that has to be read for its model goes on without its codings."""
@@ -273,15 +285,16 @@ class _Forwarding:
             fields: dict[str, Any] = dict(pairs)
             if sum(name == "model" for name, _ in pairs) > 1:
                 raise RequestError("model: the form has it twice", param="model")
-            if self._named(fields) == fields.get("model"):
+            if self._named(fields) == fields.get("model") and self._floor is None:
                 return raw
             return urlencode([(k, self._named(fields) if k == "model" else v) for k, v in pairs]).encode()
         if not raw.strip() or raw.lstrip().startswith(b"["):
+            self._must_name(None)
             return raw  # a list names no model
         fields = json_object(raw)
         model = self._named(fields)
-        if model == fields.get("model") and "alignment" not in fields:
-            return raw
+        if model == fields.get("model") and "alignment" not in fields and self._floor is None:
+            return raw  # else written anew: a name that stands twice may be another one to the upstream
         return msgspec.json.encode(
             {k: model if k == "model" else v for k, v in fields.items() if k != "alignment"}
         )
@@ -289,10 +302,13 @@ class _Forwarding:
     def _named(self, fields: Mapping[str, Any]) -> str | None:
         """The upstream's name for the model that a body names; chooses that upstream."""
         refuse_alignment(None, fields)
-        if (model := fields.get("model")) is None:
+        self._must_name(model := fields.get("model"))
+        if model is None:
             return None
         if not isinstance(model, str):
             raise RequestError("model: give the name of a model as a string", param="model")
+        if self._floor is not None:
+            self._floor.allowed.require("models", model.removesuffix("@direct"), "model")
         self._chosen, theirs = named_model(self._service, self._offering, model)
         return theirs
 
@@ -324,9 +340,12 @@ class _Forwarding:
         async for piece in pieces:
             held.append(out := form.feed(piece))
             size += len(out)
-            if seen or (len(self._offering) == 1 and size > _HELD):
+            bound = self._floor is not None and self._floor.allowed.bounds_models
+            if seen or (len(self._offering) == 1 and size > _HELD and not bound):
                 break
         else:
+            if not seen:
+                self._must_name(None)
             return b"".join(held) + form.end(), ""
         # An upstream may need to know the length; then it can't change any more.
         promised = length.isdecimal() and (seen or not self._renames())

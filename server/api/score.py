@@ -10,15 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.access.client import Role
-from heedful.server.api.bodies import typed
+from heedful.server.api.bodies import handled, typed
 from heedful.server.api.chat import ChatBody, chat_request
 from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, answer
 from heedful.server.http import json_response
 from heedful.server.service import Target
 from heedful.strategies import Capability, MissingCapability, RequestError, Run, Usage
+from heedful.strategies.decode.direct import Direct
 from heedful.strategies.likelihood import log_likelihoods
-from heedful.strategies.plan import Plan, describe
+from heedful.strategies.plan import Plan
+from heedful.strategies.shown import describe
 
 MOST_ANSWERS = 64
 
@@ -47,7 +49,7 @@ class ScoresObject(msgspec.Struct):
 
 async def score(request: Request) -> Response:
     """POST /v1/alignment/score"""
-    return await answer(request, _score)
+    return await answer(request, _score, own=handled(ScoreBody))
 
 
 async def _score(body: Body, target: Target, run: Run) -> Response:
@@ -85,7 +87,7 @@ async def _score(body: Body, target: Target, run: Run) -> Response:
 
 
 def _check(plan: Plan, run: Run) -> None:
-    if not plan.leaves_the_answer:
+    if not isinstance(plan.decoder[1], Direct):
         raise RequestError(
             f"alignment {plan.name!r} decodes by {plan.decoder[0]!r}, which has no likelihood of its own: "
             "only context strategies can be scored",

@@ -148,7 +148,8 @@ def _answer(index: int, choice: SaidChoice, full: bool, digests: Digests) -> dic
 
 def _plan(plan: Plan) -> list[dict[str, Any]]:
     """Every step that ran, the floor's too, with its options."""
-    return [{name: _options(strategy)} for name, strategy in (*plan.contexts, plan.decoder)]
+    vetting = [("verify", each) for each in plan.vetting]
+    return [{name: _options(strategy)} for name, strategy in (*plan.contexts, plan.decoder, *vetting)]
 
 
 def _options(value: Any) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
@@ -83,8 +83,7 @@ class Norms(ContextStrategy):
         if not fits:
             return context
         norms = [each.item for each in fits]
-        told = replace(context, norms=tuple(item.text for item in norms))
-        return self._told(told, prompt, norms)
+        return self._told(context, prompt, norms).with_norms(item.text for item in norms)
 
     async def _filter(self, question: str, run: Run) -> Filter:
         scopes: frozenset[str] | None = None
@@ -131,8 +130,10 @@ class Norms(ContextStrategy):
         lines = [
             f"{data(item.source)}: {data(item.text)}" if item.source else data(item.text) for item in norms
         ]
-        messages = [_without_our_tags(m) if m.get("role") == "user" else m for m in context.messages]
-        context = context.with_messages(messages)
+        messages = list(context.messages)
+        if not context.norms:  # else a step before has done so, and these may be its blocks
+            messages = [_without_our_tags(m) for m in messages]
+            context = context.with_messages(messages)
         values = {"norms": lines, "caution": self.caution}
         if self.place == "system":
             return context.with_system(prompt.render("system", **values))
@@ -156,7 +157,7 @@ def data(text: str) -> str:
 
 
 def _without_our_tags(message: Message) -> Message:
-    """The user's turn, unable to show a block of norms of its own making; all else in it stays."""
+    """A turn, whoever's, unable to show a block of norms of its own making; all else in it stays."""
     content = message.get("content")
     if isinstance(content, str):
         return {**message, "content": _OUR_TAG.sub("‹", content)} if _OUR_TAG.search(content) else message

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from heedful.server.access.client import Role
+from heedful.server.api.bodies import handled
 from heedful.server.api.messages import request as messages
 from heedful.server.api.messages.form import anthropic_form
 from heedful.server.api.operation import Operation
@@ -17,7 +18,7 @@ from heedful.server.exchange import Body, answer
 from heedful.server.http import json_response
 from heedful.server.service import Target
 from heedful.strategies import Capability, Context, HeedfulError, MissingCapability, RequestError, Run
-from heedful.strategies.plan import describe
+from heedful.strategies.shown import describe
 
 
 class Counted(msgspec.Struct):
@@ -26,7 +27,7 @@ class Counted(msgspec.Struct):
 
 async def count_tokens(request: Request) -> Response:
     """POST /v1/messages/count_tokens"""
-    return await answer(request, _count)
+    return await answer(request, _count, own=handled(messages.CountBody))
 
 
 async def _count(body: Body, target: Target, run: Run) -> Response:

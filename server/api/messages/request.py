@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from heedful.server.access.client import Role
 from heedful.server.api import bodies
-from heedful.server.api.bodies import ignored, objects, refused, travelling, typed, wants_stream
+from heedful.server.api.bodies import handled, ignored, objects, refused, travelling, typed, wants_stream
 from heedful.server.api.messages.answer import MessagesWire
 from heedful.server.api.messages.tools import function_of
 from heedful.server.api.operation import Operation
@@ -130,7 +130,7 @@ class MessageObject(msgspec.Struct):
 
 async def messages(request: Request) -> Response:
     """POST /v1/messages"""
-    return await answer(request, _messages)
+    return await answer(request, _messages, own=handled(MessagesBody))
 
 
 async def _messages(body: Body, target: Target, run: Run) -> Response:

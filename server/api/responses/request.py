@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from heedful.server.access.client import Role
 from heedful.server.api import bodies
-from heedful.server.api.bodies import ignored, objects, refused, travelling, typed, wants_stream
+from heedful.server.api.bodies import handled, ignored, objects, refused, travelling, typed, wants_stream
 from heedful.server.api.operation import Operation
 from heedful.server.api.responses.answer import CUSTOM_INPUT, ResponsesWire
 from heedful.server.api.responses.tools import choice_of, custom_names, function_of
@@ -119,7 +119,7 @@ class ResponseObject(msgspec.Struct):
 
 async def responses(request: Request) -> Response:
     """POST /v1/responses"""
-    return await answer(request, _responses)
+    return await answer(request, _responses, own=handled(ResponsesBody))
 
 
 async def _responses(body: Body, target: Target, run: Run) -> Response:
