@@ -27,6 +27,7 @@ from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store.stores import Stores
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
+from heedful.server.cli.main import main
 from heedful.server.config import Config
 from heedful.server.engines.served import ServedModel
 from heedful.server.observe.facts import Sink
@@ -135,6 +136,31 @@ def serving() -> Callable[..., AbstractContextManager[str]]:
 def heedful_serve() -> Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]]:
     """`with heedful_serve("smollm2-135m-instruct", ..., log=path) as (url, process)`"""
     return _heedful_serve
+
+
+@pytest.fixture
+def heedful_here(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int | str | None, str]]]:
+    """`heedful ARGUMENTS` in this process, which saves a start: its exit status, and what it wrote to stderr.
+
+    For what ends before a server listens. What a start sets for good, in the environment and of signals, is undone.
+    """
+    environment = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def run(*arguments: str) -> tuple[int | str | None, str]:
+        monkeypatch.setattr(sys, "argv", ["heedful", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capfd.readouterr().err
+
+    yield run
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

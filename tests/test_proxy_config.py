@@ -110,7 +110,9 @@ def _serve(*arguments: str, command: str = "serve") -> subprocess.CompletedProce
     )
 
 
-def test_what_can_not_start_says_why(upstream: ScriptedUpstream, tmp_path: Path) -> None:
+def test_what_can_not_start_says_why(
+    upstream: ScriptedUpstream, tmp_path: Path, heedful_here: Callable[..., tuple[int, str]]
+) -> None:
     config = tmp_path / "heedful.yaml"
     up = f"url: {upstream.url}, capabilities: [chat]"
     for text, told in (
@@ -121,8 +123,8 @@ def test_what_can_not_start_says_why(upstream: ScriptedUpstream, tmp_path: Path)
         (f"upstreams: [{{{up}, models: [a]}}]\nfallbacks: {{a: [b]}}", "fallbacks.a: unknown model 'b'"),
     ):
         config.write_text(text)
-        run = _serve("--config", str(config), "--port", "0")
-        assert run.returncode == 2 and told in run.stderr, run.stderr
+        status, said = heedful_here("serve", "--config", str(config), "--port", "0")
+        assert status == 2 and told in said, said
     for arguments, told in (
         (["--model", "a"], "belong to --upstream"),
         (
@@ -131,8 +133,8 @@ def test_what_can_not_start_says_why(upstream: ScriptedUpstream, tmp_path: Path)
         ),
         (["--upstream", "nonsense"], "must be an http"),
     ):
-        run = _serve(*arguments)
-        assert run.returncode == 2 and told in run.stderr, run.stderr
+        status, said = heedful_here("serve", *arguments)
+        assert status == 2 and told in said, said
 
 
 def test_serve_without_a_file(

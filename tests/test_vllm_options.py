@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from heedful.server.cli.main import main
 from heedful.server.engines.vllm import start, tool_parsers
 from heedful.server.engines.vllm.tool_calls import FORMS
 
+Here = Callable[..., tuple[int, str]]
 INTEL: dict[str, Any] = {"architecture": "x86_64", "avx512_f": True, "avx512_bf16": False, "amx_bf16": False}
 
 
-@pytest.fixture(autouse=True)
-def undone(loads_vllm: None) -> Iterator[None]:
-    """A start sets environment variables and signals for good; here others come after it."""
-    before, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    signal.signal(signal.SIGTERM, handler)
+pytestmark = pytest.mark.usefixtures("loads_vllm")
 
 
 @pytest.mark.engine
@@ -53,19 +43,12 @@ def test_the_processor_decides_on_the_dtype_unless_the_user_does(monkeypatch: py
     ],
 )
 def test_what_vllm_can_not_serve_is_told_without_a_traceback(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    arguments: list[str],
-    told: str,
+    tmp_path: Path, heedful_here: Here, arguments: list[str], told: str
 ) -> None:
     """As test_cli.py has it of a process of its own."""
     arguments = [str(tmp_path) if a == "EMPTY" else a for a in arguments]
-    monkeypatch.setattr(sys, "argv", ["heedful", "serve", *arguments, "--port", "0"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capfd.readouterr().err
-    assert ended.value.code == 2, said
+    status, said = heedful_here("serve", *arguments, "--port", "0")
+    assert status == 2, said
     assert told in said
     assert "Traceback" not in said
 
