@@ -27,6 +27,7 @@ from heedful.server.api import (
     openapi,
     score,
     stores,
+    usage,
 )
 from heedful.server.api.hints import hint
 from heedful.server.api.messages import count as count_tokens
@@ -34,6 +35,7 @@ from heedful.server.api.messages import request as messages
 from heedful.server.api.other_paths import OtherPaths
 from heedful.server.api.responses import request as responses
 from heedful.server.http import Handler, endpoint
+from heedful.server.limits.limiting import Limiting
 from heedful.server.observe.observing import Observing
 from heedful.server.service import Service
 from heedful.server.shapes import allowed, by_asker, error_shape
@@ -52,6 +54,7 @@ OPERATIONS = (
     *alignment.OPERATIONS,
     *score.OPERATIONS,
     *stores.OPERATIONS,
+    *usage.OPERATIONS,
 )
 _SHAPES: dict[str, Callable[[Handler], Handler]] = {
     "openai": endpoint,
@@ -73,6 +76,7 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await service.limits.close()
         await close_all(service.alignments.resources.verifiers.values())
 
     app = FastAPI(openapi_url=None, lifespan=lifespan)
@@ -87,6 +91,7 @@ def create_app(service: Service) -> FastAPI:
     app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
     app.add_exception_handler(HTTPException, _http_error)
     # The last one stands outermost.
+    app.add_middleware(Limiting, shared=service.limits)
     app.add_middleware(LetIn, access=service.access)
     app.add_middleware(Observing, sinks=service.sinks, routes=routes)
     if config.cors_origins:

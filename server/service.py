@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from heedful.retrieval import Embedder
 from heedful.server.access.access import Access
@@ -17,18 +18,26 @@ from heedful.server.alignments import Alignments, Selection
 from heedful.server.config import Config
 from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
+from heedful.server.limits.account import Shared, account_of
+from heedful.server.limits.budgets import Budgets
+from heedful.server.limits.line import Line
+from heedful.server.limits.windows import Rates
 from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
+from heedful.server.stores import usage_file
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
     HeedfulError,
+    Ledger,
     MissingCapability,
     NotFound,
     Plan,
     RequestError,
     Run,
 )
+
+_DEADLINE = "heedful.deadline"  # where a request's ASGI scope holds it
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +61,14 @@ class Service:
     engines: Mapping[str, ServedModel]
     alignments: Alignments
     access: Access = field(init=False)
+    limits: Shared = field(init=False)
     sinks: list[Sink] = field(default_factory=list)
     """Who is told of each request at its end."""
 
     def __post_init__(self) -> None:
         self.access = Access(self.config.tenants, self.config.api_key())
+        line = None if self.config.admission is None else Line(self.config.admission)
+        self.limits = Shared(Rates(self.config.limits_storage), Budgets(usage_file(self.config)), line)
 
     @property
     def failed(self) -> str | None:
@@ -90,14 +102,26 @@ class Service:
 
         `fields`: the request's body, from which engines tell the client's own parameters from ours.
         """
-        deadline = asyncio.get_running_loop().time() + self.config.request_timeout
 
         def find(model: str) -> Engine:
             if model not in self.engines:
                 raise NotFound.among("model", model, self.engines, param="alignment", code="model_not_found")
             return self.engines[model].bound(request.scope["headers"], fields)
 
-        return Run(target.engine, self.alignments.resources, deadline=deadline, find=find)
+        return Run(
+            target.engine,
+            self.alignments.resources,
+            ledger=Ledger(account=account_of(request.scope)),
+            deadline=self.deadline(request.scope),
+            find=find,
+        )
+
+    def deadline(self, scope: Scope) -> float:
+        """When a request's time is up, in the event loop's time: its turn may have been long in coming."""
+        deadline: float | None = scope.get(_DEADLINE)
+        if deadline is None:
+            deadline = scope[_DEADLINE] = asyncio.get_running_loop().time() + self.config.request_timeout
+        return deadline
 
     def fallback(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from rich.text import Text
 
@@ -15,12 +16,22 @@ from heedful.server.models.bundled import home
 from heedful.server.terminal import terminal
 
 
+def folder_of(config: Config) -> Path:
+    """Where a configuration has its stores."""
+    return config.stores or home() / "stores"
+
+
+def usage_file(config: Config) -> Path:
+    """Where it is written what each key has used: beside the stores, whose files end otherwise."""
+    return folder_of(config) / "usage.sqlite"
+
+
 def open_stores(config: Config) -> Stores:
     """The stores of a configuration. Makes the starter ones where they are missing; loads nothing else yet.
 
     Embeds on a few cores: the GPU is the model's, and on a CPU the engine's threads are on all of them.
     """
-    folder = config.stores or home() / "stores"
+    folder = folder_of(config)
     threads = max(1, (os.cpu_count() or 1) // 4)
     stores = Stores(folder, load(config.embedder, device="cpu", threads=threads))
     if config.starter_stores and stores.missing_starters():

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from heedful.strategies.arriving import Arriving
 from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Habits, Ledger
-from heedful.strategies.types import Call, Event, Finish, Message
+from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage
+
+
+async def metered(
+    events: AsyncGenerator[Event, None], ledger: Ledger, stage: str, call: Call, *, read: int | None = None
+) -> AsyncGenerator[Event, None]:
+    """One call's events, its cost booked at its Finish, or by what had come when it was cut off.
+
+    `read`: the tokens of its prompt, about, where the call does not hold it.
+    """
+    ledger.check()
+    arriving, over = Arriving(), False
+    try:
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Finish):
+                    over = True
+                    ledger.book(stage, event.usage)
+                elif isinstance(event, Chunk):
+                    arriving.take(event)
+                yield event
+    except Exception:
+        over = over or not arriving.pieces  # refused, or down: it cost nothing
+        raise
+    finally:
+        if not over:
+            cost = arriving.cost(call) if read is None else Usage(read, arriving.tokens)
+            ledger.cut_off(stage, call, cost)
 
 
 class MeteredEngine:
@@ -38,12 +67,8 @@ class MeteredEngine:
     def end_tokens(self) -> frozenset[int]:
         return self._engine.end_tokens
 
-    async def chat(self, call: Call) -> AsyncGenerator[Event, None]:
-        async with aclosing(self._engine.chat(call)) as events:
-            async for event in events:
-                if isinstance(event, Finish):
-                    self._ledger.book(self._stage, event.usage)
-                yield event
+    def chat(self, call: Call) -> AsyncGenerator[Event, None]:
+        return metered(self._engine.chat(call), self._ledger, self._stage, call)
 
     async def render(
         self,
@@ -61,7 +86,12 @@ class MeteredEngine:
         return await self._engine.detokenize(token_ids)
 
     async def extend(self, extension: Extension) -> list[Continuation]:
-        results = await self._engine.extend(extension)
+        self._ledger.check()
+        try:
+            results = await self._engine.extend(extension)
+        except asyncio.CancelledError:
+            self._cut_off(len(extension.token_ids))
+            raise
         self._ledger.add(
             self._stage,
             prompt_tokens=len(extension.token_ids),
@@ -71,7 +101,17 @@ class MeteredEngine:
 
     async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         """Given tokens are read, not written: each continuation is one call, and all of it is prompt."""
-        results = await self._engine.score(prompt, continuations)
+        self._ledger.check()
+        try:
+            results = await self._engine.score(prompt, continuations)
+        except asyncio.CancelledError:
+            self._cut_off(sum(len(prompt) + len(continuation) for continuation in continuations))
+            raise
         for continuation in continuations:
             self._ledger.add(self._stage, prompt_tokens=len(prompt) + len(continuation), completion_tokens=0)
         return results
+
+    def _cut_off(self, read: int) -> None:
+        """What was written until then is not known: what was read is the greater part."""
+        self._ledger.estimated = True
+        self._ledger.add(self._stage, prompt_tokens=read, completion_tokens=0)

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from heedful.strategies import params
+from heedful.strategies.arriving import Arriving
 from heedful.strategies.decode.direct import Direct
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import HeedfulError, MissingCapability, RequestError, StrategyError
 from heedful.strategies.registry import build
 from heedful.strategies.run import ContextStrategy, DecodingStrategy, Resources, Run
-from heedful.strategies.types import ChatRequest, Context, Event, Finish
+from heedful.strategies.types import ChatRequest, Chunk, Context, Event, Finish
 
 Step = tuple[str, dict[str, Any]]
 """A strategy's name and its options."""
@@ -97,20 +98,31 @@ class Plan:
         """
         context = asked if isinstance(asked, Context) else await self.prepare(asked, run)
         step, decoder = self.decoder
+        run.ledger.check()
         # `direct` is one call whose Finish comes by here: booked then, and not by one more reader of every event.
         books = self.leaves_the_answer
         finish: Finish | None = None
-        with _contract(step):
-            async with aclosing(decoder.stream(context, run if books else run.stage(step))) as events:
-                async for event in events:
-                    if finish is not None:
-                        raise StrategyError(f"strategy {step!r} went on after its Finish")
-                    if isinstance(event, Finish):
-                        finish = event
-                        if books:
-                            run.ledger.book(step, finish.usage)
-                    else:
-                        yield event
+        arriving = Arriving()
+        try:
+            with _contract(step):
+                async with aclosing(decoder.stream(context, run if books else run.stage(step))) as events:
+                    async for event in events:
+                        if finish is not None:
+                            raise StrategyError(f"strategy {step!r} went on after its Finish")
+                        if isinstance(event, Finish):
+                            finish = event
+                            if books:
+                                run.ledger.book(step, finish.usage)
+                        else:
+                            if books and isinstance(event, Chunk):
+                                arriving.take(event)
+                            yield event
+        except Exception:
+            books = books and arriving.pieces > 0  # refused, or down: it cost nothing
+            raise
+        finally:
+            if books and finish is None:
+                run.ledger.cut_off(step, call := context.call(), arriving.cost(call))
         if finish is None:
             raise StrategyError(f"strategy {step!r} ended without a Finish")
         yield Finish(run.ledger.usage(finish.usage), finish.extra)

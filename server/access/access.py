@@ -18,6 +18,7 @@ class Access:
     def __init__(self, tenants: Mapping[str, TenantSettings], admin_key: str | None = None) -> None:
         self._tenants = {name: Tenant(name, settings) for name, settings in tenants.items()}
         self._tenants.setdefault(EVERYONE, Tenant(EVERYONE))
+        self._anybody = Client(self._tenants[EVERYONE], ANYBODY.role)
         self._keys: dict[bytes, tuple[bytes, Client]] = {}
         if admin_key is not None:
             self._add(admin_key.encode(), Client(self._tenants[EVERYONE], Role.ADMIN, "api_key_env"))
@@ -25,7 +26,16 @@ class Access:
     @property
     def anybody(self) -> Client | None:
         """Who asks where no keys are wanted; None where they are."""
-        return None if self._keys else Client(self._tenants[EVERYONE], ANYBODY.role)
+        return None if self._keys else self._anybody
+
+    @property
+    def tenants(self) -> Iterable[Tenant]:
+        """All that there are."""
+        return self._tenants.values()
+
+    def named(self, key_id: str) -> Client | None:
+        """Whose key has this id."""
+        return next((client for _, client in self._keys.values() if client.key_id == key_id), None)
 
     def find(self, keys: Iterable[bytes]) -> Client | None:
         """Who brings one of these keys."""

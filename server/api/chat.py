@@ -90,12 +90,12 @@ async def _chat(body: Body, target: Target, run: Run) -> Response:
     if (remote := engine.remote) and plan.leaves_the_answer and not target.trace:
         if not plan.contexts:
             payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
-            return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
+            return await passthrough.forward(remote, "/chat/completions", payload, run.deadline, target.facts)
         context = await plan.prepare(chat_request(body.fields, engine.model), run)
         if context.prompt is None and not run.ledger.calls:
             fields = {**context.params, "messages": context.messages, "stream": context.original.stream}
             payload = passthrough.payload(remote.upstream_model, b"", fields)
-            return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
+            return await passthrough.forward(remote, "/chat/completions", payload, run.deadline, target.facts)
         events = plan.stream(context, run)
     else:
         events = plan.stream(chat_request(body.fields, engine.model), run)

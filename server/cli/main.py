@@ -13,6 +13,7 @@ from heedful.server.cli.models import models
 from heedful.server.cli.others import WithOthers
 from heedful.server.cli.serve import serve
 from heedful.server.cli.store import stores
+from heedful.server.cli.usage import usage
 from heedful.server.config import ConfigError
 from heedful.server.models.bundled import ModelUnavailable
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 app.command()(chat)
 app.command()(demo)
+app.command()(usage)
 app.add_typer(models, name="models", invoke_without_command=True)
 app.add_typer(stores, name="store")
 

@@ -42,6 +42,7 @@ class Observing:
             await self._app(scope, receive, sending)
         finally:
             facts.ended = time.perf_counter()
+            facts.settle()
             facts.gone = not ended or facts.status == 499
             facts.route = self._routes.get(scope.get("endpoint"), facts.route)
             for sink in self._sinks:

@@ -1,0 +1,188 @@
+"""Tokens of a day and a month: what each key has used, in a SQLite file that outlives this process.
+
+Each request is one transaction before its answer's end goes out (WAL, synchronous=OFF: what is written outlives a
+killed process, though not a machine without power). Several processes may write to the same file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from heedful.server.log import bug
+from heedful.strategies import BudgetSpent
+
+now = time.time
+_DAY = 86_400
+_WAIT = 5.0  # seconds for another process's transaction, which takes microseconds
+_TABLE = """
+CREATE TABLE IF NOT EXISTS used (
+    tenant TEXT NOT NULL, key TEXT NOT NULL, day TEXT NOT NULL, tokens INTEGER NOT NULL, requests INTEGER NOT NULL,
+    PRIMARY KEY (tenant, key, day)) WITHOUT ROWID
+"""
+_ADD = """
+INSERT INTO used VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, requests = requests + excluded.requests
+"""
+_SUM = "SELECT coalesce(sum(tokens), 0), coalesce(sum(requests), 0) FROM used WHERE "
+
+
+@dataclass(slots=True)
+class Used:
+    """Of a day and of its month, in UTC."""
+
+    day: int = 0
+    month: int = 0
+    day_requests: int = 0
+    month_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """A day of the calendar, and when it and its month end, in seconds of the clock."""
+
+    day: str
+    month: str
+    ends: float
+    month_ends: float
+
+    @classmethod
+    def at(cls, moment: float) -> Today:
+        date = datetime.fromtimestamp(moment, UTC)
+        following = datetime(date.year + date.month // 12, date.month % 12 + 1, 1, tzinfo=UTC)
+        ends = (moment // _DAY + 1) * _DAY
+        return cls(f"{date:%Y-%m-%d}", f"{date:%Y-%m}", ends, following.timestamp())
+
+
+class Budgets:
+    """What was used. The file is made with the first request that counts."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._database: sqlite3.Connection | None = None
+        self._today = Today.at(0.0)
+        self._known: dict[tuple[str, str | None], Used] = {}
+        """By tenant and key (None: all of the tenant's)."""
+        self._version = -1
+        self._under_way: Counter[tuple[str, str | None]] = Counter()
+
+    # -- what was used
+
+    def used(self, tenant: str, key: str | None) -> Used:
+        """By a key, or by all of a tenant's; other processes' too."""
+        self._refresh()
+        assert self.today  # a new day forgets the one before
+        if (used := self._known.get((tenant, key))) is None:
+            used = self._known[tenant, key] = self._read(tenant, key)
+        return used
+
+    def spent(self, tenant: str, key: str | None) -> tuple[int, int]:
+        """Tokens of the day and of the month, with what requests under way have used so far."""
+        used, more = self.used(tenant, key), self._under_way[tenant, key]
+        return used.day + more, used.month + more
+
+    def check(self, tenant: str, key: str | None, day: int | None, month: int | None, *, code: str) -> None:
+        """Raises BudgetSpent where a day's or a month's tokens are used up."""
+        if day is None and month is None:
+            return
+        of_day, of_month = self.spent(tenant, key)
+        whose = f"tenant {tenant!r}" if key is None else f"key {key!r}"
+        for limit, spent, period, ends in (
+            (month, of_month, "month", self.today.month_ends),
+            (day, of_day, "day", self.today.ends),
+        ):
+            if limit is not None and spent >= limit:
+                raise BudgetSpent(
+                    f"the tokens of this {period} are spent: {whose} may use {limit} in a {period} and has used "
+                    f"{spent}; the budget renews at {iso(ends)}",
+                    code=code,
+                    retry_after=ends - now(),
+                )
+
+    @property
+    def today(self) -> Today:
+        if not 0 < self._today.ends - now() <= _DAY:
+            self._today = Today.at(now())
+            self._known.clear()
+        return self._today
+
+    def all(self) -> list[tuple[str, str]]:
+        """Every tenant and key of this month."""
+        rows = self._open().execute(
+            "SELECT DISTINCT tenant, key FROM used WHERE day >= ? ORDER BY 1, 2", (self.today.month,)
+        )
+        return [(tenant, key) for tenant, key in rows]
+
+    # -- using it
+
+    def hold(self, tenant: str, key: str | None, tokens: int) -> None:
+        """A request that is under way has used these."""
+        for owner in _owners(tenant, key):
+            self._under_way[owner] += tokens
+
+    def commit(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
+        """A request is over, and has used `tokens` in all."""
+        try:
+            day = self.today.day
+            self._open().execute(_ADD, (tenant, key or "", day, tokens, 1))
+        except sqlite3.Error as error:
+            # What can't be written counts on in this process, as if it were under way for ever.
+            bug(error)
+            self.hold(tenant, key, tokens - held)
+            return
+        for owner in _owners(tenant, key):
+            if left := self._under_way[owner] - held:
+                self._under_way[owner] = left
+            else:
+                del self._under_way[owner]
+            if (used := self._known.get(owner)) is not None:
+                used.day += tokens
+                used.month += tokens
+                used.day_requests += 1
+                used.month_requests += 1
+
+    def close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    # -- the file
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.file, timeout=_WAIT, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = OFF")
+            self._database.execute(_TABLE)
+        return self._database
+
+    def _refresh(self) -> None:
+        """What another process has written is news; what this one writes is not."""
+        (version,) = self._open().execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self._known.clear()
+
+    def _read(self, tenant: str, key: str | None) -> Used:
+        whose, values = ("tenant = ?", [tenant]) if key is None else ("tenant = ? AND key = ?", [tenant, key])
+        database, today = self._open(), self.today
+        day = database.execute(f"{_SUM}{whose} AND day = ?", [*values, today.day]).fetchone()
+        month = database.execute(f"{_SUM}{whose} AND day > ?", [*values, today.month]).fetchone()
+        return Used(day[0], month[0], day[1], month[1])
+
+
+def iso(moment: float) -> str:
+    """A moment as clients read it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _owners(tenant: str, key: str | None) -> Iterator[tuple[str, str | None]]:
+    yield tenant, None
+    if key is not None:
+        yield tenant, key
