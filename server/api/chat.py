@@ -95,7 +95,9 @@ async def _chat(body: Body, target: Target, run: Run) -> Response:
         if context.prompt is None and not run.ledger.calls:
             fields = {**context.params, "messages": context.messages, "stream": context.original.stream}
             payload = passthrough.payload(remote.upstream_model, b"", fields)
-            return await passthrough.forward(remote, "/chat/completions", payload, run.deadline, target.facts)
+            return await passthrough.forward(
+                remote, "/chat/completions", payload, run.deadline, target.facts, fields
+            )
         events = plan.stream(context, run)
     else:
         events = plan.stream(chat_request(body.fields, engine.model), run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -37,16 +38,21 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 async def forward(
-    engine: OpenAIEngine, path: str, payload: bytes, deadline: float | None, facts: Facts | None = None
+    engine: OpenAIEngine,
+    path: str,
+    payload: bytes,
+    deadline: float | None,
+    facts: Facts | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> Response:
     """Posts `payload` and waits for the answer, or for the first bytes of one that streams.
 
-    `facts`: where it is to be counted what the answer costs.
+    `facts`: where it is to be counted what the answer costs. `fields`: what `payload` says, if not the client's body.
     Raises HeedfulError where the upstream refuses, fails, or answers with something that is no JSON.
     """
     if facts is None:
         return await _forward(engine, path, payload, deadline, None)
-    tally = Tally(facts, facts.fields, path)
+    tally = Tally(facts, facts.fields if fields is None else fields, path)
     try:
         return await _forward(engine, path, payload, deadline, tally)
     except asyncio.CancelledError:
@@ -96,7 +102,7 @@ async def _asked(
 
 
 def _checked(engine: OpenAIEngine, body: bytes) -> dict[str, msgspec.Raw]:
-    """The answer's fields. Raises EngineError for what is no JSON object, and for an error in the clothes of a success."""
+    """The answer's fields. Raises EngineError for what is no JSON object, and for an error dressed as a success."""
     try:
         fields = _object.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

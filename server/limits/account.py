@@ -141,7 +141,7 @@ class RequestAccount:
         for owner in self._owners:
             most = owner.limits.concurrent
             if most is not None and self._shared.running[owner.name] >= most:
-                raise _too_many(f"{owner.name} may have {most} requests under way at once", "requests", 1.0)
+                raise _too_many(f"{owner.name} may have {most} requests under way at once", "requests", 0.0)
 
     async def _check_rates(self, anthropic: bool) -> None:
         requests = [o for o in self._owners if o.limits.requests_per_minute is not None]
@@ -240,7 +240,7 @@ def account_of(scope: Scope) -> RequestAccount | None:
 
 
 def _too_many(what: str, kind: str, wait: float) -> HeedfulError:
-    seconds = max(1, -int(-wait // 1))
+    seconds = int(wait) + 1
     return HeedfulError(
         f"{what}; try again in {seconds} s",
         status=429,

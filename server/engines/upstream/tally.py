@@ -121,7 +121,7 @@ class Tally:
     def _estimated(self, answer: int) -> None:
         fields = self._fields
         messages = fields.get("messages")
-        prompt = estimate_prompt(messages, fields) if isinstance(messages, list) else 0
+        prompt = estimate_prompt(messages, fields) if isinstance(messages, list | tuple) else 0
         for field in ("prompt", "input"):
             prompt += estimate_given(fields.get(field))
         self._facts.usage, self._facts.usage_estimated = Usage(prompt, answer), True
