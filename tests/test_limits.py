@@ -16,6 +16,7 @@ import httpx
 import openai
 import pytest
 from running import at_once
+from upstream_fixtures import Opening
 from waiting import HANG
 
 from heedful.server.access.client import Client, Role, Tenant
@@ -194,7 +195,7 @@ def test_who_may_see_what_was_used(serving: Serving, folder: Config, clock: Cloc
 
 
 def test_hidden_calls_stop_when_the_budget_is_spent(serving: Serving, folder: Config, clock: Clock) -> None:
-    engine = ScriptedEngine("Bad.")
+    engine = ScriptedEngine(lambda call: f"Bad {len(engine.calls)}.")
     refine = {"refine": {"verifiers": [{"policy": {"words": ["bad"]}}], "max_rounds": 16}}
     with serving(engine, config=folder, clients={"a": client(tokens_per_day=200)}) as url:
         answer = post(url, "a", alignment=[refine])
@@ -203,10 +204,9 @@ def test_hidden_calls_stop_when_the_budget_is_spent(serving: Serving, folder: Co
         assert answer.headers["x-should-retry"] == "false" and "2026-12-30" in error["message"]
         assert 1 < len(engine.calls) < 17
         used = usage(url, "a")["acme", None]["day"]["tokens"]
-        written = sum(len(m["content"]) for call in engine.calls for m in call.messages) + 4 * len(
-            engine.calls
-        )
-        assert used == written >= 200
+        read = sum(len(m["content"].encode()) for call in engine.calls for m in call.messages)
+        written = len("Bad 1.") * len(engine.calls)
+        assert used == read + written >= 200
         assert post(url, "a").json()["error"]["code"] == "insufficient_quota"
 
 
@@ -223,14 +223,11 @@ def test_a_stream_that_spends_the_budget_says_so(serving: Serving, folder: Confi
 
 
 def test_requests_at_once(serving: Serving, folder: Config) -> None:
-    begun, going_on = threading.Semaphore(0), threading.Event()
+    begun, going_on = threading.Semaphore(0), Opening()
 
     async def reply(call: Any) -> str:
         begun.release()
-        import asyncio
-
-        while not going_on.is_set():
-            await asyncio.sleep(0.005)
+        await going_on.wait()
         return "Hello"
 
     with serving(ScriptedEngine(reply), config=folder, clients={"a": client(concurrent=2)}) as url:
