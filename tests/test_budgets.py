@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from heedful.server.cli.main import app
-from heedful.server.limits.budgets import Budgets
+from heedful.server.limits.budgets import Budget, Budgets
 from heedful.strategies import BudgetSpent
 
 # Commits, and says so, until it is killed.
@@ -50,7 +50,8 @@ def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
         told = used.day_requests
 
 
-def test_several_processes_share_a_file(tmp_path: Path) -> None:
+def test_several_processes_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heedful.server.limits.budgets.LOOK", 0)
     one, other = Budgets(tmp_path / "u.sqlite"), Budgets(tmp_path / "u.sqlite")
     for _ in range(3):
         one.commit("acme", "k1", 10, 0)
@@ -59,7 +60,7 @@ def test_several_processes_share_a_file(tmp_path: Path) -> None:
         assert one.used("acme", "k2").day == other.used("acme", "k2").day
     assert one.used("acme", None).day == 45
     with pytest.raises(BudgetSpent, match="tenant 'acme' may use 45 in a day"):
-        other.check("acme", None, 45, None, code="budget_spent")
+        other.check([Budget(("acme", None), 45, None)], code="budget_spent")
     one.close()
     other.close()
 

@@ -13,8 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 from heedful.server.access.client import Client
 from heedful.server.access.settings import LimitSettings
 from heedful.server.http import WhileConnected
-from heedful.server.limits.budgets import Budgets
-from heedful.server.limits.headers import Headers, Standing, is_ours, written
+from heedful.server.limits.budgets import Budget, Budgets
+from heedful.server.limits.headers import OURS, Headers, Standing, written
 from heedful.server.limits.line import Line
 from heedful.server.limits.windows import Rates
 from heedful.server.log import failed
@@ -38,17 +38,44 @@ class Owner:
         return f"tenant {self.tenant!r}" if self.key is None else f"key {self.key!r}"
 
     def of(self, what: str) -> str:
-        """The name of what is counted."""
+        """The name of what is counted by the minute."""
         return f"{what}/{self.tenant}" if self.key is None else f"{what}/{self.tenant}/{self.key}"
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A client's limits, its own and its tenant's, sorted by how they are looked at for each request."""
+
+    owners: tuple[Owner, ...]
+    requests: tuple[tuple[str, int], ...]
+    """What is counted a minute, and the limit; the owners stand in the same order in `named`."""
+    tokens: tuple[tuple[str, int], ...]
+    named: tuple[str, ...]
+    concurrent: tuple[tuple[str, int], ...]
+    budgets: tuple[Budget, ...]
+
+
 @lru_cache(maxsize=4096)
-def owners_of(client: Client) -> tuple[Owner, ...]:
-    """Those whose limits hold for a client's requests: what has none is not among them."""
+def terms_of(client: Client) -> Terms:
+    """What holds for a client's requests."""
     tenant = Owner(client.tenant.name, None, client.tenant.settings.limits)
     key = Owner(client.tenant.name, client.key_id, client.limits)
-    none = LimitSettings()
-    return tuple(owner for owner in (tenant, key) if owner.limits != none)
+    owners = tuple(owner for owner in (tenant, key) if owner.limits != LimitSettings())
+    requests = [(o, o.limits.requests_per_minute) for o in owners]
+    tokens = [(o, o.limits.tokens_per_minute) for o in owners]
+    limited = [(o.limits.tokens_per_day, o.limits.tokens_per_month) for o in owners]
+    return Terms(
+        owners,
+        tuple((o.of("requests"), most) for o, most in requests if most is not None),
+        tuple((o.of("tokens"), most) for o, most in tokens if most is not None),
+        tuple(o.name for o, most in (*requests, *tokens) if most is not None),
+        tuple((o.name, o.limits.concurrent) for o in owners if o.limits.concurrent is not None),
+        tuple(
+            Budget((o.tenant, o.key), *most)
+            for o, most in zip(owners, limited, strict=True)
+            if most != (None, None)
+        ),
+    )
 
 
 class Shared:
@@ -57,12 +84,12 @@ class Shared:
     def __init__(self, rates: Rates, budgets: Budgets, line: Line | None) -> None:
         self.rates, self.budgets, self.line = rates, budgets, line
         self.running: Counter[str] = Counter()
-        """Requests under way, by owner."""
+        """Requests under way, by the owner's name, where their number is limited."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def concerns(self, client: Client) -> bool:
         """Whether anything is counted for this client, or anybody waits."""
-        return self.line is not None or client.key_id is not None or bool(owners_of(client))
+        return self.line is not None or client.key_id is not None or bool(terms_of(client).owners)
 
     async def settle(self, account: RequestAccount) -> None:
         """Where that takes round trips, in a task of its own: a client that leaves must not cut it short."""
@@ -89,14 +116,14 @@ class RequestAccount:
         "_facts",
         "_headers",
         "_key",
-        "_owners",
         "_settled",
         "_shared",
         "_tenant",
+        "_terms",
     )
 
     def __init__(self, shared: Shared, client: Client, facts: Facts) -> None:
-        self._shared, self._facts, self._owners = shared, facts, owners_of(client)
+        self._shared, self._facts, self._terms = shared, facts, terms_of(client)
         self._tenant, self._key = client.tenant.name, client.key_id
         self._charged = 0
         self._admitted = self._settled = False
@@ -110,69 +137,55 @@ class RequestAccount:
         `receive`: None where somebody watches already whether the client is there. `deadline`: in the event loop's
         time.
         """
-        line = self._shared.line
-        if self._owners:
-            self._check_budgets("insufficient_quota")
-            self._check_concurrent()
-        if line is not None:
-            line.check(self._tenant)
-        if self._owners:
-            await self._check_rates(anthropic)
-        for owner in self._owners:
-            self._shared.running[owner.name] += 1
+        terms, line = self._terms, self._shared.line
+        self._check_budgets("insufficient_quota")
+        running = self._shared.running
+        for name, most in terms.concurrent:
+            if running[name] >= most:
+                raise _too_many(f"{name} may have {most} requests under way at once", "requests", 0.0)
+        turn = line is None or line.take(self._tenant)
+        for name, _ in terms.concurrent:
+            running[name] += 1
         try:
-            if line is not None and not line.take(self._tenant):
+            if not turn and line is not None:
+                line.check(self._tenant)
+            if terms.named:
+                await self._check_rates(anthropic)
+            if not turn and line is not None:
                 watching = nullcontext() if receive is None else WhileConnected(receive)
                 async with watching, asyncio.timeout_at(deadline):
                     await line.wait(self._tenant)
         except BaseException:
-            self._leave()
+            self._leave(turn=turn)
             raise
         self._admitted = True
 
     def _check_budgets(self, code: str) -> None:
-        for owner in self._owners:
-            limits = owner.limits
-            day, month = limits.tokens_per_day, limits.tokens_per_month
-            if day is not None or month is not None:
-                self._shared.budgets.check(owner.tenant, owner.key, day, month, code=code)
-
-    def _check_concurrent(self) -> None:
-        for owner in self._owners:
-            most = owner.limits.concurrent
-            if most is not None and self._shared.running[owner.name] >= most:
-                raise _too_many(f"{owner.name} may have {most} requests under way at once", "requests", 0.0)
+        if budgets := self._terms.budgets:
+            self._shared.budgets.check(budgets, code=code)
 
     async def _check_rates(self, anthropic: bool) -> None:
-        requests = [o for o in self._owners if o.limits.requests_per_minute is not None]
-        tokens = [o for o in self._owners if o.limits.tokens_per_minute is not None]
-        if not requests and not tokens:
-            return
-        rates = self._shared.rates
-        windows = await rates.look([*(o.of("requests") for o in requests), *(o.of("tokens") for o in tokens)])
+        terms, rates = self._terms, self._shared.rates
+        limits = (*terms.requests, *terms.tokens)
+        windows = await rates.look([key for key, _ in limits])
+        kinds = ["requests"] * len(terms.requests) + ["tokens"] * len(terms.tokens)
         standings = [
-            Standing("requests", o.name, o.limits.requests_per_minute or 0, w)
-            for o, w in zip(requests, windows, strict=False)
+            Standing(kind, owner, limit, window.used, window)
+            for kind, owner, (_, limit), window in zip(kinds, terms.named, limits, windows, strict=True)
         ]
-        standings += [
-            Standing("tokens", o.name, o.limits.tokens_per_minute or 0, w)
-            for o, w in zip(tokens, windows[len(requests) :], strict=True)
-        ]
-        over = [s for s in standings if s.wait > 0]
-        if not over and requests:
-            within = await rates.hit(
-                [(o.of("requests"), o.limits.requests_per_minute or 0) for o in requests]
-            )
-            standings = [s.after_this() if s.kind == "requests" else s for s in standings]
+        over = [s for s in standings if s.used >= s.limit]
+        if not over and terms.requests:
+            within = await rates.hit(terms.requests)
             over = [] if within else standings[:1]  # another process was quicker
+            for standing in standings[: len(terms.requests)]:
+                standing.used += 1
         self._headers = written(standings, anthropic=anthropic)
         if over:
-            longest = max(over, key=lambda s: s.wait)
+            longest = max(over, key=lambda s: s.window.wait(s.limit))
             raise _too_many(
-                f"{longest.owner} may use {longest.limit} {longest.kind} in a minute and has used "
-                f"{longest.window.used}",
+                f"{longest.owner} may use {longest.limit} {longest.kind} in a minute and has used {longest.used}",
                 longest.kind,
-                longest.wait,
+                longest.window.wait(longest.limit),
             )
 
     # -- under way
@@ -183,8 +196,7 @@ class RequestAccount:
 
     def check(self) -> None:
         """Raises BudgetSpent: what was used until now is charged."""
-        if self._owners:
-            self._check_budgets("budget_spent")
+        self._check_budgets("budget_spent")
 
     def sending(self, send: Send) -> Send:
         """Adds the headers, and settles before the answer's end goes out."""
@@ -192,7 +204,7 @@ class RequestAccount:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if ours := self._headers:
-                    headers = [h for h in message["headers"] if not is_ours(h[0])]
+                    headers = [h for h in message["headers"] if not h[0].startswith(OURS)]
                     message = {**message, "headers": headers + ours}
             elif not message.get("more_body", False) and self.open:
                 await self._shared.settle(self)
@@ -212,25 +224,24 @@ class RequestAccount:
         if not self.open:
             return
         self._settled = True
-        self._leave()
-        if self._shared.line is not None:
-            self._shared.line.leave(self._tenant)
+        self._leave(turn=True)
         self._facts.settle()
         tokens = self._facts.tokens
         self._shared.budgets.commit(self._tenant, self._key, tokens, self._charged)
-        limited = [o.of("tokens") for o in self._owners if o.limits.tokens_per_minute is not None]
-        if tokens and limited:
+        if tokens and self._terms.tokens:
             try:
-                await self._shared.rates.charge(limited, tokens)
+                await self._shared.rates.charge([key for key, _ in self._terms.tokens], tokens)
             except HeedfulError as error:
                 failed(error)  # the answer is whole, and the budget has it
 
-    def _leave(self) -> None:
+    def _leave(self, *, turn: bool) -> None:
+        if turn and self._shared.line is not None:
+            self._shared.line.leave(self._tenant)
         running = self._shared.running
-        for owner in self._owners:
-            running[owner.name] -= 1
-            if not running[owner.name]:
-                del running[owner.name]
+        for name, _ in self._terms.concurrent:
+            running[name] -= 1
+            if not running[name]:
+                del running[name]
 
 
 def account_of(scope: Scope) -> RequestAccount | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,8 @@ from heedful.server.log import bug
 from heedful.strategies import BudgetSpent
 
 now = time.time
+LOOK = 0.05
+"""Seconds until it is looked again whether another process has written."""
 _DAY = 86_400
 _WAIT = 5.0  # seconds for another process's transaction, which takes microseconds
 _TABLE = """
@@ -40,6 +42,15 @@ class Used:
     month: int = 0
     day_requests: int = 0
     month_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Tokens of a day and of a month, of a key or (None) of all of a tenant's."""
+
+    owner: tuple[str, str | None]
+    day: int | None
+    month: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +80,14 @@ class Budgets:
         self._known: dict[tuple[str, str | None], Used] = {}
         """By tenant and key (None: all of the tenant's)."""
         self._version = -1
+        self._looked = self._again = 0.0
         self._under_way: Counter[tuple[str, str | None]] = Counter()
 
     # -- what was used
 
     def used(self, tenant: str, key: str | None) -> Used:
         """By a key, or by all of a tenant's; other processes' too."""
-        self._refresh()
-        assert self.today  # a new day forgets the one before
+        self._refresh(now())
         if (used := self._known.get((tenant, key))) is None:
             used = self._known[tenant, key] = self._read(tenant, key)
         return used
@@ -86,29 +97,32 @@ class Budgets:
         used, more = self.used(tenant, key), self._under_way[tenant, key]
         return used.day + more, used.month + more
 
-    def check(self, tenant: str, key: str | None, day: int | None, month: int | None, *, code: str) -> None:
-        """Raises BudgetSpent where a day's or a month's tokens are used up."""
-        if day is None and month is None:
-            return
-        of_day, of_month = self.spent(tenant, key)
+    def check(self, budgets: Iterable[Budget], *, code: str) -> None:
+        """Raises BudgetSpent where the tokens of one are used up."""
+        self._refresh(now())
+        for budget in budgets:
+            used, more = self._known.get(budget.owner), self._under_way[budget.owner]
+            if used is None:
+                used = self.used(*budget.owner)
+            if budget.month is not None and used.month + more >= budget.month:
+                raise self._refusal(budget, "month", budget.month, used.month + more, code)
+            if budget.day is not None and used.day + more >= budget.day:
+                raise self._refusal(budget, "day", budget.day, used.day + more, code)
+
+    def _refusal(self, budget: Budget, period: str, limit: int, spent: int, code: str) -> BudgetSpent:
+        tenant, key = budget.owner
         whose = f"tenant {tenant!r}" if key is None else f"key {key!r}"
-        for limit, spent, period, ends in (
-            (month, of_month, "month", self.today.month_ends),
-            (day, of_day, "day", self.today.ends),
-        ):
-            if limit is not None and spent >= limit:
-                raise BudgetSpent(
-                    f"the tokens of this {period} are spent: {whose} may use {limit} in a {period} and has used "
-                    f"{spent}; the budget renews at {iso(ends)}",
-                    code=code,
-                    retry_after=ends - now(),
-                )
+        ends = self.today.ends if period == "day" else self.today.month_ends
+        return BudgetSpent(
+            f"the tokens of this {period} are spent: {whose} may use {limit} in a {period} and has used {spent}; "
+            f"the budget renews at {iso(ends)}",
+            code=code,
+            retry_after=ends - now(),
+        )
 
     @property
     def today(self) -> Today:
-        if not 0 < self._today.ends - now() <= _DAY:
-            self._today = Today.at(now())
-            self._known.clear()
+        self._refresh(now())
         return self._today
 
     def all(self) -> list[tuple[str, str]]:
@@ -128,18 +142,18 @@ class Budgets:
     def commit(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
         """A request is over, and has used `tokens` in all."""
         try:
-            day = self.today.day
-            self._open().execute(_ADD, (tenant, key or "", day, tokens, 1))
+            self._refresh(now())
+            self._open().execute(_ADD, (tenant, key or "", self._today.day, tokens, 1))
         except sqlite3.Error as error:
             # What can't be written counts on in this process, as if it were under way for ever.
             bug(error)
             self.hold(tenant, key, tokens - held)
             return
         for owner in _owners(tenant, key):
-            if left := self._under_way[owner] - held:
-                self._under_way[owner] = left
-            else:
-                del self._under_way[owner]
+            if held:
+                self._under_way[owner] -= held
+                if not self._under_way[owner]:
+                    del self._under_way[owner]
             if (used := self._known.get(owner)) is not None:
                 used.day += tokens
                 used.month += tokens
@@ -157,13 +171,20 @@ class Budgets:
         if self._database is None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.file, timeout=_WAIT, isolation_level=None)
+            self._database.execute("PRAGMA page_size = 1024")  # a commit writes whole pages
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = OFF")
             self._database.execute(_TABLE)
         return self._database
 
-    def _refresh(self) -> None:
-        """What another process has written is news; what this one writes is not."""
+    def _refresh(self, at: float) -> None:
+        """A new day is news, and what another process has written; what this one writes is not."""
+        if self._looked <= at < self._again:
+            return
+        if not 0 < self._today.ends - at <= _DAY:
+            self._today = Today.at(at)
+            self._known.clear()
+        self._looked, self._again = at, min(at + LOOK, self._today.ends)
         (version,) = self._open().execute("PRAGMA data_version").fetchone()
         if version != self._version:
             self._version = version
@@ -171,7 +192,7 @@ class Budgets:
 
     def _read(self, tenant: str, key: str | None) -> Used:
         whose, values = ("tenant = ?", [tenant]) if key is None else ("tenant = ? AND key = ?", [tenant, key])
-        database, today = self._open(), self.today
+        database, today = self._open(), self._today
         day = database.execute(f"{_SUM}{whose} AND day = ?", [*values, today.day]).fetchone()
         month = database.execute(f"{_SUM}{whose} AND day > ?", [*values, today.month]).fetchone()
         return Used(day[0], month[0], day[1], month[1])

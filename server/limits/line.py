@@ -77,7 +77,7 @@ class Line:
         self._held[tenant] -= 1
         if not self._held[tenant]:
             del self._held[tenant]
-        while self._running < self._room and (following := self._next()) is not None:
+        while self._lines and self._running < self._room and (following := self._next()) is not None:
             line = self._lines.pop(following)
             self._lines[following] = line  # behind those whose turn is still to come
             place = next(iter(line))

@@ -1,11 +1,13 @@
-"""Requests and tokens a minute: sliding windows of the library `limits`, in this process or in Redis for several."""
+"""Requests and tokens a minute: sliding windows, in this process's memory, or in a Redis by the library `limits`."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any
+
+import msgspec
 
 from heedful.server.config import ConfigError
 from heedful.strategies import HeedfulError
@@ -15,7 +17,7 @@ MINUTE = 60
 _UNLIMITED = 1 << 62
 
 
-class Window(NamedTuple):
+class Window(msgspec.Struct, frozen=True, gc=False):
     """The minute before, weighted by how much of it still counts, and this one; each with the seconds until it is
     forgotten."""
 
@@ -42,17 +44,8 @@ class Window(NamedTuple):
         return max(0.0, self.current_left - MINUTE) + MINUTE * (1 - limit / self.current)
 
 
-class _Storage(Protocol):
-    """What is used of `limits.aio.storage`."""
-
-    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]: ...
-    async def acquire_sliding_window_entry(
-        self, key: str, limit: int, expiry: int, amount: int = 1
-    ) -> bool: ...
-
-
-class InProcess:
-    """The library's sliding window in this process's memory.
+class _Memory:
+    """The sliding windows of `limits` in this process's memory.
 
     Its own memory storage looks through every key after each hit: 180 us with 1,000 keys, where this takes 1.
     """
@@ -62,36 +55,43 @@ class InProcess:
         """By key: the number of the minute, and the counts of the one before and of it."""
         self._minute = 0
 
-    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        at = now()
-        minute, left = int(at // expiry), expiry - at % expiry
-        window = self._windows.get(key)
-        if window is None or window[0] < minute - 1:
-            return 0, 0.0, 0, left + expiry
-        if window[0] < minute:
-            return window[2], left, 0, left + expiry
-        return window[1], left, window[2], left + expiry
+    def look(self, keys: Sequence[str]) -> list[Window]:
+        minute, into = divmod(now(), MINUTE)
+        left, seen = MINUTE - into, []
+        for key in keys:
+            found = self._windows.get(key)
+            if found is None or found[0] < minute - 1:
+                seen.append(Window(0, 0.0, 0, left + MINUTE))
+            elif found[0] < minute:
+                seen.append(Window(found[2], left, 0, left + MINUTE))
+            else:
+                seen.append(Window(found[1], left, found[2], left + MINUTE))
+        return seen
 
-    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        previous, previous_left, current, current_left = await self.get_sliding_window(key, expiry)
-        if Window(previous, previous_left, current, current_left).used + amount > limit:
-            return False
-        minute = int(now() // expiry)
-        self._windows[key] = [minute, previous, current + amount]
-        if minute != self._minute:
+    def add(self, keys: Iterable[str], amount: int) -> None:
+        minute = int(now() // MINUTE)
+        for key in keys:
+            found = self._windows.get(key)
+            if found is None:
+                self._windows[key] = [minute, 0, amount]
+            elif found[0] == minute:
+                found[2] += amount
+            else:
+                found[:] = minute, found[2] if found[0] == minute - 1 else 0, amount
+        if minute != self._minute:  # those that nobody uses any more go
             self._minute = minute
             self._windows = {k: w for k, w in self._windows.items() if w[0] >= minute - 1}
-        return True
 
 
 class Rates:
     """Counts by key. `uri`: a Redis that several processes share (redis://...), else this process's memory."""
 
     def __init__(self, uri: str | None = None) -> None:
+        self._memory = _Memory()
         self._pool: Any = None
-        self._storage: _Storage = InProcess() if uri is None else self._redis(uri)
+        self._redis = None if uri is None else self._connected(uri)
 
-    def _redis(self, uri: str) -> Any:
+    def _connected(self, uri: str) -> Any:
         """Raises ConfigError where its client is not installed, or the address is none."""
         try:
             from limits.aio.storage import RedisStorage
@@ -108,44 +108,46 @@ class Rates:
     @property
     def remote(self) -> bool:
         """Whether each question is a round trip."""
-        return self._pool is not None
+        return self._redis is not None
 
     async def look(self, keys: Sequence[str]) -> list[Window]:
         """How each stands."""
-        return [Window(*w) for w in await self._each(self._look, keys)]
+        if (redis := self._redis) is None:
+            return self._memory.look(keys)
+        found = await _at_once(redis.get_sliding_window(key, MINUTE) for key in keys)
+        return [Window(*each) for each in found]
 
     async def hit(self, limits: Sequence[tuple[str, int]]) -> bool:
-        """Counts one more of each, if all are within their limits; in Redis others may come in between."""
-        hits = [(key, limit, 1) for key, limit in limits]
-        return all(await self._each(self._acquire, hits))
+        """Counts one more of each, which were within their limits a moment ago; in Redis others may have come in
+        between, and then some may not be."""
+        if (redis := self._redis) is None:
+            self._memory.add([key for key, _ in limits], 1)
+            return True
+        asked = (redis.acquire_sliding_window_entry(key, limit, MINUTE) for key, limit in limits)
+        return all(await _at_once(asked))
 
     async def charge(self, keys: Sequence[str], amount: int) -> None:
         """Counts what was used already, whatever the limit."""
-        await self._each(self._acquire, [(key, _UNLIMITED, amount) for key in keys])
+        if (redis := self._redis) is None:
+            self._memory.add(keys, amount)
+            return
+        await _at_once(redis.acquire_sliding_window_entry(key, _UNLIMITED, MINUTE, amount) for key in keys)
 
     async def close(self) -> None:
         if self._pool is not None:
             await self._pool.aclose()
 
-    async def _look(self, key: str) -> tuple[int, float, int, float]:
-        return await self._storage.get_sliding_window(key, MINUTE)
 
-    async def _acquire(self, hit: tuple[str, int, int]) -> bool:
-        key, limit, amount = hit
-        return await self._storage.acquire_sliding_window_entry(key, limit, MINUTE, amount)
+async def _at_once(asked: Iterable[Awaitable[Any]]) -> list[Any]:
+    """Raises HeedfulError where Redis can't be asked: what can't be counted is not let through."""
+    from redis.exceptions import RedisError
 
-    async def _each(self, ask: Callable[..., Awaitable[Any]], of: Sequence[Any]) -> list[Any]:
-        """Raises HeedfulError where Redis can't be asked: what can't be counted is not let through."""
-        if self._pool is None:
-            return [await ask_one for ask_one in map(ask, of)]
-        from redis.exceptions import RedisError
-
-        try:
-            return await asyncio.gather(*map(ask, of))
-        except (RedisError, OSError) as error:
-            raise HeedfulError(
-                f"the Redis of `limits_storage` can't be asked: {type(error).__name__}",
-                status=503,
-                code="limits_unavailable",
-                headers={"retry-after": "5"},
-            ) from error
+    try:
+        return await asyncio.gather(*asked)
+    except (RedisError, OSError) as error:
+        raise HeedfulError(
+            f"the Redis of `limits_storage` can't be asked: {type(error).__name__}",
+            status=503,
+            code="limits_unavailable",
+            headers={"retry-after": "5"},
+        ) from error
