@@ -85,7 +85,13 @@ def test_what_can_not_be_written_is_not_forgotten(tmp_path: Path, caplog: pytest
     with sqlite3.connect(tmp_path / "u.sqlite") as mending:
         mending.execute("ALTER TABLE elsewhere RENAME TO used")
     assert budgets.spent("acme", "k") == (17, 17)
+    budgets.commit("acme", "k", 1, 0)
+    assert budgets.spent("acme", "k") == (18, 18)
     budgets.close()
+    again = Budgets(tmp_path / "u.sqlite")
+    used = again.used("acme", None)
+    assert (used.day, used.day_requests) == (18, 3)
+    again.close()
 
 
 def test_the_command(tmp_path: Path) -> None:

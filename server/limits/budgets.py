@@ -21,7 +21,7 @@ now = time.time
 LOOK = 0.05
 """Seconds until it is looked again whether another process has written."""
 _DAY = 86_400
-_WAIT = 5.0  # seconds for another process's transaction, which takes microseconds
+_WAIT = 0.25  # seconds for another process's transaction, which takes microseconds; all requests here wait as long
 _TABLE = """
 CREATE TABLE IF NOT EXISTS used (
     tenant TEXT NOT NULL, key TEXT NOT NULL, day TEXT NOT NULL, tokens INTEGER NOT NULL, requests INTEGER NOT NULL,
@@ -70,6 +70,15 @@ class Today:
         return cls(f"{date:%Y-%m-%d}", f"{date:%Y-%m}", ends, following.timestamp())
 
 
+@dataclass(slots=True)
+class _Row:
+    tenant: str
+    key: str | None
+    day: str
+    tokens: int
+    held: int
+
+
 class Budgets:
     """What was used. The file is made with the first request that counts."""
 
@@ -81,6 +90,8 @@ class Budgets:
         """By tenant and key (None: all of the tenant's)."""
         self._version = -1
         self._looked = self._again = 0.0
+        self._owed: list[_Row] = []
+        """What is not written yet: the disk was full, or another process had the file for too long."""
         self._under_way: Counter[tuple[str, str | None]] = Counter()
 
     # -- what was used
@@ -140,30 +151,53 @@ class Budgets:
             self._under_way[owner] += tokens
 
     def commit(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
-        """A request is over, and has used `tokens` in all."""
+        """A request is over, and has used `tokens` in all, of which `held` were told before."""
+        self._refresh(now())
+        self._owed.append(_Row(tenant, key, self._today.day, tokens, held))
         try:
-            self._refresh(now())
-            self._open().execute(_ADD, (tenant, key or "", self._today.day, tokens, 1))
+            self._write()
         except sqlite3.Error as error:
-            # What can't be written counts on in this process, as if it were under way for ever.
+            # It counts on as if it were under way, and is written with the next.
             bug(error)
             self.hold(tenant, key, tokens - held)
+            self._owed[-1].held = tokens
             return
-        for owner in _owners(tenant, key):
-            if held:
-                self._under_way[owner] -= held
+        for row in self._owed:
+            self._written(row)
+        self._owed.clear()
+
+    def _write(self) -> None:
+        database, rows = self._open(), [(r.tenant, r.key or "", r.day, r.tokens, 1) for r in self._owed]
+        if len(rows) == 1:
+            database.execute(_ADD, rows[0])
+            return
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(_ADD, rows)
+
+    def _written(self, row: _Row) -> None:
+        for owner in _owners(row.tenant, row.key):
+            if row.held:
+                self._under_way[owner] -= row.held
                 if not self._under_way[owner]:
                     del self._under_way[owner]
             if (used := self._known.get(owner)) is not None:
-                used.day += tokens
-                used.month += tokens
-                used.day_requests += 1
+                used.month += row.tokens
                 used.month_requests += 1
+                if row.day == self._today.day:
+                    used.day += row.tokens
+                    used.day_requests += 1
 
     def close(self) -> None:
-        if self._database is not None:
-            self._database.close()
-            self._database = None
+        if self._database is None:
+            return
+        try:
+            if self._owed:
+                self._write()
+        except sqlite3.Error as error:
+            bug(error)
+        self._database.close()
+        self._database = None
 
     # -- the file
 
