@@ -18,9 +18,9 @@ from heedful.server.alignments import Alignments, Selection
 from heedful.server.config import Config
 from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
-from heedful.server.limits.account import Shared, account_of
+from heedful.server.limits.account import ServerLimits, account_of
 from heedful.server.limits.budgets import Budgets
-from heedful.server.limits.line import Line
+from heedful.server.limits.line import FairLine
 from heedful.server.limits.windows import Rates
 from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
@@ -61,14 +61,14 @@ class Service:
     engines: Mapping[str, ServedModel]
     alignments: Alignments
     access: Access = field(init=False)
-    limits: Shared = field(init=False)
+    limits: ServerLimits = field(init=False)
     sinks: list[Sink] = field(default_factory=list)
     """Who is told of each request at its end."""
 
     def __post_init__(self) -> None:
         self.access = Access(self.config.tenants, self.config.api_key())
-        line = None if self.config.admission is None else Line(self.config.admission)
-        self.limits = Shared(Rates(self.config.limits_storage), Budgets(usage_file(self.config)), line)
+        line = None if self.config.admission is None else FairLine(self.config.admission)
+        self.limits = ServerLimits(Rates(self.config.limits_storage), Budgets(usage_file(self.config)), line)
 
     @property
     def failed(self) -> str | None:

@@ -50,8 +50,8 @@ class Counting:
         n = body.get("n") or 1
         self.prompt += prompt
         if path in ("/embeddings", "/moderations", "/rerank"):
-            usage = {"usage": {"prompt_tokens": prompt, "total_tokens": prompt}} if self.tells else {}
-            return Reply.json({"object": "list", "data": [], **usage})
+            told = {"usage": {"prompt_tokens": prompt, "total_tokens": prompt}} if self.tells else {}
+            return Reply.json({"object": "list", "data": [], **told})
         self.answer += texts * n
         usage = {"prompt_tokens": prompt, "completion_tokens": texts * n, "total_tokens": prompt + texts * n}
         if not body.get("stream"):

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from heedful.server.cli.main import app
-from heedful.server.limits.budgets import Budget, Budgets
+from heedful.server.limits.budgets import Budgets, TokenBudget
 from heedful.strategies import BudgetSpent
 
 # Commits, and says so, until it is killed.
@@ -60,7 +60,7 @@ def test_several_processes_share_a_file(tmp_path: Path, monkeypatch: pytest.Monk
         assert one.used("acme", "k2").day == other.used("acme", "k2").day
     assert one.used("acme", None).day == 45
     with pytest.raises(BudgetSpent, match="tenant 'acme' may use 45 in a day"):
-        other.check([Budget(("acme", None), 45, None)], code="budget_spent")
+        other.check([TokenBudget(("acme", None), 45, None)], code="budget_spent")
     one.close()
     other.close()
 

@@ -18,7 +18,7 @@ from waiting import HANG
 from heedful.server.access.client import Client, Role, Tenant
 from heedful.server.access.settings import AdmissionSettings
 from heedful.server.config import Config
-from heedful.server.limits.line import Line
+from heedful.server.limits.line import FairLine
 from heedful.strategies import Call, EngineUnavailable
 from heedful.strategies.scripted import ScriptedEngine
 from heedful.strategies.types import text_of
@@ -27,11 +27,11 @@ Serving = Callable[..., AbstractContextManager[str]]
 CLIENTS = {name: Client(Tenant(name), Role.USER, f"key-{name}") for name in ("greedy", "modest")}
 
 
-def _line(**settings: Any) -> Line:
-    return Line(AdmissionSettings(**settings))
+def _line(**settings: Any) -> FairLine:
+    return FairLine(AdmissionSettings(**settings))
 
 
-async def _turns(line: Line, *tenants: str) -> tuple[list[str], list[asyncio.Task[None]]]:
+async def _turns(line: FairLine, *tenants: str) -> tuple[list[str], list[asyncio.Task[None]]]:
     """Who waits, in this order; and who has had a turn, as it comes."""
     had: list[str] = []
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from heedful.benchmarks.scripts import servers
 from heedful.benchmarks.scripts.serving import CHAT, TOPICS
-from heedful.benchmarks.stats import bootstrap_all
+from heedful.benchmarks.stats import bootstrap
 
 HERE = Path(__file__).parent
 STREAMS = 200
@@ -137,7 +137,7 @@ def study(kind: str, asks: int, rounds: int) -> dict[str, Any]:
 
 def _quantile(times: list[float], percent: int) -> list[float]:
     """Milliseconds, and the interval."""
-    (found,) = bootstrap_all(times, lambda samples, axis: np.percentile(samples, percent, axis=axis)[None])
+    found = bootstrap(times, lambda samples, axis: np.percentile(samples, percent, axis=axis))
     return [round(1000 * figure, 1) for figure in found]
 
 

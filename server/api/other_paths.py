@@ -28,7 +28,7 @@ from heedful.server.edge.multipart import MultipartForm, boundary_of
 from heedful.server.edge.upload import Upload
 from heedful.server.engines.upstream.client import Upstream
 from heedful.server.engines.upstream.errors import faults, passed_on
-from heedful.server.engines.upstream.tally import Tally
+from heedful.server.engines.upstream.tally import UsageTally
 from heedful.server.exchange import admitted
 from heedful.server.http import WhileConnected, client_error, json_object
 from heedful.server.observe.facts import facts_of
@@ -363,7 +363,7 @@ class _Forwarding:
 async def _relay(upstream: Upstream, response: aiohttp.ClientResponse, scope: Scope, send: Send) -> None:
     """The answer as it comes in. Raises what breaks it off."""
     method, facts = scope["method"], facts_of(scope)
-    tally = None if facts is None or method != "POST" else Tally(facts, {}, "")
+    tally = None if facts is None or method != "POST" else UsageTally(facts, {}, "")
     headers = passed_on(upstream.host, response.raw_headers, passthrough.DROPPED, upstream.secrets)
     if "content-length" in response.headers and "content-encoding" not in response.headers:
         headers.append((b"content-length", response.headers["content-length"].encode()))

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.engines.upstream.errors import faults, passed_on
 from heedful.server.engines.upstream.sse import whole_events
-from heedful.server.engines.upstream.tally import Tally
+from heedful.server.engines.upstream.tally import UsageTally
 from heedful.server.http import WhileConnected, client_error, sse
 from heedful.server.observe.facts import Facts
 from heedful.strategies import EngineError, RequestError
@@ -52,7 +52,7 @@ async def forward(
     """
     if facts is None:
         return await _forward(engine, path, payload, deadline, None)
-    tally = Tally(facts, facts.fields if fields is None else fields, path)
+    tally = UsageTally(facts, facts.fields if fields is None else fields, path)
     try:
         return await _forward(engine, path, payload, deadline, tally)
     except asyncio.CancelledError:
@@ -61,7 +61,7 @@ async def forward(
 
 
 async def _forward(
-    engine: OpenAIEngine, path: str, payload: bytes, deadline: float | None, tally: Tally | None
+    engine: OpenAIEngine, path: str, payload: bytes, deadline: float | None, tally: UsageTally | None
 ) -> Response:
     response = await _asked(engine, path, payload, tally)
     try:
@@ -89,7 +89,7 @@ async def _forward(
 
 
 async def _asked(
-    engine: OpenAIEngine, path: str, payload: bytes, tally: Tally | None
+    engine: OpenAIEngine, path: str, payload: bytes, tally: UsageTally | None
 ) -> aiohttp.ClientResponse:
     if tally is None:
         return await engine.forward(path, payload)
@@ -122,7 +122,7 @@ class _Large(Response):
         headers: list[tuple[bytes, bytes]],
         first: bytes,
         deadline: float | None,
-        tally: Tally | None,
+        tally: UsageTally | None,
     ) -> None:
         self.status_code = response.status
         self.raw_headers = headers

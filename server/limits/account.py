@@ -13,9 +13,9 @@ from starlette.types import Message, Receive, Scope, Send
 from heedful.server.access.client import Client
 from heedful.server.access.settings import LimitSettings
 from heedful.server.http import WhileConnected
-from heedful.server.limits.budgets import Budget, Budgets
-from heedful.server.limits.headers import OURS, Headers, Standing, written
-from heedful.server.limits.line import Line
+from heedful.server.limits.budgets import Budgets, TokenBudget
+from heedful.server.limits.headers import OURS, Headers, RateStanding, written
+from heedful.server.limits.line import FairLine
 from heedful.server.limits.windows import Rates
 from heedful.server.log import failed
 from heedful.server.observe.facts import Facts
@@ -52,7 +52,7 @@ class Terms:
     tokens: tuple[tuple[str, int], ...]
     named: tuple[str, ...]
     concurrent: tuple[tuple[str, int], ...]
-    budgets: tuple[Budget, ...]
+    budgets: tuple[TokenBudget, ...]
 
 
 @lru_cache(maxsize=4096)
@@ -71,17 +71,17 @@ def terms_of(client: Client) -> Terms:
         tuple(o.name for o, most in (*requests, *tokens) if most is not None),
         tuple((o.name, o.limits.concurrent) for o in owners if o.limits.concurrent is not None),
         tuple(
-            Budget((o.tenant, o.key), *most)
+            TokenBudget((o.tenant, o.key), *most)
             for o, most in zip(owners, limited, strict=True)
             if most != (None, None)
         ),
     )
 
 
-class Shared:
+class ServerLimits:
     """What all accounts of a server share."""
 
-    def __init__(self, rates: Rates, budgets: Budgets, line: Line | None) -> None:
+    def __init__(self, rates: Rates, budgets: Budgets, line: FairLine | None) -> None:
         self.rates, self.budgets, self.line = rates, budgets, line
         self.running: Counter[str] = Counter()
         """Requests under way, by the owner's name, where their number is limited."""
@@ -122,7 +122,7 @@ class RequestAccount:
         "_terms",
     )
 
-    def __init__(self, shared: Shared, client: Client, facts: Facts) -> None:
+    def __init__(self, shared: ServerLimits, client: Client, facts: Facts) -> None:
         self._shared, self._facts, self._terms = shared, facts, terms_of(client)
         self._tenant, self._key = client.tenant.name, client.key_id
         self._charged = 0
@@ -170,7 +170,7 @@ class RequestAccount:
         windows = await rates.look([key for key, _ in limits])
         kinds = ["requests"] * len(terms.requests) + ["tokens"] * len(terms.tokens)
         standings = [
-            Standing(kind, owner, limit, window.used, window)
+            RateStanding(kind, owner, limit, window.used, window)
             for kind, owner, (_, limit), window in zip(kinds, terms.named, limits, windows, strict=True)
         ]
         over = [s for s in standings if s.used >= s.limit]

@@ -45,7 +45,7 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class TokenBudget:
     """Tokens of a day and of a month, of a key or (None) of all of a tenant's."""
 
     owner: tuple[str, str | None]
@@ -108,7 +108,7 @@ class Budgets:
         used, more = self.used(tenant, key), self._under_way[tenant, key]
         return used.day + more, used.month + more
 
-    def check(self, budgets: Iterable[Budget], *, code: str) -> None:
+    def check(self, budgets: Iterable[TokenBudget], *, code: str) -> None:
         """Raises BudgetSpent where the tokens of one are used up."""
         self._refresh(now())
         for budget in budgets:
@@ -120,7 +120,7 @@ class Budgets:
             if budget.day is not None and used.day + more >= budget.day:
                 raise self._refusal(budget, "day", budget.day, used.day + more, code)
 
-    def _refusal(self, budget: Budget, period: str, limit: int, spent: int, code: str) -> BudgetSpent:
+    def _refusal(self, budget: TokenBudget, period: str, limit: int, spent: int, code: str) -> BudgetSpent:
         tenant, key = budget.owner
         whose = f"tenant {tenant!r}" if key is None else f"key {key!r}"
         ends = self.today.ends if period == "day" else self.today.month_ends

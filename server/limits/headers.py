@@ -23,7 +23,7 @@ _ANTHROPIC = {
 }
 
 
-class Standing(msgspec.Struct, gc=False):
+class RateStanding(msgspec.Struct, gc=False):
     """How one limit stands: `used` is with the request that asks, `window` without."""
 
     kind: str
@@ -33,14 +33,14 @@ class Standing(msgspec.Struct, gc=False):
     window: Window
 
 
-def written(standings: Iterable[Standing], *, anthropic: bool) -> Headers:
+def written(standings: Iterable[RateStanding], *, anthropic: bool) -> Headers:
     """Of each kind the limit that is nearest."""
-    nearest: dict[str, Standing] = {}
+    nearest: dict[str, RateStanding] = {}
     for each in standings:
         known = nearest.get(each.kind)
         if known is None or each.limit - each.used < known.limit - known.used:
             nearest[each.kind] = each
-    headers = []
+    headers: Headers = []
     for kind, standing in nearest.items():
         limit, used, window = standing.limit, standing.used, standing.window
         names = (_ANTHROPIC if anthropic else _OPENAI)[kind]

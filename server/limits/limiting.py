@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heedful.server.access.letting_in import client_of
-from heedful.server.limits.account import SCOPE, RequestAccount, Shared
+from heedful.server.limits.account import SCOPE, RequestAccount, ServerLimits
 from heedful.server.observe.facts import SCOPE as FACTS
 from heedful.server.observe.facts import Facts, facts_of
 
@@ -13,7 +13,7 @@ from heedful.server.observe.facts import Facts, facts_of
 class Limiting:
     """Where nothing is limited and nobody has a key, nothing is done."""
 
-    def __init__(self, app: ASGIApp, shared: Shared) -> None:
+    def __init__(self, app: ASGIApp, shared: ServerLimits) -> None:
         self._app, self._shared = app, shared
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

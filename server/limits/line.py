@@ -12,7 +12,7 @@ _RETRY = 1  # seconds after which a client that found no place may ask again
 _Place = asyncio.Future[None]
 
 
-class Line:
+class FairLine:
     """A tenant that has fewest requests under way comes first, of those the one whose turn was longest ago.
 
     Where every place in line is taken, the tenant with the longest line gives up its last one to another.

@@ -22,7 +22,7 @@ _STREAMED = frozenset({"/chat/completions", "/completions"})
 _END = 4096  # bytes at the beginning and at the end of a large answer, in which its usage stands
 
 
-class Tally:
+class UsageTally:
     """Of one request whose answer is passed on. Fills in its facts, at the latest with `end`."""
 
     def __init__(self, facts: Facts, fields: Mapping[str, Any], path: str) -> None:
