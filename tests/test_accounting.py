@@ -276,3 +276,59 @@ def test_a_strategy_that_breaks_off_a_call_counts_it_once(serving: Serving, stre
     assert fact.usage is not None and fact.run is not None
     assert fact.run.ledger.calls == len(engine.calls) == 2
     assert fact.usage.completion_tokens == len("It is bad. It is good.")
+
+
+def _told_in(text: str, usage: Any, **choice: Any) -> bytes:
+    choices = (
+        [{"index": 0, "delta": {"content": text}, "finish_reason": None}] if choice.get("has", True) else []
+    )
+    return b"data: " + json.dumps({"choices": choices, "usage": usage}).encode()
+
+
+USAGE = {"prompt_tokens": 11, "completion_tokens": 22, "total_tokens": 33}
+
+
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n"])
+@pytest.mark.parametrize(
+    "events, kept",
+    [
+        # As OpenAI: null in every event, then one that has nothing else, which the client did not ask for.
+        ([_told_in("Hi", None), _told_in("", USAGE, has=False)], 1),
+        # As others: with the last of the text; that one stays.
+        ([_told_in("Hi", None), _told_in("!", USAGE)], 2),
+        # The cost so far, in every event.
+        ([_told_in("Hi", {"prompt_tokens": 1}), _told_in("!", USAGE)], 2),
+        # What a text says of a usage tells nothing.
+        ([_told_in('"usage": {"prompt_tokens": 999}', None), _told_in("", USAGE, has=False)], 1),
+        ([_told_in("", USAGE, has=False), _told_in('"usage": {"prompt_tokens": 999}', None)], 1),
+    ],
+)
+def test_where_a_stream_tells(
+    upstream: ScriptedUpstream,
+    told: tuple[str, SimpleQueue[Facts]],
+    events: list[bytes],
+    kept: int,
+    blank: bytes,
+) -> None:
+    url, facts = told
+    whole = b"".join(event + blank for event in [*events, b"data: [DONE]"])
+    for pieces in ([whole], [whole[i : i + 7] for i in range(0, len(whole), 7)]):
+        upstream.answers(Reply.sse(*pieces))
+        answer = _ask(url, "chat/completions", "direct", True)
+        assert _counted(facts) == (11, 22, False)
+        sent = [e for e in answer.content.split(blank) if e]
+        assert len(sent) == kept + 1 and sent[-1] == b"data: [DONE]"
+        assert all(e in events for e in sent[:-1])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_samples_that_are_not_waited_for_are_counted_once(serving: Serving, stream: bool) -> None:
+    facts: SimpleQueue[Facts] = SimpleQueue()
+    engine = ScriptedEngine("A fine answer")
+    best = {"best_of_n": {"n": 4, "verifiers": [{"policy": {"words": ["bad"]}}]}}
+    with serving(engine, sinks=[facts.put]) as url:
+        body = {"model": "scripted", "messages": HI, "stream": stream, "alignment": [best]}
+        assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code == 200
+    fact = facts.get(timeout=HANG)
+    assert fact.run is not None and fact.run.ledger.calls == 1
+    assert 0 < fact.tokens <= len("<user>Hi there\n<assistant>") + 4 * len("A fine answer")
