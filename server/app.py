@@ -31,6 +31,7 @@ from heedful.server.api import (
     records,
     score,
     stores,
+    usage,
 )
 from heedful.server.api.hints import hint
 from heedful.server.api.messages import count as count_tokens
@@ -38,6 +39,7 @@ from heedful.server.api.messages import request as messages
 from heedful.server.api.other_paths import OtherPaths
 from heedful.server.api.responses import request as responses
 from heedful.server.http import Handler, endpoint
+from heedful.server.limits.limiting import Limiting
 from heedful.server.observe.observing import Observing
 from heedful.server.service import Service
 from heedful.server.shapes import allowed, by_asker, error_shape
@@ -58,6 +60,7 @@ OPERATIONS = (
     *stores.OPERATIONS,
     *admin.OPERATIONS,
     *records.OPERATIONS,
+    *usage.OPERATIONS,
 )
 _SHAPES: dict[str, Callable[[Handler], Handler]] = {
     "openai": endpoint,
@@ -84,6 +87,7 @@ def create_app(service: Service) -> FastAPI:
         watch.cancel()
         service.access.close()
         await asyncio.to_thread(service.records.close)
+        await service.limits.close()
         await close_all(service.alignments.resources.verifiers.values())
         await asyncio.to_thread(service.observers.close)
 
@@ -103,6 +107,7 @@ def create_app(service: Service) -> FastAPI:
     app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
     app.add_exception_handler(HTTPException, _http_error)
     # The last one stands outermost.
+    app.add_middleware(Limiting, shared=service.limits)
     app.add_middleware(LetIn, access=access, also=(alignment.METRICS,) if closed else ())
     tracing = service.observers.tracing
     app.add_middleware(Observing, sinks=service.sinks, routes=routes, tracing=tracing)

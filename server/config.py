@@ -10,7 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heedful.prompts.yaml_file import YamlError, load_yaml
 from heedful.retrieval.embedding.encoder import BUNDLED
-from heedful.server.access.settings import TENANT, FloorSettings, KeySettings, StepConfig, TenantSettings
+from heedful.server.access.settings import (
+    TENANT,
+    AdmissionSettings,
+    FloorSettings,
+    KeySettings,
+    StepConfig,
+    TenantSettings,
+)
 from heedful.server.engines.upstream.settings import UpstreamConfig
 from heedful.server.observe.settings import TelemetrySettings
 
@@ -73,6 +80,11 @@ class Config(BaseModel):
     """Keys that are deployed by file, beside those that `heedful keys` makes."""
     tenants: dict[Annotated[str, Field(pattern=TENANT)], TenantSettings] = Field(default_factory=dict)
     """Tenants by name, beside those that `heedful tenants` makes. `default` is who needs no key."""
+    limits_storage: Annotated[str, Field(pattern=r"^rediss?://|^redis\+unix://|^unix://")] | None = None
+    """A Redis (redis://HOST:PORT/0) in which several processes count requests and tokens a minute together; default:
+    each its own."""
+    admission: AdmissionSettings | None = None
+    """How many requests are worked on at once; default: all that come."""
     floor: FloorSettings = FloorSettings()
     """What holds for everyone, whatever a request asks for; a tenant's own comes on top."""
     metrics: Literal["open", "admin", "none"] = "open"

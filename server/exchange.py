@@ -11,11 +11,14 @@ from typing import Any, Protocol
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope
 
 from heedful.server.access.concealing import concealed
 from heedful.server.http import EventStream, WhileConnected, body_of, in_header, json_object, json_response
+from heedful.server.limits.account import account_of
 from heedful.server.observe.facts import facts_of
 from heedful.server.service import Service, Target
+from heedful.server.shapes import speaks_anthropic
 from heedful.strategies import (
     Answer,
     Chunk,
@@ -79,7 +82,17 @@ async def read(request: Request) -> Body:
     """The request's body. Raises RequestError where it is no JSON object."""
     service: Service = request.app.state.service
     raw = await body_of(request, limit=service.config.max_body_bytes)
+    await admitted(request.scope, request.receive, service)
     return Body(raw, json_object(raw))
+
+
+async def admitted(scope: Scope, receive: Receive | None, service: Service) -> None:
+    """Until a request that will ask a model may come in. Raises HeedfulError where it may not.
+
+    `receive`: None where somebody watches already whether the client is there.
+    """
+    if (account := account_of(scope)) is not None:
+        await account.admit(receive, service.deadline(scope), anthropic=speaks_anthropic(scope))
 
 
 async def answer(

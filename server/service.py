@@ -19,15 +19,20 @@ from heedful.server.alignments import Alignments, Selection
 from heedful.server.config import Config
 from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
+from heedful.server.limits.account import ServerLimits, account_of
+from heedful.server.limits.budgets import Budgets
+from heedful.server.limits.line import FairLine
+from heedful.server.limits.windows import Rates
 from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
 from heedful.server.observe.observers import Observers
 from heedful.server.records.keeping import DecisionRecords
-from heedful.server.stores import stores_of
+from heedful.server.stores import stores_of, usage_file
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
     HeedfulError,
+    Ledger,
     MissingCapability,
     NotFound,
     Plan,
@@ -36,6 +41,8 @@ from heedful.strategies import (
     Run,
     Trace,
 )
+
+_DEADLINE = "heedful.deadline"  # where a request's ASGI scope holds it
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ class Service:
     alignments: Alignments
     access: Access = field(init=False)
     floors: Floors = field(init=False)
+    limits: ServerLimits = field(init=False)
     sinks: list[Sink] = field(default_factory=list)
     """Who is told of each request at its end."""
     records: DecisionRecords = field(init=False)
@@ -73,6 +81,8 @@ class Service:
         folder = self.config.stores if stores is None else stores.folder
         self.access = Access(self.config, folder)
         self.floors = Floors(self.config, self.alignments)
+        line = None if self.config.admission is None else FairLine(self.config.admission)
+        self.limits = ServerLimits(Rates(self.config.limits_storage), Budgets(usage_file(self.config)), line)
         self.records = DecisionRecords(folder, self._recording())
         self.access.changed.append(lambda: self.records.settle(self._recording()))
         self._keep_records()
@@ -161,15 +171,27 @@ class Service:
 
         `fields`: the request's body, from which engines tell the client's own parameters from ours.
         """
-        deadline = asyncio.get_running_loop().time() + self.config.request_timeout
 
         def find(model: str) -> Engine:
             if model not in self.engines:
                 raise NotFound.among("model", model, self.engines, param="alignment", code="model_not_found")
             return self.engines[model].bound(request.scope["headers"], fields)
 
-        trace = Trace() if target.facts is None else target.facts.trace
-        return Run(target.engine, self.resources(target.client), trace, deadline=deadline, find=find)
+        return Run(
+            target.engine,
+            self.resources(target.client),
+            Trace() if target.facts is None else target.facts.trace,
+            Ledger(account=account_of(request.scope)),
+            deadline=self.deadline(request.scope),
+            find=find,
+        )
+
+    def deadline(self, scope: Scope) -> float:
+        """When a request's time is up, in the event loop's time: its turn may have been long in coming."""
+        deadline: float | None = scope.get(_DEADLINE)
+        if deadline is None:
+            deadline = scope[_DEADLINE] = asyncio.get_running_loop().time() + self.config.request_timeout
+        return deadline
 
     def fallback(
         self,

@@ -22,6 +22,11 @@ def folder_of(config: Config) -> Path:
     return config.stores or home() / "stores"
 
 
+def usage_file(config: Config) -> Path:
+    """Where it is written what each key has used: beside the stores, whose files end otherwise."""
+    return folder_of(config) / "usage.sqlite"
+
+
 def stores_of(stores: Stores, tenant: str) -> Stores:
     """A tenant's stores; those of `default` are where a server without tenants has its own."""
     return stores if tenant == EVERYONE else stores.below(tenant)

@@ -3,6 +3,7 @@
 from heedful.strategies.answer import Answer, Choice, ask, collect
 from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Habits, Ledger
 from heedful.strategies.errors import (
+    BudgetSpent,
     ContextOverflow,
     DeadlineExceeded,
     EngineError,
@@ -34,6 +35,7 @@ from heedful.strategies.types import (
 from heedful.strategies.verifiers import Verdict, Verifier
 
 __all__ = [
+    "BudgetSpent",
     "ContextOverflow",
     "Answer",
     "Call",

@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 
+from heedful.strategies.arriving import estimate
 from heedful.strategies.engine import Capability, Engine
 from heedful.strategies.tasks import SOME, together
 from heedful.strategies.types import Context, prompt_fields, text_of
 
-# Where the engine has no tokenizer: more tokens than English text has, so that an estimate errs on the safe side.
-_BYTES_PER_TOKEN = 3
 _MESSAGE_OVERHEAD = 8
 
 
@@ -24,7 +23,7 @@ async def count(engine: Engine, text: str) -> int:
     """Tokens of a text; an estimate (a third of its bytes) where the engine has no tokenizer."""
     if counts_exactly(engine):
         return len(await engine.tokenize(text))
-    return -(-len(text.encode()) // _BYTES_PER_TOKEN)
+    return estimate(text)
 
 
 async def counts(engine: Engine, texts: Sequence[str]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Flag, auto
 from typing import Any, Literal, Protocol
 
@@ -152,6 +152,18 @@ class StageUsage:
     completion_tokens: int = 0
 
 
+class Account(Protocol):
+    """Who pays for a request."""
+
+    def charge(self, tokens: int) -> None:
+        """Takes what a call has cost. Negative: it was less than estimated."""
+        ...
+
+    def check(self) -> None:
+        """Raises BudgetSpent where no further call may be made."""
+        ...
+
+
 @dataclass(slots=True)
 class Ledger:
     """The model calls of one request, by stage (the name of the strategy that made them)."""
@@ -159,12 +171,41 @@ class Ledger:
     stages: dict[str, StageUsage] = field(default_factory=dict)
     answer: Usage | None = None
     """What the answer itself has cost, once it is finished; all else was hidden."""
+    account: Account | None = None
+    estimated: bool = False
+    """Whether some of it is no engine's count: calls that were cut off."""
+    _cut: dict[int, tuple[Call, str, Usage]] = field(default_factory=dict)
 
     def add(self, stage: str, *, calls: int = 1, prompt_tokens: int, completion_tokens: int) -> None:
         usage = self.stages.setdefault(stage, StageUsage())
         usage.calls += calls
         usage.prompt_tokens += prompt_tokens
         usage.completion_tokens += completion_tokens
+        if self.account is not None:
+            self.account.charge(prompt_tokens + completion_tokens)
+
+    def check(self) -> None:
+        """Before each call. Raises BudgetSpent."""
+        if self.account is not None:
+            self.account.check()
+
+    def cut_off(self, stage: str, call: Call, estimate: Usage) -> None:
+        """A call that was closed before its Finish."""
+        self.book(stage, estimate)
+        self.estimated = True
+        self._cut[id(call)] = call, stage, estimate
+
+    def recount(self, stage: str, call: Call, usage: Usage) -> None:
+        """The same call, by who has counted it."""
+        if (cut := self._cut.pop(id(call), None)) is not None:
+            _, at, estimate = cut
+            self.add(
+                at,
+                calls=-1,
+                prompt_tokens=-estimate.prompt_tokens,
+                completion_tokens=-estimate.completion_tokens,
+            )
+        self.book(stage, usage)
 
     def book(self, stage: str, usage: Usage) -> None:
         """One call, by what its Finish says."""
@@ -174,18 +215,21 @@ class Ledger:
     def calls(self) -> int:
         return sum(s.calls for s in self.stages.values())
 
+    @property
+    def spent(self) -> Usage:
+        """All calls so far."""
+        stages = self.stages.values()
+        return Usage(sum(s.prompt_tokens for s in stages), sum(s.completion_tokens for s in stages))
+
     def usage(self, answer: Usage) -> Usage:
         """The whole request's usage. One call: the engine's own figures, whole. More: the sum, split by stage."""
         self.answer = answer
-        return answer if self.calls <= 1 else self.spent()
+        return answer if self.calls <= 1 else self.split
 
-    def spent(self) -> Usage:
-        """The sum of all calls, split by stage; nothing where none was made."""
+    @property
+    def split(self) -> Usage:
+        """The same as `spent`, with what each stage has cost; nothing where no call was made."""
         if not self.stages:
             return Usage()
         stages = {name: asdict(stage) for name, stage in self.stages.items()}
-        return Usage(
-            sum(s.prompt_tokens for s in self.stages.values()),
-            sum(s.completion_tokens for s in self.stages.values()),
-            {"alignment_details": stages},
-        )
+        return replace(self.spent, extra={"alignment_details": stages})

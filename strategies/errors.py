@@ -5,6 +5,7 @@ HeedfulError
 │   ├── NotFound            404  it names a model, an alignment or a store that does not exist
 │   ├── MissingCapability   400  the chosen strategy needs something that this engine does not have
 │   └── ContextOverflow     400  the conversation is longer than the model reads
+├── BudgetSpent             429  the tokens that its asker may spend are spent
 ├── RetrievalError          503  a store or an embedder failed
 ├── VerifierError           503  a verifier failed, so nobody knows whether the answer may go out
 │   └── NoVerdict           502  a model that was to judge said something else
@@ -16,6 +17,7 @@ HeedfulError
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
@@ -97,6 +99,23 @@ class ContextOverflow(RequestError):
             param=param,
         )
         self.limit, self.used = limit, used
+
+
+class BudgetSpent(HeedfulError):
+    """No request error, which strategies may catch and go on from: whoever pays does not pay more.
+
+    Clients are told not to try again, whatever the status says.
+    """
+
+    status = 429
+    type = "insufficient_quota"
+    default_code = "budget_spent"
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after: float | None = None) -> None:
+        headers = {"x-should-retry": "false"}
+        if retry_after is not None:
+            headers["retry-after"] = str(math.ceil(retry_after))
+        super().__init__(message, code=code, headers=headers)
 
 
 class RetrievalError(HeedfulError):

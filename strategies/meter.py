@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from heedful.strategies.arriving import Arriving
 from heedful.strategies.engine import Capability, Continuation, Engine, Extension, Habits, Ledger
 from heedful.strategies.trace import NOTHING, Span, Trace, asked, asking
-from heedful.strategies.types import Call, Chunk, Event, Finish, Message, text_of
+from heedful.strategies.types import Call, Chunk, Event, Finish, Message, Usage, text_of
+
+
+async def metered(
+    events: AsyncGenerator[Event, None], ledger: Ledger, stage: str, call: Call, *, read: int | None = None
+) -> AsyncGenerator[Event, None]:
+    """One call's events, its cost booked at its Finish, or by what had come when it was cut off.
+
+    `read`: the tokens of its prompt, about, where the call does not hold it.
+    """
+    ledger.check()
+    arriving, over = Arriving(), False
+    try:
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Finish):
+                    over = True
+                    ledger.book(stage, event.usage)
+                elif isinstance(event, Chunk):
+                    arriving.take(event)
+                yield event
+    except Exception:
+        over = over or not arriving.pieces  # refused, or down: it cost nothing
+        raise
+    finally:
+        if not over:
+            cost = arriving.cost(call) if read is None else Usage(read, arriving.tokens)
+            ledger.cut_off(stage, call, cost)
 
 
 class MeteredEngine:
@@ -56,15 +85,18 @@ class MeteredEngine:
     def end_tokens(self) -> frozenset[int]:
         return self._engine.end_tokens
 
-    async def chat(self, call: Call) -> AsyncGenerator[Event, None]:
+    def chat(self, call: Call) -> AsyncGenerator[Event, None]:
+        if "call" in self._trace.watched:
+            return self._spanned(call)
+        return metered(self._engine.chat(call), self._ledger, self._stage, call)
+
+    async def _spanned(self, call: Call) -> AsyncGenerator[Event, None]:
         with self._span("text_completion" if call.prompt is not None else "chat", stream=call.stream) as span:
             source = self._engine.chat(call)
             if span:
                 source = _watched(source, call, span, self._trace.content)
-            async with aclosing(source) as events:
+            async with aclosing(metered(source, self._ledger, self._stage, call)) as events:
                 async for event in events:
-                    if isinstance(event, Finish):
-                        self._ledger.book(self._stage, event.usage)
                     yield event
 
     async def render(
@@ -83,9 +115,14 @@ class MeteredEngine:
         return await self._engine.detokenize(token_ids)
 
     async def extend(self, extension: Extension) -> list[Continuation]:
+        self._ledger.check()
         prompt = len(extension.token_ids)
         with self._span("text_completion", n=extension.n, prompt_tokens=prompt) as span, asking(span):
-            results = await self._engine.extend(extension)
+            try:
+                results = await self._engine.extend(extension)
+            except asyncio.CancelledError:
+                self._cut_off(prompt)
+                raise
             written = sum(len(r.token_ids) for r in results)
             span.set(completion_tokens=written)
         self._ledger.add(self._stage, prompt_tokens=prompt, completion_tokens=written)
@@ -93,12 +130,23 @@ class MeteredEngine:
 
     async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         """Given tokens are read, not written: each continuation is one call, and all of it is prompt."""
+        self._ledger.check()
+        read = sum(len(prompt) + len(continuation) for continuation in continuations)
         with self._span("score", n=len(continuations)) as span, asking(span):
-            results = await self._engine.score(prompt, continuations)
-            span.set(prompt_tokens=sum(len(prompt) + len(c) for c in continuations), completion_tokens=0)
+            try:
+                results = await self._engine.score(prompt, continuations)
+            except asyncio.CancelledError:
+                self._cut_off(read)
+                raise
+            span.set(prompt_tokens=read, completion_tokens=0)
         for continuation in continuations:
             self._ledger.add(self._stage, prompt_tokens=len(prompt) + len(continuation), completion_tokens=0)
         return results
+
+    def _cut_off(self, read: int) -> None:
+        """What was written until then is not known: what was read is the greater part."""
+        self._ledger.estimated = True
+        self._ledger.add(self._stage, prompt_tokens=read, completion_tokens=0)
 
 
 async def _watched(

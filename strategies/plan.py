@@ -9,6 +9,7 @@ from functools import reduce
 from typing import Any, Literal
 
 from heedful.strategies import params
+from heedful.strategies.arriving import Arriving
 from heedful.strategies.decode.direct import Direct
 from heedful.strategies.decode.floor import Vetted, Vetting
 from heedful.strategies.enforced import check_kept, enforce
@@ -168,29 +169,40 @@ class Plan:
         if context.refusal is not None:
             for index in range(choices_wanted(context.params)):
                 yield Chunk.of(context.refusal, index=index, finish_reason="content_filter")
-            yield Finish(run.ledger.spent())
+            yield Finish(run.ledger.split)
             return
         answering = self._answering(context)
         step, decoder = answering.decoder
         for vetting in reversed(self.vetting):  # the first is the last that looks
             decoder = Vetted(step, decoder, vetting)
+        run.ledger.check()
         # `direct` is one call whose Finish comes by here: booked then, and not by one more reader of every event.
         books = answering.leaves_the_answer and "call" not in run.trace.watched
         finish: Finish | None = None
-        with _contract(step), run.span("stage", step) as span:
-            # What is vetted tells the floor's calls from the decoder's by itself.
-            within = run.inside(span) if self.vetting else run.stage(step, span)
-            answer = decoder.stream(context, run if books else within)
-            async with aclosing(restored(answer, context) if context.restore else answer) as events:
-                async for event in events:
-                    if finish is not None:
-                        raise StrategyError(f"strategy {step!r} went on after its Finish")
-                    if isinstance(event, Finish):
-                        finish = event
-                        if books:
-                            run.ledger.book(step, finish.usage)
-                    else:
-                        yield event
+        arriving = Arriving()
+        try:
+            with _contract(step), run.span("stage", step) as span:
+                # What is vetted tells the floor's calls from the decoder's by itself.
+                within = run.inside(span) if self.vetting else run.stage(step, span)
+                answer = decoder.stream(context, run if books else within)
+                async with aclosing(restored(answer, context) if context.restore else answer) as events:
+                    async for event in events:
+                        if finish is not None:
+                            raise StrategyError(f"strategy {step!r} went on after its Finish")
+                        if isinstance(event, Finish):
+                            finish = event
+                            if books:
+                                run.ledger.book(step, finish.usage)
+                        else:
+                            if books and isinstance(event, Chunk):
+                                arriving.take(event)
+                            yield event
+        except Exception:
+            books = books and arriving.pieces > 0  # refused, or down: it cost nothing
+            raise
+        finally:
+            if books and finish is None:
+                run.ledger.cut_off(step, call := context.call(), arriving.cost(call))
         if finish is None:
             raise StrategyError(f"strategy {step!r} ended without a Finish")
         yield Finish(run.ledger.usage(finish.usage), finish.extra)

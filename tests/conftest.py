@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib import import_module
@@ -18,6 +18,7 @@ import httpx
 import psutil
 import pytest
 import uvicorn
+from known_clients import let_in
 from openai import OpenAI
 from running import Started
 from waiting import HANG, until_ready
@@ -25,6 +26,7 @@ from waiting import HANG, until_ready
 from heedful.prompts import Prompts
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store.stores import Stores
+from heedful.server.access.client import Client
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.cli.main import main
@@ -73,11 +75,13 @@ def _serving(
     config: Config | None = None,
     stores: Stores | None = None,
     sinks: Sequence[Sink] = (),
+    clients: Mapping[str, Client] | None = None,
 ) -> Iterator[str]:
     """A real HTTP server over the given engines, in a thread; yields its address."""
     config = config or Config()
     alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts), stores=stores))
     service = Service(config, {e.model: e for e in engines}, alignments, sinks=list(sinks))
+    let_in(service.access, clients or {})
     app = create_app(service)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # asyncio does so by itself for sockets that name their protocol only: without it each answer takes 40 ms.

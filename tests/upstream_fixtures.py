@@ -7,23 +7,26 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from known_clients import let_in
 from running import in_thread, listening
 from waiting import HANG
 
 from heedful.prompts import Prompts
 from heedful.retrieval.store.stores import Stores
+from heedful.server.access.client import Client
 from heedful.server.alignments import Alignments
 from heedful.server.app import create_app
 from heedful.server.config import Config
 from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream import start as upstreams
+from heedful.server.observe.facts import Sink
 from heedful.server.service import Service
 from heedful.strategies import Resources
 
@@ -276,14 +279,22 @@ def proxy() -> Proxy:
     """`with proxy(Config(upstreams=[...]), engine, ...) as url`: heedful before upstreams (and further engines)."""
 
     @contextmanager
-    def serve(config: Config, *engines: ServedModel, stores: Stores | None = None) -> Iterator[str]:
+    def serve(
+        config: Config,
+        *engines: ServedModel,
+        stores: Stores | None = None,
+        sinks: Sequence[Sink] = (),
+        clients: Mapping[str, Client] | None = None,
+    ) -> Iterator[str]:
         @asynccontextmanager
         async def main() -> AsyncIterator[str]:
             async with AsyncExitStack() as stack:
                 client_keys = config.api_key_env is None
                 remote = await upstreams.start(config.upstreams, stack, client_keys=client_keys)
                 alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts), stores=stores))
-                service = Service(config, {e.model: e for e in (*engines, *remote)}, alignments)
+                models = {e.model: e for e in (*engines, *remote)}
+                service = Service(config, models, alignments, sinks=list(sinks))
+                let_in(service.access, clients or {})
                 async with listening(create_app(service)) as url:
                     yield url
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import time
 from typing import cast
@@ -14,6 +15,12 @@ from urllib.parse import urlsplit
 
 import httptools
 import uvloop
+
+
+def key(number: int) -> str:
+    """The API key of one of several clients."""
+    return f"sk-test-{123_456_789 + number:010}"
+
 
 CONTENT = b'"content": "word', b'"content":"word'
 
@@ -56,7 +63,7 @@ class LoadConnection(asyncio.Protocol):
             False,
             b"",
         )
-        self._transport.write(self._load.request)
+        self._transport.write(next(self._load.requests))
 
     # -- httptools
 
@@ -91,15 +98,28 @@ class ClosedLoop:
     """One measurement. What counts is what ends between the warm-up and the end, whenever it began."""
 
     def __init__(
-        self, url: str, body: bytes, *, seconds: float, warm_up: float, ramp: float, rounds: int | None
+        self,
+        url: str,
+        body: bytes,
+        *,
+        seconds: float,
+        warm_up: float,
+        ramp: float,
+        rounds: int | None,
+        keys: int = 1,
     ) -> None:
         parts = urlsplit(url)
         self.host, self.port = parts.hostname or "", parts.port or 80
         self.streams = b'"stream":true' in body or b'"stream": true' in body
-        self.request = (
-            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer sk-test-0123456789\r\nContent-Length: {len(body)}\r\n\r\n"
-        ).encode() + body
+        requests = [
+            (
+                f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+                f"Authorization: Bearer {key(i)}\r\nContent-Length: {len(body)}\r\n\r\n"
+            ).encode()
+            + body
+            for i in range(keys)
+        ]
+        self.requests = itertools.cycle(requests)
         self.ramp = ramp
         self.from_ = time.perf_counter() + warm_up
         self.until = self.from_ + seconds
@@ -168,6 +188,9 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=0.5)
     parser.add_argument("--ramp", type=float, default=0, help="seconds over which connections begin")
     parser.add_argument("--requests", type=int, help="stop after so many answers")
+    parser.add_argument(
+        "--keys", type=int, default=1, help="so many clients in turn, each with a key of its own"
+    )
     options = parser.parse_args()
     load = ClosedLoop(
         options.url,
@@ -176,6 +199,7 @@ def main() -> None:
         warm_up=options.warm_up,
         ramp=options.ramp,
         rounds=options.requests,
+        keys=options.keys,
     )
     print(json.dumps(uvloop.run(load.run(options.concurrency))))
 

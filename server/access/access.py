@@ -105,6 +105,11 @@ class Access:
             return "file"
         return "database" if tenant in self._texts else "default"
 
+    def named(self, key_id: str) -> Client | None:
+        """Whose key in force has this id."""
+        held = self._credentials.values()
+        return next((each.client for each in held if each.key.id == key_id), None)
+
     def keys(self) -> list[AccessKey]:
         """Those of the configuration, then the database's by age, with those that have ended."""
         return [*self._file_keys, *self._keys]

@@ -79,6 +79,16 @@ class LimitSettings(Settings):
     tokens_per_month: AtLeastOne | None = None
 
 
+class AdmissionSettings(Settings):
+    """How many requests the server works on at once, and what becomes of the others."""
+
+    running: AtLeastOne
+    waiting: Annotated[int, Field(ge=0)] = 1000
+    """Places in line; who finds none has 503 and may try again."""
+    per_tenant: AtLeastOne | None = None
+    """The most that one tenant has under way, so that another finds room at once. None: all."""
+
+
 class RecordSettings(Settings):
     """Whether decision records are kept, for how long, and what of the texts."""
 

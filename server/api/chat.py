@@ -91,16 +91,19 @@ async def _chat(body: Body, target: Target, run: Run) -> Response:
     remote = engine.remote if not target.trace else None
     if remote and plan.is_direct:
         payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
-        return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
+        return await passthrough.forward(remote, "/chat/completions", payload, run.deadline, target.facts)
     context = await plan.prepare(chat_request(body.fields, engine.model), run)
     untouched = plan.forwards(context)
     if remote and untouched and context.prompt is None and not run.ledger.calls:
+        fields = None
         if context.messages is context.original.messages and context.params is context.original.params:
             payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
         else:
             fields = {**context.params, "messages": context.messages, "stream": context.original.stream}
             payload = passthrough.payload(remote.upstream_model, b"", fields)
-        return await passthrough.forward(remote, "/chat/completions", payload, run.deadline)
+        return await passthrough.forward(
+            remote, "/chat/completions", payload, run.deadline, target.facts, fields
+        )
     events = plan.stream(context, run)
     wire = wire_of(ChatWire, "chatcmpl", body, target, untouched=untouched)
     return await respond(Exchange(events, run, target, wire), stream=wants_stream(body.fields))

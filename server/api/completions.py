@@ -15,7 +15,9 @@ from heedful.server.api.chat import ChatCompletion, ChatWire, usage_object, wire
 from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, Exchange, answer, respond
 from heedful.server.service import Target
-from heedful.strategies import Answer, ChatRequest, RequestError, Run
+from heedful.strategies import Answer, Call, ChatRequest, RequestError, Run
+from heedful.strategies.arriving import estimate_given
+from heedful.strategies.meter import metered
 
 # Under an alignment the answer is a chat's, so what only a raw completion has can't be honoured.
 _RAW_ONLY = ("echo", "suffix", "logprobs", "best_of", "use_beam_search")
@@ -40,8 +42,11 @@ async def _completion(body: Body, target: Target, run: Run) -> Response:
     if target.plan.is_direct:
         if (remote := engine.remote) and not target.trace:
             payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
-            return await passthrough.forward(remote, "/completions", payload, run.deadline)
-        events = engine.complete(raw_params(body.fields), stream=stream)
+            return await passthrough.forward(remote, "/completions", payload, run.deadline, target.facts)
+        params = raw_params(body.fields)
+        read = estimate_given(params.get("prompt"))
+        raw = engine.complete(params, stream=stream)
+        events = metered(raw, run.ledger, "direct", Call(params=params), read=read)
     else:
         chat = prompt_request(body.fields, engine.model, raw=not target.plan.on_the_floor)
         events = target.plan.stream(chat, run)

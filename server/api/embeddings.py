@@ -19,8 +19,9 @@ from heedful.server.api.bodies import handled, typed
 from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, answer, read
 from heedful.server.http import WhileConnected, json_response
+from heedful.server.observe.facts import facts_of
 from heedful.server.service import Service, Target
-from heedful.strategies import ContextOverflow, RequestError, RetrievalError, Run
+from heedful.strategies import ContextOverflow, RequestError, RetrievalError, Run, Usage
 
 _MOST = 2048  # texts in one request, as OpenAI has it
 _LONGEST = 1 << 20  # characters of a text, as of an item's
@@ -47,15 +48,18 @@ async def embeddings(request: Request) -> Response:
         return await answer(request, _forwarded, body, own=handled(EmbeddingsBody), writes=False)
     if (floor := service.floor(request.scope)) is not None:
         floor.allowed.require("models", embedder.name, "model")
-    async with WhileConnected(request.receive), asyncio.timeout(service.config.request_timeout):
-        return json_response(await _local(embedder, body.fields))
+    async with WhileConnected(request.receive), asyncio.timeout_at(service.deadline(request.scope)):
+        answered = await _local(embedder, body.fields)
+    if (facts := facts_of(request.scope)) is not None:
+        facts.fields, facts.usage = body.fields, Usage(answered["usage"]["prompt_tokens"])
+    return json_response(answered)
 
 
 async def _forwarded(body: Body, target: Target, run: Run) -> Response:
     if (remote := target.engine.remote) is None:
         raise RequestError(f"model {target.engine.model!r} does not embed", param="model")
     payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
-    return await passthrough.forward(remote, "/embeddings", payload, run.deadline)
+    return await passthrough.forward(remote, "/embeddings", payload, run.deadline, target.facts)
 
 
 async def _local(embedder: Embedder, fields: dict[str, Any]) -> dict[str, Any]:

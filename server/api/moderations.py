@@ -27,6 +27,7 @@ from heedful.server.engines.upstream.client import Upstream
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.exchange import Body, read
 from heedful.server.http import WhileConnected, json_response
+from heedful.server.observe.facts import facts_of
 from heedful.server.service import Service, Target
 from heedful.strategies import (
     ChatRequest,
@@ -97,7 +98,9 @@ async def moderations(request: Request) -> Response:
     model = fields.get("model")
     if model is not None and not isinstance(model, str):
         raise RequestError("model: give the name of a verifier or a model as a string", param="model")
-    deadline = asyncio.get_running_loop().time() + service.config.request_timeout
+    deadline = service.deadline(request.scope)
+    if (facts := facts_of(request.scope)) is not None:
+        facts.fields = fields
     async with WhileConnected(request.receive), asyncio.timeout_at(deadline):
         if "verifiers" not in fields and not _is_ours(service, model):
             for engine, theirs in _candidates(service, model, floor):
@@ -154,7 +157,8 @@ async def _forwarded(
 ) -> Response:
     bound = engine.bound(request.scope["headers"], body.fields)
     payload = passthrough.payload(theirs, body.raw, body.fields)
-    response = await passthrough.forward(bound, f"/{PATH}", payload, deadline)
+    facts = facts_of(request.scope)
+    response = await passthrough.forward(bound, f"/{PATH}", payload, deadline, facts)
     response.raw_headers.append((UNALIGNED.encode(), b"none"))
     return response
 
@@ -179,6 +183,8 @@ async def _judged(
     plan = service.alignments.resolve("direct") if floor is None else floor.over(None, client.role)
     target = Target(engine.bound(request.scope["headers"]), plan, False, client)
     run = service.run(target, request).stage("moderations")
+    if (facts := facts_of(request.scope)) is not None:
+        facts.run = run
     with concealing(plan, run):
         results = await together((_result(panel, text, engine.model, run) for text in texts), SOME)
     if plan.on_the_floor:  # what a judge writes beside its verdict nobody has judged

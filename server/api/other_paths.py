@@ -28,7 +28,10 @@ from heedful.server.edge.multipart import MultipartForm, boundary_of
 from heedful.server.edge.upload import Upload
 from heedful.server.engines.upstream.client import Upstream
 from heedful.server.engines.upstream.errors import faults, passed_on
+from heedful.server.engines.upstream.tally import UsageTally
+from heedful.server.exchange import admitted
 from heedful.server.http import WhileConnected, client_error, json_object
+from heedful.server.observe.facts import facts_of
 from heedful.server.service import Service
 from heedful.server.shapes import error_shape
 from heedful.strategies import NotFound, RequestError
@@ -108,10 +111,11 @@ class OtherPaths:
 
         config = self._service.config
         upload = Upload(receive, config.max_body_bytes)
-        deadline = asyncio.get_running_loop().time() + config.request_timeout
+        deadline = self._service.deadline(scope)
         try:
             with suppress(ClientDisconnect):
                 async with WhileConnected(upload.receive), asyncio.timeout_at(deadline):
+                    await admitted(scope, None, self._service)
                     await _Forwarding(self._service, scope, upload).run(sending)
         except HTTPException:
             raise
@@ -210,7 +214,7 @@ class _Forwarding:
             # What was wrong with the client's body while it went through, the library tells as a fault of its own.
             raise self._refused or error from None
         try:
-            await _relay(upstream, response, self._scope["method"], send)
+            await _relay(upstream, response, self._scope, send)
         finally:
             response.close()
 
@@ -375,8 +379,10 @@ class _Forwarding:
             raise
 
 
-async def _relay(upstream: Upstream, response: aiohttp.ClientResponse, method: str, send: Send) -> None:
+async def _relay(upstream: Upstream, response: aiohttp.ClientResponse, scope: Scope, send: Send) -> None:
     """The answer as it comes in. Raises what breaks it off."""
+    method, facts = scope["method"], facts_of(scope)
+    tally = None if facts is None or method != "POST" else UsageTally(facts, {}, "")
     headers = passed_on(upstream.host, response.raw_headers, passthrough.DROPPED, upstream.secrets)
     if "content-length" in response.headers and "content-encoding" not in response.headers:
         headers.append((b"content-length", response.headers["content-length"].encode()))
@@ -385,5 +391,9 @@ async def _relay(upstream: Upstream, response: aiohttp.ClientResponse, method: s
     if method != "HEAD" and response.status not in _NO_BODY:
         with faults(upstream.host):
             while piece := await response.content.readany():
+                if tally is not None:
+                    tally.part(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+    if tally is not None:
+        tally.told()
     await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -16,8 +17,10 @@ from starlette.types import Receive, Scope, Send
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.engines.upstream.errors import faults, passed_on
 from heedful.server.engines.upstream.sse import whole_events
+from heedful.server.engines.upstream.tally import UsageTally
 from heedful.server.http import WhileConnected, client_error, sse, told
-from heedful.strategies import EngineError
+from heedful.server.observe.facts import Facts
+from heedful.strategies import EngineError, RequestError
 from heedful.strategies.trace import ASKING, NOTHING, Span, asking
 
 # Of the connection and not of the answer, or ours to say.
@@ -36,15 +39,36 @@ _ENDED = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n")
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: float | None) -> Response:
+async def forward(
+    engine: OpenAIEngine,
+    path: str,
+    payload: bytes,
+    deadline: float | None,
+    facts: Facts | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> Response:
     """Posts `payload` and waits for the answer, or for the first bytes of one that streams.
 
+    `facts`: where it is to be counted what the answer costs. `fields`: what `payload` says, if not the client's body.
     Raises HeedfulError where the upstream refuses, fails, or answers with something that is no JSON.
     """
+    if facts is None:
+        return await _forward(engine, path, payload, deadline, None)
+    tally = UsageTally(facts, facts.fields if fields is None else fields, path)
+    try:
+        return await _forward(engine, path, payload, deadline, tally)
+    except asyncio.CancelledError:
+        tally.end(whole=False)
+        raise
+
+
+async def _forward(
+    engine: OpenAIEngine, path: str, payload: bytes, deadline: float | None, tally: UsageTally | None
+) -> Response:
     span = _span(engine, path)
     with asking(span) if span else _UNWATCHED:
         try:
-            response = await engine.forward(path, payload)
+            response = await _asked(engine, path, payload, tally)
         except BaseException as error:
             span.close(error)
             raise
@@ -55,17 +79,19 @@ async def forward(engine: OpenAIEngine, path: str, payload: bytes, deadline: flo
             if response.content_type == "text/event-stream":
                 if not (first := await response.content.readany()):
                     raise _broken(engine)
-                return _Stream(engine, response, headers, first, deadline, span)
+                return _Stream(engine, response, headers, first, deadline, tally, span)
             body = await response.content.readany()
             while not response.content.at_eof() and len(body) < _LARGE:
                 body += await response.content.readany()
             if response.content.at_eof():
-                _check(engine, body)
+                answer = _checked(engine, body)
+                if tally is not None:
+                    tally.whole(answer)
                 whole = Response(body, response.status)
                 whole.raw_headers += headers
                 span.close()
                 return whole
-            return _Large(engine, response, headers, body, deadline, span)
+            return _Large(engine, response, headers, body, deadline, tally, span)
     except BaseException as error:
         response.close()
         span.close(error)
@@ -80,14 +106,28 @@ def _span(engine: OpenAIEngine, path: str) -> Span:
     return trace.span("call", operation, within, model=engine.model, stage="direct")
 
 
-def _check(engine: OpenAIEngine, body: bytes) -> None:
-    """Raises EngineError for what is no JSON object, and for an error in the clothes of a success."""
+async def _asked(
+    engine: OpenAIEngine, path: str, payload: bytes, tally: UsageTally | None
+) -> aiohttp.ClientResponse:
+    if tally is None:
+        return await engine.forward(path, payload)
+    try:
+        return await engine.forward(path, tally.asking(payload, engine.dialect))
+    except RequestError as error:
+        if not tally.refused(error, engine.dialect):
+            raise
+        return await engine.forward(path, payload)
+
+
+def _checked(engine: OpenAIEngine, body: bytes) -> dict[str, msgspec.Raw]:
+    """The answer's fields. Raises EngineError for what is no JSON object, and for an error dressed as a success."""
     try:
         fields = _object.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise engine.upstream.nonsense("its answer is no JSON object") from error
     if "error" in fields:
         engine.object(body)
+    return fields
 
 
 class _Large(Response):
@@ -100,13 +140,14 @@ class _Large(Response):
         headers: list[tuple[bytes, bytes]],
         first: bytes,
         deadline: float | None,
+        tally: UsageTally | None,
         span: Span,
     ) -> None:
         self.status_code = response.status
         self.raw_headers = headers
         self.background = None
         self._engine, self._response, self._first, self._deadline = engine, response, first, deadline
-        self._whole = False
+        self._tally, self._whole = tally, False
         self._span = span
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,6 +164,8 @@ class _Large(Response):
                     )
                     await self._pump(send)
         finally:
+            if self._tally is not None:
+                self._tally.end(whole=False)  # unless it has ended
             self._engine.upstream.finish(self._response, whole=self._whole)
             self._span.close()
 
@@ -132,12 +175,16 @@ class _Large(Response):
                 with faults(self._engine.upstream.host):
                     piece = self._first
                     while piece:
+                        if self._tally is not None:
+                            self._tally.part(piece)
                         await send({"type": "http.response.body", "body": piece, "more_body": True})
                         piece = await self._response.content.readany()
         except Exception as error:
             # Into the log: the client is told by an answer without its end.
             self._span.close(told(self._scope, client_error(error)))
             return
+        if self._tally is not None:
+            self._tally.end(whole=True)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -155,6 +202,8 @@ class _Stream(_Large):
             fault = told(self._scope, client_error(error))
             self._span.close(fault)
             last = b"\n\n" + sse(msgspec.json.encode(fault.body()))
+        if self._tally is not None:
+            self._tally.end(whole=self._whole)
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _events(self, send: Send) -> bytes:
@@ -175,7 +224,10 @@ class _Stream(_Large):
                 for secret in secrets:
                     if secret in text:
                         text = text.replace(secret, b"***")
-                await send({"type": "http.response.body", "body": text, "more_body": True})
+                if self._tally is not None:
+                    text = self._tally.events(text)
+                if text:
+                    await send({"type": "http.response.body", "body": text, "more_body": True})
                 if ended:
                     self._whole = True
                     return b""

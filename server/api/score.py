@@ -16,7 +16,7 @@ from heedful.server.api.operation import Operation
 from heedful.server.exchange import Body, answer
 from heedful.server.http import json_response
 from heedful.server.service import Target
-from heedful.strategies import Capability, MissingCapability, RequestError, Run, Usage
+from heedful.strategies import Capability, MissingCapability, RequestError, Run
 from heedful.strategies.decode.direct import Direct
 from heedful.strategies.likelihood import log_likelihoods
 from heedful.strategies.plan import Plan
@@ -69,7 +69,7 @@ async def _score(body: Body, target: Target, run: Run) -> Response:
             code="no_likelihood",
         )
     scores = await log_likelihoods(context, answers, run.stage("score").engine)
-    usage = run.ledger.usage(_whole(run))
+    usage = run.ledger.usage(run.ledger.spent)
     response: dict[str, Any] = {
         "object": "alignment.score",
         "model": run.engine.model,
@@ -100,11 +100,6 @@ def _check(plan: Plan, run: Run) -> None:
             f"{', '.join(run.engine.capabilities.names) or 'nothing of the kind'}",
             param="model",
         )
-
-
-def _whole(run: Run) -> Usage:
-    stages = run.ledger.stages.values()
-    return Usage(sum(s.prompt_tokens for s in stages), sum(s.completion_tokens for s in stages))
 
 
 OPERATIONS = (

@@ -16,6 +16,7 @@ from heedful.server.cli.records import records
 from heedful.server.cli.serve import serve
 from heedful.server.cli.store import stores
 from heedful.server.cli.tenants import tenants
+from heedful.server.cli.usage import usage
 from heedful.server.config import ConfigError
 from heedful.server.models.bundled import ModelUnavailable
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
 app.command()(chat)
 app.command()(demo)
+app.command()(usage)
 app.add_typer(models, name="models", invoke_without_command=True)
 app.add_typer(stores, name="store")
 app.add_typer(keys, name="keys")

@@ -52,7 +52,9 @@ class Facts:
     """When the first bytes of the answer's body went out."""
     ended: float = 0.0
     usage: Usage | None = None
-    """None: unknown, or no model was asked."""
+    """None: unknown, or no model was asked. Hidden calls are in it, and what was cut off."""
+    usage_estimated: bool = False
+    """Whether some of it was counted by nobody: of an upstream that does not tell, or of what was cut off."""
     response_id: str | None = None
     received: int = 0
     """Bytes of the request's body, unpacked."""
@@ -75,6 +77,20 @@ class Facts:
         else:
             self.answered.append(piece)
             self.sent += len(piece)
+
+    def settle(self) -> None:
+        """Fills in what was used where no answer's end has told it: of what failed or was cut off."""
+        if self.run is None:
+            return
+        ledger = self.run.ledger
+        if self.usage is None and ledger.calls:
+            self.usage = ledger.spent if ledger.calls == 1 else ledger.split
+        self.usage_estimated = self.usage_estimated or ledger.estimated
+
+    @property
+    def tokens(self) -> int:
+        """What the request has cost in all."""
+        return 0 if self.usage is None else self.usage.prompt_tokens + self.usage.completion_tokens
 
 
 def facts_of(scope: Scope) -> Facts | None:

@@ -66,6 +66,7 @@ class Observing:
         finally:
             self._tracing.running -= 1
             facts.ended = time.perf_counter()
+            facts.settle()
             facts.gone = not ended or facts.status == 499
             facts.route = self._routes.get(scope.get("endpoint"), facts.route)
             for sink in self._sinks:

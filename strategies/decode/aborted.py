@@ -27,5 +27,5 @@ async def book(run: Run, call: Call, texts: Iterable[str]) -> Usage:
     else:
         prompt = sum([await count(run.engine, text_of(m)) for m in call.messages])
     answers = sum([await count(run.engine, text) for text in texts])
-    run.ledger.add(run.stage_name, prompt_tokens=prompt, completion_tokens=answers)
-    return Usage(prompt, answers)
+    run.ledger.recount(run.stage_name, call, usage := Usage(prompt, answers))
+    return usage

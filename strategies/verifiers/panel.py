@@ -12,7 +12,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from heedful.strategies.engine import Capability
-from heedful.strategies.errors import HeedfulError, NotFound, NoVerdict, RequestError, VerifierError
+from heedful.strategies.errors import (
+    BudgetSpent,
+    HeedfulError,
+    NotFound,
+    NoVerdict,
+    RequestError,
+    VerifierError,
+)
 from heedful.strategies.run import Resources, Run, Strategy
 from heedful.strategies.tasks import together
 from heedful.strategies.types import Context
@@ -121,6 +128,8 @@ class Panel:
             if not 0 <= verdict.score <= 1:
                 raise VerifierError(f"its score {verdict.score} is not in [0, 1]")
             return verdict
+        except BudgetSpent:
+            raise
         except Exception as error:
             why = _why(error, self.timeout)
             if self.on_error == "fail":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Self
 
 import aiohttp
@@ -14,6 +15,7 @@ from heedful.server.engines.upstream import canonical
 from heedful.server.engines.upstream.choices import fault
 from heedful.server.engines.upstream.client import Upstream
 from heedful.server.engines.upstream.completion_shape import chat_choice, completion_params
+from heedful.server.engines.upstream.counts import usage_of
 from heedful.server.engines.upstream.dialect import Dialect
 from heedful.server.engines.upstream.errors import faults, from_event
 from heedful.server.engines.upstream.sse import SseParser
@@ -59,7 +61,7 @@ class OpenAIEngine(Serving):
         self.habits = Habits()
         self.context_length = context_length
         self._note = note
-        self._dialect = dialect or Dialect()
+        self.dialect = dialect or Dialect()
         self._tokens = RemoteTokens(upstream, upstream_model, frozenset(end_tokens))
         self._headers: dict[str, str] | None = None
         self._fields: Mapping[str, Any] = {}
@@ -120,7 +122,7 @@ class OpenAIEngine(Serving):
             return self.forward(path, msgspec.json.encode(adapted))
 
         chat = path == "/chat/completions"
-        response = await (self._dialect.speak(body, self._fields, send) if chat else send(body))
+        response = await (self.dialect.speak(body, self._fields, send) if chat else send(body))
         whole = False
         try:
             if response.content_type == "text/event-stream":
@@ -232,20 +234,14 @@ class OpenAIEngine(Serving):
         return self._tokens.bound(self._headers)
 
 
-def _finish(body: Mapping[str, Any], usage: Any) -> Finish:
-    counts = dict(usage) if isinstance(usage, dict) else {}
-    prompt, completion = _count(counts.pop("prompt_tokens", 0)), _count(counts.pop("completion_tokens", 0))
-    counts.pop("total_tokens", None)
+def _finish(body: Mapping[str, Any], told: Any) -> Finish:
+    usage = usage_of(told) or Usage()
     # Details are read further on as objects that hold numbers.
     extra = {
         k: {n: c for n, c in v.items() if isinstance(c, int | float)} if k.endswith("_details") else v
-        for k, v in counts.items()
+        for k, v in usage.extra.items()
         if not k.endswith("_details") or isinstance(v, dict)
     }
     return Finish(
-        Usage(prompt, completion, extra), {k: v for k, v in body.items() if k not in ("choices", "usage")}
+        replace(usage, extra=extra), {k: v for k, v in body.items() if k not in ("choices", "usage")}
     )
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0

@@ -1,0 +1,243 @@
+"""Tokens of a day and a month: what each key has used, in a SQLite file that outlives this process.
+
+Each request is one transaction before its answer's end goes out (WAL, synchronous=OFF: what is written outlives a
+killed process, though not a machine without power). Several processes may write to the same file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from heedful.server.log import bug
+from heedful.strategies import BudgetSpent
+
+now = time.time
+LOOK = 0.05
+"""Seconds until it is looked again whether another process has written."""
+_DAY = 86_400
+_WAIT = 0.25  # seconds for another process's transaction, which takes microseconds; all requests here wait as long
+_TABLE = """
+CREATE TABLE IF NOT EXISTS used (
+    tenant TEXT NOT NULL, key TEXT NOT NULL, day TEXT NOT NULL, tokens INTEGER NOT NULL, requests INTEGER NOT NULL,
+    PRIMARY KEY (tenant, key, day)) WITHOUT ROWID
+"""
+_ADD = """
+INSERT INTO used VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, requests = requests + excluded.requests
+"""
+_SUM = "SELECT coalesce(sum(tokens), 0), coalesce(sum(requests), 0) FROM used WHERE "
+
+
+@dataclass(slots=True)
+class Used:
+    """Of a day and of its month, in UTC."""
+
+    day: int = 0
+    month: int = 0
+    day_requests: int = 0
+    month_requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """Tokens of a day and of a month, of a key or (None) of all of a tenant's."""
+
+    owner: tuple[str, str | None]
+    day: int | None
+    month: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Today:
+    """A day of the calendar, and when it and its month end, in seconds of the clock."""
+
+    day: str
+    month: str
+    ends: float
+    month_ends: float
+
+    @classmethod
+    def at(cls, moment: float) -> Today:
+        date = datetime.fromtimestamp(moment, UTC)
+        following = datetime(date.year + date.month // 12, date.month % 12 + 1, 1, tzinfo=UTC)
+        ends = (moment // _DAY + 1) * _DAY
+        return cls(f"{date:%Y-%m-%d}", f"{date:%Y-%m}", ends, following.timestamp())
+
+
+@dataclass(slots=True)
+class _Row:
+    tenant: str
+    key: str | None
+    day: str
+    tokens: int
+    held: int
+
+
+class Budgets:
+    """What was used. The file is made with the first request that counts."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._database: sqlite3.Connection | None = None
+        self._today = Today.at(0.0)
+        self._known: dict[tuple[str, str | None], Used] = {}
+        """By tenant and key (None: all of the tenant's)."""
+        self._version = -1
+        self._looked = self._again = 0.0
+        self._owed: list[_Row] = []
+        """What is not written yet: the disk was full, or another process had the file for too long."""
+        self._under_way: Counter[tuple[str, str | None]] = Counter()
+
+    # -- what was used
+
+    def used(self, tenant: str, key: str | None) -> Used:
+        """By a key, or by all of a tenant's; other processes' too."""
+        self._refresh(now())
+        if (used := self._known.get((tenant, key))) is None:
+            used = self._known[tenant, key] = self._read(tenant, key)
+        return used
+
+    def spent(self, tenant: str, key: str | None) -> tuple[int, int]:
+        """Tokens of the day and of the month, with what requests under way have used so far."""
+        used, more = self.used(tenant, key), self._under_way[tenant, key]
+        return used.day + more, used.month + more
+
+    def check(self, budgets: Iterable[TokenBudget], *, code: str) -> None:
+        """Raises BudgetSpent where the tokens of one are used up."""
+        self._refresh(now())
+        for budget in budgets:
+            used, more = self._known.get(budget.owner), self._under_way[budget.owner]
+            if used is None:
+                used = self.used(*budget.owner)
+            if budget.month is not None and used.month + more >= budget.month:
+                raise self._refusal(budget, "month", budget.month, used.month + more, code)
+            if budget.day is not None and used.day + more >= budget.day:
+                raise self._refusal(budget, "day", budget.day, used.day + more, code)
+
+    def _refusal(self, budget: TokenBudget, period: str, limit: int, spent: int, code: str) -> BudgetSpent:
+        tenant, key = budget.owner
+        whose = f"tenant {tenant!r}" if key is None else f"key {key!r}"
+        ends = self.today.ends if period == "day" else self.today.month_ends
+        return BudgetSpent(
+            f"the tokens of this {period} are spent: {whose} may use {limit} in a {period} and has used {spent}; "
+            f"the budget renews at {iso(ends)}",
+            code=code,
+            retry_after=ends - now(),
+        )
+
+    @property
+    def today(self) -> Today:
+        self._refresh(now())
+        return self._today
+
+    def all(self) -> list[tuple[str, str]]:
+        """Every tenant and key of this month."""
+        rows = self._open().execute(
+            "SELECT DISTINCT tenant, key FROM used WHERE day >= ? ORDER BY 1, 2", (self.today.month,)
+        )
+        return [(tenant, key) for tenant, key in rows]
+
+    # -- using it
+
+    def hold(self, tenant: str, key: str | None, tokens: int) -> None:
+        """A request that is under way has used these."""
+        for owner in _owners(tenant, key):
+            self._under_way[owner] += tokens
+
+    def commit(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
+        """A request is over, and has used `tokens` in all, of which `held` were told before."""
+        self._refresh(now())
+        self._owed.append(_Row(tenant, key, self._today.day, tokens, held))
+        try:
+            self._write()
+        except sqlite3.Error as error:
+            # It counts on as if it were under way, and is written with the next.
+            bug(error)
+            self.hold(tenant, key, tokens - held)
+            self._owed[-1].held = tokens
+            return
+        for row in self._owed:
+            self._written(row)
+        self._owed.clear()
+
+    def _write(self) -> None:
+        database, rows = self._open(), [(r.tenant, r.key or "", r.day, r.tokens, 1) for r in self._owed]
+        if len(rows) == 1:
+            database.execute(_ADD, rows[0])
+            return
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(_ADD, rows)
+
+    def _written(self, row: _Row) -> None:
+        for owner in _owners(row.tenant, row.key):
+            if row.held:
+                self._under_way[owner] -= row.held
+                if not self._under_way[owner]:
+                    del self._under_way[owner]
+            if (used := self._known.get(owner)) is not None:
+                used.month += row.tokens
+                used.month_requests += 1
+                if row.day == self._today.day:
+                    used.day += row.tokens
+                    used.day_requests += 1
+
+    def close(self) -> None:
+        if self._database is None:
+            return
+        try:
+            if self._owed:
+                self._write()
+        except sqlite3.Error as error:
+            bug(error)
+        self._database.close()
+        self._database = None
+
+    # -- the file
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.file, timeout=_WAIT, isolation_level=None)
+            self._database.execute("PRAGMA page_size = 1024")  # a commit writes whole pages
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = OFF")
+            self._database.execute(_TABLE)
+        return self._database
+
+    def _refresh(self, at: float) -> None:
+        """A new day is news, and what another process has written; what this one writes is not."""
+        if self._looked <= at < self._again:
+            return
+        if not 0 < self._today.ends - at <= _DAY:
+            self._today = Today.at(at)
+            self._known.clear()
+        self._looked, self._again = at, min(at + LOOK, self._today.ends)
+        (version,) = self._open().execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self._known.clear()
+
+    def _read(self, tenant: str, key: str | None) -> Used:
+        whose, values = ("tenant = ?", [tenant]) if key is None else ("tenant = ? AND key = ?", [tenant, key])
+        database, today = self._open(), self._today
+        day = database.execute(f"{_SUM}{whose} AND day = ?", [*values, today.day]).fetchone()
+        month = database.execute(f"{_SUM}{whose} AND day > ?", [*values, today.month]).fetchone()
+        return Used(day[0], month[0], day[1], month[1])
+
+
+def iso(moment: float) -> str:
+    """A moment as clients read it."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _owners(tenant: str, key: str | None) -> Iterator[tuple[str, str | None]]:
+    yield tenant, None
+    if key is not None:
+        yield tenant, key

@@ -1,0 +1,110 @@
+"""What was used outlives the process that counted it, is one account for several, and can be looked up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from heedful.server.cli.main import app
+from heedful.server.limits.budgets import Budgets, TokenBudget
+from heedful.strategies import BudgetSpent
+
+# Commits, and says so, until it is killed.
+_WRITER = """
+import sys
+from pathlib import Path
+from heedful.server.limits.budgets import Budgets
+budgets = Budgets(Path(sys.argv[1]))
+for i in range(10**9):
+    budgets.hold("acme", "k", 3)
+    budgets.commit("acme", "k", 10, 3)
+    print(i + 1, flush=True)
+"""
+
+
+def test_a_kill_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    file, told = tmp_path / "usage.sqlite", 0
+    for round in range(3):
+        command = [sys.executable, "-c", _WRITER, str(file)]
+        writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
+        assert writer.stdout is not None
+        lines = [writer.stdout.readline() for _ in range(50 * (round + 1))]
+        writer.send_signal(signal.SIGKILL)
+        lines += writer.stdout.read().splitlines()  # what was still on its way
+        writer.stdout.close()
+        writer.wait()
+        told += max(int(line) for line in lines if line.strip().isdecimal())
+        budgets = Budgets(file)
+        used = budgets.used("acme", "k")
+        budgets.close()
+        # The last one may have been written, and not told.
+        assert used.day_requests - told in range(round + 2)
+        assert used.day == 10 * used.day_requests
+        told = used.day_requests
+
+
+def test_several_processes_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heedful.server.limits.budgets.LOOK", 0)
+    one, other = Budgets(tmp_path / "u.sqlite"), Budgets(tmp_path / "u.sqlite")
+    for _ in range(3):
+        one.commit("acme", "k1", 10, 0)
+        assert other.used("acme", None).day == one.used("acme", None).day
+        other.commit("acme", "k2", 5, 0)
+        assert one.used("acme", "k2").day == other.used("acme", "k2").day
+    assert one.used("acme", None).day == 45
+    with pytest.raises(BudgetSpent, match="tenant 'acme' may use 45 in a day"):
+        other.check([TokenBudget(("acme", None), 45, None)], code="budget_spent")
+    one.close()
+    other.close()
+
+
+def test_what_is_under_way_counts(tmp_path: Path) -> None:
+    budgets = Budgets(tmp_path / "u.sqlite")
+    budgets.hold("acme", "k", 60)
+    assert budgets.spent("acme", None) == (60, 60) == budgets.spent("acme", "k")
+    budgets.commit("acme", "k", 70, 60)
+    assert budgets.spent("acme", "k") == (70, 70)
+    budgets.close()
+
+
+def test_what_can_not_be_written_is_not_forgotten(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    budgets = Budgets(tmp_path / "u.sqlite")
+    budgets.commit("acme", "k", 10, 0)
+    with sqlite3.connect(tmp_path / "u.sqlite") as breaking:
+        breaking.execute("ALTER TABLE used RENAME TO elsewhere")
+    budgets.hold("acme", "k", 3)
+    budgets.commit("acme", "k", 7, 3)
+    assert "OperationalError" in caplog.text
+    with sqlite3.connect(tmp_path / "u.sqlite") as mending:
+        mending.execute("ALTER TABLE elsewhere RENAME TO used")
+    assert budgets.spent("acme", "k") == (17, 17)
+    budgets.commit("acme", "k", 1, 0)
+    assert budgets.spent("acme", "k") == (18, 18)
+    budgets.close()
+    again = Budgets(tmp_path / "u.sqlite")
+    used = again.used("acme", None)
+    assert (used.day, used.day_requests) == (18, 3)
+    again.close()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    runner = CliRunner()
+    nothing = runner.invoke(app, ["usage", "--folder", str(tmp_path)])
+    assert nothing.exit_code != 0 and "nothing was used yet" in str(nothing.exception)
+    budgets = Budgets(tmp_path / "usage.sqlite")
+    budgets.commit("acme", "k1", 1234, 0)
+    budgets.commit("other", "k2", 99, 0)
+    config = tmp_path / "heedful.yaml"
+    config.write_text(f"stores: {tmp_path}\ntenants:\n  acme:\n    limits: {{tokens_per_day: 5000}}\n")
+    shown = runner.invoke(app, ["usage", "--config", str(config), "--tenant", "acme"])
+    assert shown.exit_code == 0, shown.output
+    assert all(text in shown.output for text in ("acme", "k1", "1234", "5000", "the day ends at"))
+    assert "other" not in shown.output
+    budgets.close()
