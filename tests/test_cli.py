@@ -45,6 +45,7 @@ def _heedful(
         ),
         (["serve", "x", "--prompts", "/nowhere"], "/nowhere:1: no such folder"),
         (["serve", "x", "--host", "256.1.1.1"], "can't listen on 256.1.1.1"),
+        (["store", "starter", "--folder", "/dev/null/stores"], "/dev/null/stores: Not a directory"),
         (["models", "prepare", "gpt-9"], "no bundled model 'gpt-9'; there are: smollm2-135m-instruct"),
     ],
 )
