@@ -81,14 +81,15 @@ class Service:
         folder = self.config.stores if stores is None else stores.folder
         self.access = Access(self.config, folder)
         self.floors = Floors(self.config, self.alignments)
-        line = None if self.config.admission is None else FairLine(self.config.admission)
-        self.limits = ServerLimits(Rates(self.config.limits_storage), Budgets(usage_file(self.config)), line)
         self.records = DecisionRecords(folder, self._recording())
         self.access.changed.append(lambda: self.records.settle(self._recording()))
         self._keep_records()
         self.access.changed.append(self._keep_records)
         self.observers = Observers(self.config, self.engines, frozenset(self.alignments.plans()))
         self.sinks += self.observers.sinks
+        line = None if self.config.admission is None else FairLine(self.config.admission)
+        budgets = Budgets(usage_file(self.config))
+        self.limits = ServerLimits(Rates(self.config.limits_storage), budgets, line, self.observers.metrics)
 
     def _recording(self) -> dict[str, RecordSettings]:
         """The tenants whose answers are recorded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,10 +20,18 @@ from heedful.server.limits.line import FairLine
 from heedful.server.limits.windows import Rates
 from heedful.server.log import failed
 from heedful.server.observe.facts import Facts
+from heedful.server.observe.metrics import Metrics
 from heedful.strategies import HeedfulError
 
 SCOPE = "heedful.account"
 """Where a request's ASGI scope holds its account."""
+_REASONS = {
+    "insufficient_quota": "budget",
+    "budget_spent": "budget",
+    "server_busy": "queue_full",
+    "rate_limit_exceeded": "rate",
+}
+"""Of refusals, as metrics have them, by the error's code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +90,10 @@ def terms_of(client: Client) -> Terms:
 class ServerLimits:
     """What all accounts of a server share."""
 
-    def __init__(self, rates: Rates, budgets: Budgets, line: FairLine | None) -> None:
-        self.rates, self.budgets, self.line = rates, budgets, line
+    def __init__(self, rates: Rates, budgets: Budgets, line: FairLine | None, metrics: Metrics) -> None:
+        self.rates, self.budgets, self.line, self.metrics = rates, budgets, line, metrics
+        if line is not None:
+            metrics.queue_length.set_function(lambda: line.waiting)
         self.running: Counter[str] = Counter()
         """Requests under way, by the owner's name, where their number is limited."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,6 +148,14 @@ class RequestAccount:
         `receive`: None where somebody watches already whether the client is there. `deadline`: in the event loop's
         time.
         """
+        try:
+            await self._admit(receive, deadline, anthropic=anthropic)
+        except HeedfulError as error:
+            self._count(error)
+            raise
+        self._admitted = True
+
+    async def _admit(self, receive: Receive | None, deadline: float, *, anthropic: bool) -> None:
         terms, line = self._terms, self._shared.line
         self._check_budgets("insufficient_quota")
         running = self._shared.running
@@ -154,11 +173,16 @@ class RequestAccount:
             if not turn and line is not None:
                 watching = nullcontext() if receive is None else WhileConnected(receive)
                 async with watching, asyncio.timeout_at(deadline):
+                    began = time.perf_counter()
                     await line.wait(self._tenant)
+                    self._shared.metrics.waited(time.perf_counter() - began)
         except BaseException:
             self._leave(turn=turn)
             raise
-        self._admitted = True
+
+    def _count(self, refusal: HeedfulError) -> None:
+        if (reason := _REASONS.get(refusal.code or "")) is not None:
+            self._shared.metrics.refused(reason, self._tenant)
 
     def _check_budgets(self, code: str) -> None:
         if budgets := self._terms.budgets:
@@ -196,7 +220,11 @@ class RequestAccount:
 
     def check(self) -> None:
         """Raises BudgetSpent: what was used until now is charged."""
-        self._check_budgets("budget_spent")
+        try:
+            self._check_budgets("budget_spent")
+        except HeedfulError as error:
+            self._count(error)
+            raise
 
     def sending(self, send: Send) -> Send:
         """Adds the headers, and settles before the answer's end goes out."""
