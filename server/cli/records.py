@@ -15,10 +15,12 @@ from heedful.retrieval.items import time_of
 from heedful.server.access.client import EVERYONE
 from heedful.server.cli.errors import CommandError
 from heedful.server.cli.explained import explained
+from heedful.server.cli.keys import ConfigOption
 from heedful.server.cli.store import FolderOption, whole
-from heedful.server.models.bundled import home
+from heedful.server.config import load
 from heedful.server.records import export as exporting
 from heedful.server.records.file import NAME, RecordsFile, Wanted
+from heedful.server.stores import folder_of
 from heedful.server.terminal import plain, terminal
 from heedful.strategies import RequestError
 
@@ -31,8 +33,8 @@ Since = Annotated[str | None, typer.Option(help="From this time on (ISO 8601)")]
 Until = Annotated[str | None, typer.Option(help="Before this time")]
 
 
-def _file(folder: Path | None) -> RecordsFile:
-    folder = folder or home() / "stores"
+def _file(folder: Path | None, config: Path | None) -> RecordsFile:
+    folder = folder_of(load(config, {"stores": folder}))
     if not (folder / NAME).exists():
         raise StoreError(f"there are no records in {folder}; tenants.NAME.records in heedful.yaml keeps them")
     return RecordsFile(folder)
@@ -52,10 +54,11 @@ def show(
     id: Annotated[str, typer.Argument(help="The response's id, as its client got it")],
     tenant: OfTenant = None,
     json: Annotated[bool, typer.Option("--json", help="The record as it is kept")] = False,
+    config: ConfigOption = None,
     folder: FolderOption = None,
 ) -> None:
     """Explain one answer, with its norms as they stood then."""
-    file = _file(folder)
+    file = _file(folder, config)
     if not (found := file.page(Wanted(tenant=tenant, id=id), limit=1)):
         raise UnknownItem(f"there is no record of a response {id!r}")
     (_, body) = found[0]
@@ -72,11 +75,12 @@ def list_(
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option(help="At most so many, the latest ones")] = 50,
+    config: ConfigOption = None,
     folder: FolderOption = None,
 ) -> None:
     """List the latest records."""
     table = Table("time", "id", "tenant", "users", "model", "alignment", "verdict", "status")
-    for _, body in _file(folder).page(_wanted(tenant, user, since, until), limit=limit):
+    for _, body in _file(folder, config).page(_wanted(tenant, user, since, until), limit=limit):
         record = msgspec.json.decode(body)
         named = [record.get(name) for name in ("time", "id", "tenant")]
         users = ", ".join(record.get("users", ()))
@@ -93,12 +97,13 @@ def export(
     user: OfUser = None,
     since: Since = None,
     until: Until = None,
+    config: ConfigOption = None,
     folder: FolderOption = None,
 ) -> None:
     """Write records to a file, the oldest first."""
     if format not in exporting.FORMATS:
         raise CommandError(f"--format: one of {', '.join(exporting.FORMATS)}")
-    pages = _file(folder).pages(_wanted(tenant, user, since, until))
+    pages = _file(folder, config).pages(_wanted(tenant, user, since, until))
     try:
         pieces, _ = exporting.export(format, pages)
     except RequestError as error:
@@ -114,10 +119,11 @@ def export(
 def erase(
     user: Annotated[str, typer.Option(help="The user whose records go, as requests named them")],
     tenant: Annotated[str, typer.Option(help="Whose user it is")] = EVERYONE,
+    config: ConfigOption = None,
     folder: FolderOption = None,
 ) -> None:
     """Erase all records of a user, so that no byte of them stays in the file; that it was done is recorded."""
-    file = _file(folder)
+    file = _file(folder, config)
     with file.opened() as db:
         erased = file.erase(db, tenant, user, "command line")
     console.print(f"erased {erased}")
@@ -126,6 +132,7 @@ def erase(
 @records.command()
 def digest(
     file: Annotated[Path | None, typer.Argument(help="A text; default: standard input")] = None,
+    config: ConfigOption = None,
     folder: FolderOption = None,
 ) -> None:
     """Print the digest that records have of a text, to compare with a question's or an answer's."""
@@ -133,4 +140,4 @@ def digest(
         text = sys.stdin.buffer.read() if file is None else file.read_bytes()
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from error
-    console.print(_file(folder).digests.of(text))
+    console.print(_file(folder, config).digests.of(text))
