@@ -255,12 +255,13 @@ class RequestAccount:
         self._leave(turn=True)
         self._facts.settle()
         tokens = self._facts.tokens
-        self._shared.budgets.commit(self._tenant, self._key, tokens, self._charged)
         if tokens and self._terms.tokens:
             try:
                 await self._shared.rates.charge([key for key, _ in self._terms.tokens], tokens)
             except HeedfulError as error:
                 failed(error)  # the answer is whole, and the budget has it
+        # The last, since a client that leaves may cut the wait short, and not what it waits for.
+        await self._shared.budgets.committed(self._tenant, self._key, tokens, self._charged)
 
     def _leave(self, *, turn: bool) -> None:
         if turn and self._shared.line is not None:

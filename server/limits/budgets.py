@@ -1,11 +1,13 @@
 """Tokens of a day and a month: what each key has used, in a SQLite file that outlives this process.
 
-Each request is one transaction before its answer's end goes out (WAL, synchronous=OFF: what is written outlives a
-killed process, though not a machine without power). Several processes may write to the same file.
+Each request is written before its answer's end goes out, with those that end in the same turn of the event loop (WAL,
+synchronous=OFF: what is written outlives a killed process, though not a machine without power). Several processes may
+write to the same file.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections import Counter
@@ -93,6 +95,8 @@ class Budgets:
         self._owed: list[_Row] = []
         """What is not written yet: the disk was full, or another process had the file for too long."""
         self._under_way: Counter[tuple[str, str | None]] = Counter()
+        self._waiting: list[asyncio.Future[None]] = []
+        """For what is owed to be written."""
 
     # -- what was used
 
@@ -152,19 +156,40 @@ class Budgets:
 
     def commit(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
         """A request is over, and has used `tokens` in all, of which `held` were told before."""
+        self._owe(tenant, key, tokens, held)
+        self._write_owed()
+
+    async def committed(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
+        """`commit`, in one transaction with all whose requests end in this turn of the event loop."""
+        loop = asyncio.get_running_loop()
+        self._owe(tenant, key, tokens, held)
+        if not self._waiting:
+            loop.call_soon(self._write_owed)
+        self._waiting.append(written := loop.create_future())
+        await written
+
+    def _owe(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
         self._refresh(now())
         self._owed.append(_Row(tenant, key, self._today.day, tokens, held))
+
+    def _write_owed(self) -> None:
+        waiting, self._waiting = self._waiting, []
         try:
-            self._write()
+            if self._owed:
+                self._write()
+                for row in self._owed:
+                    self._written(row)
+                self._owed.clear()
         except sqlite3.Error as error:
             # It counts on as if it were under way, and is written with the next.
             bug(error)
-            self.hold(tenant, key, tokens - held)
-            self._owed[-1].held = tokens
-            return
-        for row in self._owed:
-            self._written(row)
-        self._owed.clear()
+            for row in self._owed:
+                self.hold(row.tenant, row.key, row.tokens - row.held)
+                row.held = row.tokens
+        finally:
+            for each in waiting:
+                if not each.done():
+                    each.set_result(None)
 
     def _write(self) -> None:
         database, rows = self._open(), [(r.tenant, r.key or "", r.day, r.tokens, 1) for r in self._owed]
@@ -191,11 +216,7 @@ class Budgets:
     def close(self) -> None:
         if self._database is None:
             return
-        try:
-            if self._owed:
-                self._write()
-        except sqlite3.Error as error:
-            bug(error)
+        self._write_owed()
         self._database.close()
         self._database = None
 
