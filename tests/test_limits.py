@@ -261,3 +261,12 @@ def test_a_laptop_counts_nothing(serving: Serving, tmp_path: Path) -> None:
         answer = httpx.post(f"{url}/v1/chat/completions", json=BODY)
         assert answer.status_code == 200 and not any("ratelimit" in name for name in answer.headers)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_refusals_are_figures(serving: Serving, folder: Config, clock: Clock) -> None:
+    asking = {"a": client(requests_per_minute=1), "b": client("spent", "k2", tokens_per_day=1)}
+    with serving(ScriptedEngine(), config=folder, clients=asking) as url:
+        assert [post(url, key).status_code for key in "aabb"] == [200, 429, 200, 429]
+        told = httpx.get(f"{url}/metrics").text
+    assert 'heedful_refusals_total{reason="rate",tenant="acme"} 1.0' in told
+    assert 'heedful_refusals_total{reason="budget",tenant="spent"} 1.0' in told
