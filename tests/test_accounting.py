@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -14,12 +15,14 @@ import pytest
 from upstream_fixtures import DONE, Asked, Gate, Proxy, Reply, ScriptedUpstream, before, chunk, completion
 from waiting import HANG
 
+from heedful.server.access.client import Client, Tenant
 from heedful.server.config import Config
 from heedful.server.observe.facts import Facts
 from heedful.strategies.arriving import estimate
 from heedful.strategies.scripted import ScriptedEngine
 
 Serving = Callable[..., AbstractContextManager[str]]
+KEY = {"x-api-key": "a key"}
 HI = [{"role": "user", "content": "Hi there"}]
 TEXTS = ["One ", "two ", "three."]
 
@@ -92,15 +95,19 @@ DOORS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def told(upstream: ScriptedUpstream, proxy: Proxy) -> Iterator[tuple[str, SimpleQueue[Facts]]]:
+def told(
+    upstream: ScriptedUpstream, proxy: Proxy, tmp_path: Path
+) -> Iterator[tuple[str, SimpleQueue[Facts]]]:
     facts: SimpleQueue[Facts] = SimpleQueue()
-    with proxy(Config(upstreams=[before(upstream)]), sinks=[facts.put]) as url:
+    config = Config(upstreams=[before(upstream)], stores=tmp_path)
+    clients = {"a key": Client(Tenant("acme"), key_id="k1")}
+    with proxy(config, sinks=[facts.put], clients=clients) as url:
         yield url, facts
 
 
 def _ask(url: str, door: str, alignment: Any, stream: bool, **more: Any) -> httpx.Response:
     body = {"model": "ours", "alignment": alignment, "stream": stream, **DOORS[door], **more}
-    return httpx.post(f"{url}/v1/{door}", json=body)
+    return httpx.post(f"{url}/v1/{door}", json=body, headers=KEY)
 
 
 def _counted(facts: SimpleQueue[Facts]) -> tuple[int, int, bool]:
@@ -162,7 +169,7 @@ def test_a_client_that_leaves_has_used_what_it_read(
     url, facts = told
     upstream.answers(counting := Counting(cut=True))
     body = {"model": "ours", "alignment": alignment, "stream": True, **DOORS[door]}
-    with httpx.stream("POST", f"{url}/v1/{door}", json=body) as answer:
+    with httpx.stream("POST", f"{url}/v1/{door}", json=body, headers=KEY) as answer:
         text = ""
         for piece in answer.iter_text():
             if "three." in (text := text + piece):
@@ -190,7 +197,7 @@ def test_a_client_that_waits_in_vain_has_used_its_prompt(
     upstream.answers(Reply.sse(gate))
     body = {"model": "ours", "stream": False, **DOORS[door]}
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{url}/v1/{door}", json=body, timeout=httpx.Timeout(HANG, read=0.3))
+        httpx.post(f"{url}/v1/{door}", json=body, headers=KEY, timeout=httpx.Timeout(HANG, read=0.3))
     assert _counted(facts) == (_read(upstream.last.body), 0, True)
 
 
@@ -214,7 +221,7 @@ def test_paths_that_only_read(
     url, facts = told
     upstream.answers(counting := Counting())
     body = {"model": "ours", "input": "A text to be read"}
-    assert httpx.post(f"{url}/v1/{path}", json=body).status_code == 200
+    assert httpx.post(f"{url}/v1/{path}", json=body, headers=KEY).status_code == 200
     assert _counted(facts) == (counting.prompt, 0, False)
 
 
@@ -224,7 +231,7 @@ def test_a_large_answer_tells_at_its_end(
     url, facts = told
     vectors = [{"object": "embedding", "index": i, "embedding": [0.123456789] * 1000} for i in range(200)]
     upstream.answers(Reply.json({"object": "list", "data": vectors, "usage": {"prompt_tokens": 77}}))
-    answer = httpx.post(f"{url}/v1/embeddings", json={"model": "ours", "input": "much"})
+    answer = httpx.post(f"{url}/v1/embeddings", json={"model": "ours", "input": "much"}, headers=KEY)
     assert len(answer.content) > 1 << 20
     assert _counted(facts) == (77, 0, False)
 
@@ -254,10 +261,9 @@ def test_a_verifiers_calls(upstream: ScriptedUpstream, told: tuple[str, SimpleQu
     url, facts = told
     upstream.answers(counting := Counting())
     body = {"input": "A text", "verifiers": ["self"]}
-    httpx.post(
-        f"{url}/v1/moderations", json=body
-    )  # its judge says neither yes nor no, and has cost what it cost
-    assert upstream.last.path == "/v1/chat/completions"
+    answer = httpx.post(f"{url}/v1/moderations", json=body, headers=KEY)
+    # Its judge says neither yes nor no, and has cost what it cost.
+    assert {asked.path for asked in upstream.asked} == {"/v1/chat/completions"}, answer.text
     assert _counted(facts) == (counting.prompt, counting.answer, False)
 
 
@@ -332,3 +338,14 @@ def test_samples_that_are_not_waited_for_are_counted_once(serving: Serving, stre
     fact = facts.get(timeout=HANG)
     assert fact.run is not None and fact.run.ledger.calls == 1
     assert 0 < fact.tokens <= len("<user>Hi there\n<assistant>") + 4 * len("A fine answer")
+
+
+def test_an_open_server_asks_no_upstream_for_more(
+    upstream: ScriptedUpstream, proxy: Proxy, tmp_path: Path
+) -> None:
+    facts: SimpleQueue[Facts] = SimpleQueue()
+    with proxy(Config(upstreams=[before(upstream)], stores=tmp_path), sinks=[facts.put]) as url:
+        upstream.answers(counting := Counting())
+        _ask(url, "chat/completions", "direct", True)
+        assert "stream_options" not in upstream.last.body
+        assert _counted(facts) == (counting.prompt, counting.answer, True)

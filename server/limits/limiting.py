@@ -27,6 +27,7 @@ class Limiting:
         facts = facts_of(scope) or Facts(scope["method"], scope["path"], client)
         account = RequestAccount(self._shared, client, facts)
         scope[FACTS], scope[SCOPE] = facts, account
+        facts.charged = True
         try:
             await self._app(scope, receive, account.sending(send))
         finally:

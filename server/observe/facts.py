@@ -53,6 +53,8 @@ class Facts:
     ended: float = 0.0
     usage: Usage | None = None
     """None: unknown, or no model was asked. Hidden calls are in it, and what was cut off."""
+    charged: bool = False
+    """Whether it stands on somebody's account: an upstream is asked then for what it would not tell by itself."""
     usage_estimated: bool = False
     """Whether some of it was counted by nobody: of an upstream that does not tell, or of what was cut off."""
     response_id: str | None = None

@@ -32,7 +32,9 @@ class UsageTally:
         streams = fields.get("stream") is True and path in _STREAMED
         options = fields.get(_OPTIONS) if streams else None
         asks = isinstance(options, dict) and bool(options.get("include_usage"))
-        self._adds = streams and not asks and (options is None or isinstance(options, dict))
+        recorded = facts.client is not None and facts.client.tenant.settings.records is not None
+        wanted = facts.charged or recorded
+        self._adds = wanted and streams and not asks and (options is None or isinstance(options, dict))
         """Whether the upstream is asked for what the client did not ask for, and is not to see."""
 
     # -- what is asked
