@@ -53,9 +53,11 @@ def run(config: Config, engine_options: list[str]) -> int:
         )
     stores = open_stores(config)
     resources = Resources(prompts=Prompts(*config.prompts), stores=stores)
-    Access(config, stores.folder).close()  # what is wrong with keys is known before a model is loaded
+    access = Access(config, stores.folder)  # what is wrong with keys is known before a model is loaded
+    access.close()
     alignments = Alignments(config, resources)
-    Floors(config, alignments)  # so that a bad floor stops the start, and not an engine's loading later
+    # So that a bad floor stops the start, the database's too, and not an engine's loading later.
+    Floors(config, alignments).over_all_of(access)
     with _bind(config) as listener:
         # Until uvicorn takes over, a signal ends the start at once.
         signal.signal(signal.SIGTERM, _stop_start)

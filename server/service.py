@@ -81,6 +81,7 @@ class Service:
         folder = self.config.stores if stores is None else stores.folder
         self.access = Access(self.config, folder)
         self.floors = Floors(self.config, self.alignments)
+        self.floors.over_all_of(self.access)
         self.records = DecisionRecords(folder, self._recording())
         self.access.changed.append(lambda: self.records.settle(self._recording()))
         self._keep_records()

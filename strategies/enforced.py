@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from heedful.strategies.errors import HeedfulError, NotFound, RequestError, StrategyError
+from heedful.strategies.errors import BudgetSpent, HeedfulError, NotFound, RequestError, StrategyError
 from heedful.strategies.run import FLOOR, ContextStrategy, Run
 from heedful.strategies.types import Context, text_of
 
@@ -30,6 +30,8 @@ async def enforce(
         try:
             with run.span("stage", f"{FLOOR}{step}") as span:
                 context = (await strategy.prepare(context, run.floor(step, span))).with_enforced()
+        except BudgetSpent:
+            raise  # of the client's own affairs, which a client that tries again makes no better
         except Exception as error:
             # A store's name, a prompt's text: nothing that a client has to know.
             if isinstance(error, RequestError) and not isinstance(error, NotFound):

@@ -195,6 +195,10 @@ class Ledger:
         self.estimated = True
         self._cut[id(call)] = call, stage, estimate
 
+    def last_cut(self, stage: str) -> Call | None:
+        """The latest call of a stage that was cut off and not counted anew since."""
+        return next((call for call, at, _ in reversed(self._cut.values()) if at == stage), None)
+
     def recount(self, stage: str, call: Call, usage: Usage) -> None:
         """The same call, by who has counted it."""
         if (cut := self._cut.pop(id(call), None)) is not None:

@@ -15,7 +15,7 @@ from waiting import HANG
 from heedful.server.access.client import Role
 from heedful.server.access.database import KeyDatabase
 from heedful.server.access.settings import FloorSettings, TenantSettings
-from heedful.server.config import Config
+from heedful.server.config import Config, ConfigError
 from heedful.strategies.scripted import ScriptedEngine
 
 Serving = Callable[..., AbstractContextManager[str]]
@@ -222,3 +222,25 @@ def test_settings_pass_the_checks_and_are_told(
         assert "the tenant 'worse': its settings in the database can't be used" in caplog.text
         with as_other(boss, user) as worse:
             assert worse.get("/v1/models").status_code == 401
+
+
+def test_a_floor_that_cannot_be_is_not_taken_up_from_the_database(
+    serving: Serving, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = KeyDatabase(tmp_path)
+    _, key = database.create_key("default", Role.ADMIN)
+    good = TenantSettings(floor=FloorSettings(enforce=("principles",)))
+    bad = TenantSettings(floor=FloorSettings(enforce=("refine",)))  # it decodes
+    database.put_tenant("acme", good)
+    config = Config(stores=tmp_path)
+    with serving(ScriptedEngine(), config=config) as url, Admin(url, key) as boss:
+        _, user = database.create_key("acme", Role.USER)
+        database.put_tenant("acme", bad)
+        boss.made()  # looks
+        assert "the tenant 'acme': its settings in the database can't be used" in caplog.text
+        with as_other(boss, user) as acme:  # what held goes on to hold
+            hi = [{"role": "user", "content": "Hi"}]
+            answer = acme.post("/v1/chat/completions", json={"model": "scripted", "messages": hi})
+            assert answer.status_code == 200 and answer.json()["usage"]["prompt_tokens"] > 100
+    with pytest.raises(ConfigError, match=r"tenants\.acme\.floor\.enforce"), serving(config=config):
+        pass

@@ -20,9 +20,10 @@ from upstream_fixtures import Opening
 from waiting import HANG
 
 from heedful.server.access.client import Client, Role, Tenant
-from heedful.server.access.settings import LimitSettings, TenantSettings
+from heedful.server.access.settings import FloorSettings, LimitSettings, TenantSettings
 from heedful.server.config import Config
 from heedful.server.observe.facts import Facts
+from heedful.strategies import Capability
 from heedful.strategies.scripted import ScriptedEngine
 
 Serving = Callable[..., AbstractContextManager[str]]
@@ -208,6 +209,18 @@ def test_hidden_calls_stop_when_the_budget_is_spent(serving: Serving, folder: Co
         written = len("Bad 1.") * len(engine.calls)
         assert used == read + written >= 200
         assert post(url, "a").json()["error"]["code"] == "insufficient_quota"
+
+
+def test_the_floors_own_calls_say_that_the_budget_is_spent(
+    serving: Serving, tmp_path: Path, clock: Clock
+) -> None:
+    judged = {"verifiers": [{"self": {}}]}
+    config = Config(stores=tmp_path, floor=FloorSettings(gate=(judged, judged)))
+    engine = ScriptedEngine("No", capabilities=Capability.CHAT)
+    with serving(engine, config=config, clients={"a": client(tokens_per_day=5)}) as url:
+        answer = post(url, "a")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "budget_spent"), answer.text
+        assert answer.headers["x-should-retry"] == "false"
 
 
 def test_a_stream_that_spends_the_budget_says_so(serving: Serving, folder: Config, clock: Clock) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from heedful.server.access.access import Access
 from heedful.server.access.allowed import Allowed, OwnSteps
 from heedful.server.access.client import Role, Tenant
 from heedful.server.access.fields import fitted
-from heedful.server.access.settings import FloorSettings, VerifySettings
+from heedful.server.access.settings import FloorSettings, TenantSettings, VerifySettings
 from heedful.server.alignments import Alignments, for_somebody
 from heedful.server.config import Config, ConfigError
 from heedful.strategies import ContextStrategy, HeedfulError, Plan, RequestError
@@ -144,6 +145,20 @@ class Floors:
         if made is None or made[0] is not settings:
             made = self._make(tenant.name, settings)
         return made[1]
+
+    def check(self, name: str, settings: TenantSettings) -> None:
+        """Raises ConfigError for a tenant's floor that can't be."""
+        if settings.floor != _OPEN:
+            Floor.of({"floor": self._server, f"tenants.{name}.floor": settings.floor}, self._alignments)
+
+    def over_all_of(self, access: Access) -> None:
+        """Makes the floors of all tenants that there are, the database's too, and has those that come checked.
+
+        Raises ConfigError for one that can't be.
+        """
+        for tenant in access.tenants():
+            self.of(tenant)
+        access.checks.append(self.check)
 
     def _make(self, name: str, settings: FloorSettings) -> tuple[FloorSettings, Floor | None]:
         if settings == _OPEN:

@@ -194,7 +194,7 @@ async def put_tenant(request: Request) -> Response:
     try:
         access.check(name, settings)
     except ConfigError as error:
-        raise RequestError(str(error)) from error
+        raise RequestError(str(error), param="floor", code="invalid_floor") from error
     service: Service = request.app.state.service
     check_floor(settings.floor, service.alignments)
     database = _database(request)

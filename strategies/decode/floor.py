@@ -111,7 +111,8 @@ class Vetted(DecodingStrategy):
     async def _booked(self, context: Context, run: Run, texts: list[str], before: int) -> Usage:
         """The cost of a call that was broken off. Other decoders than the model's own have booked theirs."""
         if isinstance(self.decoder, Direct) or run.ledger.calls == before:
-            return await book(run, context.call(), texts)
+            call = run.ledger.last_cut(run.stage_name) or context.call()  # which the decoder has made
+            return await book(run, call, texts)
         return Usage()
 
 
