@@ -20,7 +20,7 @@ from upstream_fixtures import Opening
 from waiting import HANG
 
 from heedful.server.access.client import Client, Role, Tenant
-from heedful.server.access.settings import FloorSettings, LimitSettings, TenantSettings
+from heedful.server.access.settings import FloorSettings, LimitSettings, RecordSettings, TenantSettings
 from heedful.server.config import Config
 from heedful.server.observe.facts import Facts
 from heedful.strategies import Capability
@@ -214,7 +214,7 @@ def test_hidden_calls_stop_when_the_budget_is_spent(serving: Serving, folder: Co
 def test_the_floors_own_calls_say_that_the_budget_is_spent(
     serving: Serving, tmp_path: Path, clock: Clock
 ) -> None:
-    judged = {"verifiers": [{"self": {}}]}
+    judged: dict[str, Any] = {"verifiers": [{"self": {}}]}
     config = Config(stores=tmp_path, floor=FloorSettings(gate=(judged, judged)))
     engine = ScriptedEngine("No", capabilities=Capability.CHAT)
     with serving(engine, config=config, clients={"a": client(tokens_per_day=5)}) as url:
@@ -283,3 +283,18 @@ def test_refusals_are_figures(serving: Serving, folder: Config, clock: Clock) ->
         told = httpx.get(f"{url}/metrics").text
     assert 'heedful_refusals_total{reason="rate",tenant="acme"} 1.0' in told
     assert 'heedful_refusals_total{reason="budget",tenant="spent"} 1.0' in told
+
+
+def test_what_is_refused_at_the_door_has_no_record(serving: Serving, tmp_path: Path, clock: Clock) -> None:
+    recorded = TenantSettings(records=RecordSettings())
+    config = Config(stores=tmp_path, tenants={"default": recorded})
+    own = LimitSettings(requests_per_minute=1)
+    asking = {"a": Client(Tenant("default", recorded), Role.ADMIN, "k1", limits=own)}
+    with serving(ScriptedEngine(), config=config, clients=asking) as url:
+        answered, refused = post(url, "a"), post(url, "a")
+        assert (answered.status_code, refused.status_code) == (200, 429)
+        headers = {"authorization": "Bearer a"}
+        kept: list[Any] = []
+        while not kept:
+            kept = httpx.get(f"{url}/v1/alignment/records", headers=headers).json()["data"]
+        assert [record["id"] for record in kept] == [answered.json()["id"]]

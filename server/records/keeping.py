@@ -27,6 +27,7 @@ _BATCH = 500
 _PAUSE = (
     0.1  # seconds in which others come along; what a kill -9 loses at most, but for the time of one write
 )
+_AT_THE_DOOR = frozenset({"rate_limit_exceeded", "insufficient_quota", "server_busy"})
 _AGAIN = 1.0  # seconds until a write that failed is tried again
 _EXPIRE_EVERY = 60.0  # seconds
 _CLOSING = 30.0  # seconds for the last ones
@@ -72,6 +73,8 @@ class DecisionRecords:
         client = facts.client
         if client is None or (kept := client.tenant.settings.records) is None or facts.route not in RECORDED:
             return
+        if facts.run is None and facts.error is not None and facts.error.code in _AT_THE_DOOR:
+            return  # no answer, and there may be as many as a client can ask
         size = facts.received + facts.sent
         full = len(self._queue) >= _MOST or self._put - self._taken + size > _MOST_BYTES
         if full or self._ended:
