@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,7 +18,9 @@ from waiting import HANG
 from heedful.server.access.client import Client, Tenant
 from heedful.server.config import Config
 from heedful.server.observe.facts import Facts
+from heedful.strategies import Call, Ledger, RequestError, Usage
 from heedful.strategies.arriving import estimate
+from heedful.strategies.meter import MeteredEngine
 from heedful.strategies.scripted import ScriptedEngine
 
 Serving = Callable[..., AbstractContextManager[str]]
@@ -349,3 +351,20 @@ def test_an_open_server_asks_no_upstream_for_more(
         _ask(url, "chat/completions", "direct", True)
         assert "stream_options" not in upstream.last.body
         assert _counted(facts) == (counting.prompt, counting.answer, True)
+
+
+async def test_a_hidden_call_that_is_cut_off() -> None:
+    """Counted by what had come of it, until somebody counts it better."""
+    call = Call(({"role": "user", "content": "abcdef"},), stream=True)
+    ledger = Ledger()
+    engine = MeteredEngine(ScriptedEngine(lambda _: ["One ", "two ", "three"]), ledger, "refine")
+    async with aclosing(engine.chat(call)) as events:
+        await anext(events)
+        await anext(events)
+    assert (ledger.calls, ledger.spent, ledger.estimated) == (1, Usage(2, 2), True)
+    ledger.recount("refine", call, Usage(6, 8))
+    assert (ledger.calls, ledger.spent) == (1, Usage(6, 8))
+    refused = MeteredEngine(ScriptedEngine(lambda _: RequestError("no")), ledger, "refine")
+    with pytest.raises(RequestError):
+        await anext(refused.chat(call))
+    assert ledger.calls == 1
