@@ -81,10 +81,17 @@ class Arriving:
         return Usage(estimate_prompt(call.messages, call.params, call.prompt), self.tokens)
 
 
-def _size(choice: Mapping[str, Any]) -> int:
-    """Characters that a choice adds, its thoughts and its tools' arguments too."""
-    delta = choice.get("delta") or choice.get("message") or {}
+def _size(choice: Any) -> int:
+    """Characters that a choice adds, its thoughts and its tools' arguments too; 0 of what has another form."""
+    choice = _fields(choice)
+    delta = _fields(choice.get("delta")) or _fields(choice.get("message"))
     said = [choice.get("text"), *(v for k, v in delta.items() if k != "role")]
-    for call in delta.get("tool_calls") or ():
-        said += [(call.get("function") or {}).get(k) for k in ("name", "arguments")]
+    calls = delta.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        function = _fields(_fields(call).get("function"))
+        said += [function.get("name"), function.get("arguments")]
     return sum(len(text) for text in said if isinstance(text, str))
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -220,7 +220,9 @@ def test_pass_through_has_the_upstreams_id(
     (said,) = record["answers"]
     assert (said["text"], said["finish_reason"]) == ("Hello", "stop")
     assert said["tool_calls"] == [{"name": "look", "arguments": {"text": '{"at": "it"}'}}]
-    assert record["usage"] == (None if stream else {"prompt_tokens": 5, "completion_tokens": 7})
+    # A stream of an upstream that does not tell is estimated, and says so.
+    told = {"prompt_tokens": 3, "completion_tokens": 3, "estimated": True}
+    assert record["usage"] == (told if stream else {"prompt_tokens": 5, "completion_tokens": 7})
 
 
 @pytest.mark.parametrize("path", ["chat/completions", "responses", "messages"])

@@ -217,10 +217,11 @@ def _verdict(steps: Sequence[Mapping[str, Any]], answer: ReadAnswer) -> str | No
 
 def _usage(facts: Facts, answer: ReadAnswer) -> dict[str, Any] | None:
     if facts.usage is not None:
-        return {
+        told = {
             "prompt_tokens": facts.usage.prompt_tokens,
             "completion_tokens": facts.usage.completion_tokens,
         }
+        return told | {"estimated": True} if facts.usage_estimated else told
     given = answer.usage
     prompt = given.get("prompt_tokens", given.get("input_tokens"))
     completion = given.get("completion_tokens", given.get("output_tokens"))
