@@ -83,7 +83,6 @@ class Service:
         self.floors = Floors(self.config, self.alignments)
         self.floors.over_all_of(self.access)
         self.records = DecisionRecords(folder, self._recording())
-        self.access.changed.append(lambda: self.records.settle(self._recording()))
         self._keep_records()
         self.access.changed.append(self._keep_records)
         self.observers = Observers(self.config, self.engines, frozenset(self.alignments.plans()))
@@ -97,7 +96,8 @@ class Service:
         return {t.name: t.settings.records for t in self.access.tenants() if t.settings.records is not None}
 
     def _keep_records(self) -> None:
-        if self._recording() and self.records not in self.sinks:
+        self.records.settle(recording := self._recording())
+        if recording and self.records not in self.sinks:
             self.sinks.append(self.records)
 
     @property

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
@@ -17,10 +16,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-import uvicorn
 from known_clients import let_in
 from openai import OpenAI
-from running import Started
+from running import serving_app
 from waiting import HANG, until_ready
 
 from heedful.prompts import Prompts
@@ -82,20 +80,8 @@ def _serving(
     alignments = Alignments(config, Resources(prompts=Prompts(*config.prompts), stores=stores))
     service = Service(config, {e.model: e for e in engines}, alignments, sinks=list(sinks))
     let_in(service.access, clients or {})
-    app = create_app(service)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        # asyncio does so by itself for sockets that name their protocol only: without it each answer takes 40 ms.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        started = threading.Event()
-        server = Started(uvicorn.Config(app, log_level="warning", http="httptools"), started.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        assert started.wait(HANG)
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(HANG)
+    with serving_app(create_app(service)) as url:
+        yield url
 
 
 def _client(url: str) -> OpenAI:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx
-import uvicorn
-from running import Started
+from running import serving_app
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from waiting import HANG
@@ -48,19 +45,10 @@ def serving_clients(
     alignments = Alignments(config, Resources(Prompts(), stores))
     app = create_app(Service(config, {engine.model: engine}, alignments))
     app.user_middleware.append(Middleware(_As, clients=clients))  # the innermost
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        started = threading.Event()
-        server = Started(uvicorn.Config(app, log_level="warning", http="httptools"), started.set)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        assert started.wait(HANG)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with serving_app(app) as url:
         asking = {name: httpx.Client(base_url=url, headers={WHO: name}, timeout=HANG) for name in clients}
         try:
             yield asking
         finally:
             for each in asking.values():
                 each.close()
-            server.should_exit = True
-            thread.join(HANG)

@@ -236,6 +236,9 @@ def test_a_floor_that_cannot_be_is_not_taken_up_from_the_database(
     with serving(ScriptedEngine(), config=config) as url, Admin(url, key) as boss:
         _, user = database.create_key("acme", Role.USER)
         database.put_tenant("acme", bad)
+        refused = boss.put(f"{ADMIN}/tenants/acme", json=bad.model_dump(mode="json"))
+        error = refused.json()["error"]
+        assert (refused.status_code, error["param"], error["code"]) == (400, "floor", "invalid_floor")
         boss.made()  # looks
         assert "the tenant 'acme': its settings in the database can't be used" in caplog.text
         with as_other(boss, user) as acme:  # what held goes on to hold

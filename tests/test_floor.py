@@ -15,8 +15,8 @@ import pytest
 
 from heedful.retrieval import Item
 from heedful.server.access.client import Role
-from heedful.server.access.floor import Floor, Floors, check
-from heedful.server.access.settings import FloorSettings
+from heedful.server.access.floor import Floor, Floors
+from heedful.server.access.settings import FloorSettings, TenantSettings
 from heedful.server.alignments import Alignments
 from heedful.server.config import Config, ConfigError
 from heedful.strategies import (
@@ -269,8 +269,8 @@ def test_a_bad_floor_stops_the_start(resources: Resources, settings: dict[str, A
     floor = FloorSettings.model_validate(settings)
     with pytest.raises(ConfigError, match=place):
         Floors(Config(floor=floor), Alignments(Config(), resources))
-    with pytest.raises(RequestError, match="floor"):
-        check(floor, Alignments(Config(), resources))
+    with pytest.raises(ConfigError, match=f"tenants.a.{place}"):
+        Floors(Config(), Alignments(Config(), resources)).check("a", TenantSettings(floor=floor))
     with pytest.raises(ConfigError, match=f"tenants.a.{place}"):
         tenants = Config.model_validate({"tenants": {"a": {"floor": settings}}})
         Floors(tenants, Alignments(Config(), resources))

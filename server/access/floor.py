@@ -119,14 +119,6 @@ class Floor:
         return self.allowed.only("models", engines) if self.allowed.bounds_models else engines
 
 
-def check(settings: FloorSettings, alignments: Alignments) -> None:
-    """Raises RequestError for a tenant's floor that can't be: for who sets one at runtime."""
-    try:
-        Floor.of({"floor": settings}, alignments)
-    except ConfigError as error:
-        raise RequestError(str(error), param="floor", code="invalid_floor") from error
-
-
 class Floors:
     """Every tenant's floor, made when it is first needed."""
 
@@ -148,8 +140,7 @@ class Floors:
 
     def check(self, name: str, settings: TenantSettings) -> None:
         """Raises ConfigError for a tenant's floor that can't be."""
-        if settings.floor != _OPEN:
-            Floor.of({"floor": self._server, f"tenants.{name}.floor": settings.floor}, self._alignments)
+        self._built(name, settings.floor)
 
     def over_all_of(self, access: Access) -> None:
         """Makes the floors of all tenants that there are, the database's too, and has those that come checked.
@@ -161,13 +152,13 @@ class Floors:
         access.checks.append(self.check)
 
     def _make(self, name: str, settings: FloorSettings) -> tuple[FloorSettings, Floor | None]:
+        self._made[name] = made = settings, self._built(name, settings)
+        return made
+
+    def _built(self, name: str, settings: FloorSettings) -> Floor | None:
         if settings == _OPEN:
-            floor = self._everyones
-        else:
-            placed = {"floor": self._server, f"tenants.{name}.floor": settings}
-            floor = Floor.of(placed, self._alignments)
-        self._made[name] = settings, floor
-        return self._made[name]
+            return self._everyones
+        return Floor.of({"floor": self._server, f"tenants.{name}.floor": settings}, self._alignments)
 
 
 def _place(param: str | None) -> str:

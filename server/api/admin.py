@@ -22,7 +22,6 @@ from heedful.retrieval.items import time_of
 from heedful.server.access.access import Access
 from heedful.server.access.client import Role
 from heedful.server.access.database import KeyDatabase, no_key, no_tenant
-from heedful.server.access.floor import check as check_floor
 from heedful.server.access.key import AccessKey
 from heedful.server.access.letting_in import client_of, finish
 from heedful.server.access.roles import administers, not_allowed, require_operator
@@ -195,8 +194,6 @@ async def put_tenant(request: Request) -> Response:
         access.check(name, settings)
     except ConfigError as error:
         raise RequestError(str(error), param="floor", code="invalid_floor") from error
-    service: Service = request.app.state.service
-    check_floor(settings.floor, service.alignments)
     database = _database(request)
     new = await access.write(database.put_tenant, name, settings)
     return json_response(_tenant(request, name), 201 if new else 200)
