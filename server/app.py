@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heedful.server.access.letting_in import LetIn
 from heedful.server.access.roles import allowed_to, operators_only
@@ -95,18 +96,22 @@ def create_app(service: Service) -> FastAPI:
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.state.service = service
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.
-    routes = {}
+    routes: dict[Any, str] = {}
+    straight: dict[tuple[str, str], Handler] = {}
     for each in OPERATIONS:
         handler = allowed_to(each.role, each.handler)
         if closed and each.path == alignment.METRICS:
             handler = operators_only(handler)
         routes[answering := _SHAPES[each.dialect](handler)] = each.path
         app.add_route(each.path, answering, methods=[each.method])
+        if "{" not in each.path:
+            straight[each.method, each.path] = answering
     docs.add_to(app, openapi_document)
     app.state.own_routes = own = list(app.routes)
     app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
     app.add_exception_handler(HTTPException, _http_error)
     # The last one stands outermost.
+    app.add_middleware(Straight, handlers=straight)
     app.add_middleware(Limiting, shared=service.limits)
     app.add_middleware(LetIn, access=access, also=(alignment.METRICS,) if closed else ())
     tracing = service.observers.tracing
@@ -120,6 +125,24 @@ def create_app(service: Service) -> FastAPI:
             expose_headers=["x-request-id"],
         )
     return app
+
+
+class Straight:
+    """The innermost ring: a path that is one of ours as it stands goes to its handler, and past the framework's
+    routing and its rings, which every request and every token of a stream would pay. Handlers make all errors
+    answers themselves (`http.endpoint`)."""
+
+    def __init__(self, app: ASGIApp, handlers: Mapping[tuple[str, str], Handler]) -> None:
+        self._app, self._handlers = app, handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handler = self._handlers.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if handler is None:
+            await self._app(scope, receive, send)
+            return
+        scope["endpoint"] = handler
+        response = await handler(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -120,7 +120,7 @@ async def answer(
     target = service.target(request, body.fields, writes=writes)
     run = service.run(target, request, body.fields)
     if facts is not None:
-        facts.target, facts.run = target, run
+        facts.answers(target, run)
     try:
         async with WhileConnected(request.receive), asyncio.timeout_at(run.deadline):
             try:
@@ -130,7 +130,7 @@ async def answer(
                 for other, again in service.fallback(target, error, run, request, body.fields):
                     with suppress(EngineError):
                         if facts is not None:
-                            facts.target, facts.run = other, again
+                            facts.answers(other, again)
                         response = await handler(body, other, again)
                         response.headers["x-heedful-model"] = in_header(other.engine.model)
                         return response

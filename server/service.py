@@ -174,10 +174,12 @@ class Service:
         `fields`: the request's body, from which engines tell the client's own parameters from ours.
         """
 
+        headers = request.scope["headers"]  # and not the request, which holds all that holds this
+
         def find(model: str) -> Engine:
             if model not in self.engines:
                 raise NotFound.among("model", model, self.engines, param="alignment", code="model_not_found")
-            return self.engines[model].bound(request.scope["headers"], fields)
+            return self.engines[model].bound(headers, fields)
 
         return Run(
             target.engine,

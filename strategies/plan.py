@@ -109,8 +109,9 @@ class Plan:
 
     def check(self, capabilities: Capability, *, model: str) -> None:
         """Raises MissingCapability where the engine lacks what a strategy needs."""
+        lacking = ~capabilities
         for name, strategy in self._needing:
-            if missing := strategy.needs & ~capabilities:
+            if missing := strategy.needs & lacking:
                 raise MissingCapability(
                     f"strategy {name!r} needs {', '.join(missing.names)} from its engine, and model {model!r} "
                     f"offers {', '.join(capabilities.names) or 'nothing of the kind'}",

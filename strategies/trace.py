@@ -123,6 +123,14 @@ class Trace:
     floor: bool = False
     """Whether what is noted is of the server's floor, and marked so."""
 
+    def release(self) -> None:
+        """Once all is over: the spans hold neither it nor the frames of what failed."""
+        for span in (*self.spans, self.root):
+            if span:
+                span.trace = None
+                if span.error is not None:
+                    span.error.__traceback__ = None
+
     def of_floor(self) -> Trace:
         """The same record, as a step of the floor writes into it."""
         return replace(self, floor=True)

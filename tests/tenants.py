@@ -44,7 +44,7 @@ def serving_clients(
     config = config or Config()
     alignments = Alignments(config, Resources(Prompts(), stores))
     app = create_app(Service(config, {engine.model: engine}, alignments))
-    app.user_middleware.append(Middleware(_As, clients=clients))  # the innermost
+    app.user_middleware.insert(-1, Middleware(_As, clients=clients))  # behind all but the way to the handlers
     with serving_app(app) as url:
         asking = {name: httpx.Client(base_url=url, headers={WHO: name}, timeout=HANG) for name in clients}
         try:

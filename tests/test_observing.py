@@ -38,7 +38,7 @@ def test_an_answer_is_told(told: tuple[str, SimpleQueue[Facts]], stream: bool) -
         "api_key_env",
     )
     assert (fact.route, fact.status, fact.stream, fact.gone) == ("/v1/chat/completions", 200, stream, False)
-    assert fact.target is not None and fact.target.plan.name == "principles"
+    assert fact.plan is not None and fact.plan.name == "principles"
     assert fact.usage is not None and fact.usage.completion_tokens > 0
     assert fact.first is not None and fact.began <= fact.first <= fact.ended
 

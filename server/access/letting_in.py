@@ -63,6 +63,7 @@ class LetIn:
                 await _break_off(running.start, running.error, scope, receive, send)
             finally:
                 credential.running.discard(running)
+                del scope[_RUNNING]  # which holds, by its `send`, whoever holds the scope
 
 
 def client_of(scope: Scope) -> Client:

@@ -52,30 +52,17 @@ async def forward(
     `facts`: where it is to be counted what the answer costs. `fields`: what `payload` says, if not the client's body.
     Raises HeedfulError where the upstream refuses, fails, or answers with something that is no JSON.
     """
-    if facts is None:
-        return await _forward(engine, path, payload, deadline, None)
-    tally = UsageTally(facts, facts.fields if fields is None else fields, path)
+    tally = None if facts is None else UsageTally(facts, facts.fields if fields is None else fields, path)
+    span, response = _span(engine, path), None
     try:
-        return await _forward(engine, path, payload, deadline, tally)
-    except asyncio.CancelledError:
-        tally.end(whole=False)
-        raise
-
-
-async def _forward(
-    engine: OpenAIEngine, path: str, payload: bytes, deadline: float | None, tally: UsageTally | None
-) -> Response:
-    span = _span(engine, path)
-    with asking(span) if span else _UNWATCHED:
-        try:
-            response = await _asked(engine, path, payload, tally)
-        except BaseException as error:
-            span.close(error)
-            raise
-    try:
+        with asking(span) if span else _UNWATCHED:
+            if tally is None or not tally.adds:
+                response = await engine.forward(path, payload)
+            else:
+                response = await _asked(engine, path, payload, tally)
         upstream = engine.upstream
         headers = passed_on(upstream.host, response.raw_headers, DROPPED, upstream.secrets)
-        with faults(engine.upstream.host):
+        with faults(upstream.host):
             if response.content_type == "text/event-stream":
                 if not (first := await response.content.readany()):
                     raise _broken(engine)
@@ -83,18 +70,21 @@ async def _forward(
             body = await response.content.readany()
             while not response.content.at_eof() and len(body) < _LARGE:
                 body += await response.content.readany()
-            if response.content.at_eof():
-                answer = _checked(engine, body)
-                if tally is not None:
-                    tally.whole(answer)
-                whole = Response(body, response.status)
-                whole.raw_headers += headers
-                span.close()
-                return whole
-            return _Large(engine, response, headers, body, deadline, tally, span)
+            if not response.content.at_eof():
+                return _Large(engine, response, headers, body, deadline, tally, span)
+        answer = _checked(engine, body)
+        if tally is not None:
+            tally.whole(answer)
+        whole = Response(body, response.status)
+        whole.raw_headers += headers
+        span.close()
+        return whole
     except BaseException as error:
-        response.close()
+        if response is not None:
+            response.close()
         span.close(error)
+        if tally is not None and isinstance(error, asyncio.CancelledError):
+            tally.end(whole=False)
         raise
 
 
@@ -107,10 +97,9 @@ def _span(engine: OpenAIEngine, path: str) -> Span:
 
 
 async def _asked(
-    engine: OpenAIEngine, path: str, payload: bytes, tally: UsageTally | None
+    engine: OpenAIEngine, path: str, payload: bytes, tally: UsageTally
 ) -> aiohttp.ClientResponse:
-    if tally is None:
-        return await engine.forward(path, payload)
+    """Asks for the usage, too; without, where the upstream does not know the question."""
     try:
         return await engine.forward(path, tally.asking(payload, engine.dialect))
     except RequestError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -102,12 +103,12 @@ class ServerLimits:
         """Whether anything is counted for this client, or anybody waits."""
         return self.line is not None or client.key_id is not None or bool(terms_of(client).owners)
 
-    async def settle(self, account: RequestAccount) -> None:
+    async def settle(self, account: RequestAccount, facts: Facts) -> None:
         """Where that takes round trips, in a task of its own: a client that leaves must not cut it short."""
         if not self.rates.remote:
-            await account.settle()
+            await account.settle(facts)
             return
-        task = asyncio.create_task(account.settle())
+        task = asyncio.create_task(account.settle(facts))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
@@ -119,22 +120,13 @@ class ServerLimits:
 
 
 class RequestAccount:
-    """Opened for each request; counts once it is admitted. The `Account` of its ledger."""
+    """Opened for each request; counts once it is admitted. The `Account` of its ledger, so that it holds nothing of
+    the request itself."""
 
-    __slots__ = (
-        "_admitted",
-        "_charged",
-        "_facts",
-        "_headers",
-        "_key",
-        "_settled",
-        "_shared",
-        "_tenant",
-        "_terms",
-    )
+    __slots__ = ("_admitted", "_charged", "_headers", "_key", "_settled", "_shared", "_tenant", "_terms")
 
-    def __init__(self, shared: ServerLimits, client: Client, facts: Facts) -> None:
-        self._shared, self._facts, self._terms = shared, facts, terms_of(client)
+    def __init__(self, shared: ServerLimits, client: Client) -> None:
+        self._shared, self._terms = shared, terms_of(client)
         self._tenant, self._key = client.tenant.name, client.key_id
         self._charged = 0
         self._admitted = self._settled = False
@@ -226,16 +218,20 @@ class RequestAccount:
             self._count(error)
             raise
 
-    def sending(self, send: Send) -> Send:
+    def sending(self, send: Send, facts: Facts) -> Send:
         """Adds the headers, and settles before the answer's end goes out."""
 
-        async def sending(message: Message) -> None:
+        def sending(message: Message) -> Awaitable[None]:  # no coroutine of its own: each token comes by here
             if message["type"] == "http.response.start":
                 if ours := self._headers:
                     headers = [h for h in message["headers"] if not h[0].startswith(OURS)]
                     message = {**message, "headers": headers + ours}
             elif not message.get("more_body", False) and self.open:
-                await self._shared.settle(self)
+                return ending(message)
+            return send(message)
+
+        async def ending(message: Message) -> None:
+            await self._shared.settle(self, facts)
             await send(message)
 
         return sending
@@ -247,14 +243,14 @@ class RequestAccount:
         """Whether it is still to be settled."""
         return self._admitted and not self._settled
 
-    async def settle(self) -> None:
+    async def settle(self, facts: Facts) -> None:
         """Charges what was used, once, and makes room for the next."""
         if not self.open:
             return
         self._settled = True
         self._leave(turn=True)
-        self._facts.settle()
-        tokens = self._facts.tokens
+        facts.settle()
+        tokens = facts.tokens
         if tokens and self._terms.tokens:
             try:
                 await self._shared.rates.charge([key for key, _ in self._terms.tokens], tokens)

@@ -25,11 +25,11 @@ class Limiting:
             await self._app(scope, receive, send)
             return
         facts = facts_of(scope) or Facts(scope["method"], scope["path"], client)
-        account = RequestAccount(self._shared, client, facts)
+        account = RequestAccount(self._shared, client)
         scope[FACTS], scope[SCOPE] = facts, account
         facts.charged = True
         try:
-            await self._app(scope, receive, account.sending(send))
+            await self._app(scope, receive, account.sending(send, facts))
         finally:
             if account.open:
-                await self._shared.settle(account)
+                await self._shared.settle(account, facts)

@@ -99,7 +99,7 @@ class AccessLog:
 
 def line(facts: Facts, named: Collection[str]) -> dict[str, Any]:
     """What the log says of a request. Seconds are rounded to tenths of a millisecond."""
-    target, client, usage = facts.target, facts.client, facts.usage
+    plan, client, usage = facts.plan, facts.client, facts.usage
     calls = facts.run.ledger.calls if facts.run is not None else 0
     origin = facts.trace.origin
     return {
@@ -110,8 +110,8 @@ def line(facts: Facts, named: Collection[str]) -> dict[str, Any]:
         "key": client.key_id if client is not None else None,
         "method": facts.method,
         "route": facts.route,
-        "model": target.engine.model if target is not None else None,
-        "alignment": alignment_of(target, named) if target is not None else None,
+        "model": facts.model,
+        "alignment": alignment_of(plan, named) if plan is not None else None,
         "stream": facts.stream,
         "status": facts.status,
         "gone": facts.gone,

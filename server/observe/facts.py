@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Scope
 
 from heedful.server.access.client import Client
-from heedful.strategies import HeedfulError, Run, Trace, Usage
+from heedful.strategies import HeedfulError, Plan, Run, Trace, Usage
 
 if TYPE_CHECKING:
     from heedful.server.service import Target
@@ -40,7 +40,10 @@ class Facts:
     """The path's template; "other" for what has none of ours."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """The request's body, where it is an object."""
-    target: Target | None = None
+    model: str | None = None
+    """Who answers; None where it has not come so far. As in `plan` no `Target`, which holds these facts: a ring of
+    objects would keep the request's body until the next collection."""
+    plan: Plan | None = None
     run: Run | None = None
     """Its trace and ledger are whole once the request is over."""
     trace: Trace = field(default_factory=Trace)
@@ -70,6 +73,10 @@ class Facts:
     gone: bool = False
     """Whether the client left before the answer's end."""
 
+    def answers(self, target: Target, run: Run) -> None:
+        """Who is about to answer."""
+        self.model, self.plan, self.run = target.engine.model, target.plan, run
+
     def keep(self, piece: bytes) -> None:
         """Takes in a piece of the answer."""
         if self.answered is None:
@@ -89,10 +96,22 @@ class Facts:
             self.usage = ledger.spent if ledger.calls == 1 else ledger.split
         self.usage_estimated = self.usage_estimated or ledger.estimated
 
+    def release(self) -> None:
+        """Lets go of all that held the request while it ran, so that its body and its answer are free when nobody
+        has these facts any more, and not some time later by a collection."""
+        self.trace.release()
+        _without_frames(self.error)
+
     @property
     def tokens(self) -> int:
         """What the request has cost in all."""
         return 0 if self.usage is None else self.usage.prompt_tokens + self.usage.completion_tokens
+
+
+def _without_frames(error: BaseException | None) -> None:
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def facts_of(scope: Scope) -> Facts | None:

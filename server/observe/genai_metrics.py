@@ -57,10 +57,9 @@ class GenAIMetrics:
         for span in facts.trace.spans:
             if span.kind == "call" and not span.cancelled:
                 self._call(span, facts)
-        if facts.target is None or (operation := OPERATIONS.get(facts.route)) is None:
+        if facts.model is None or (operation := OPERATIONS.get(facts.route)) is None:
             return
-        model = facts.target.engine.model
-        attributes = self._attributes(operation, model, facts.error)
+        attributes = self._attributes(operation, facts.model, facts.error)
         self._request.record(facts.ended - facts.began, attributes)
         if facts.first is None or facts.error is not None or not facts.stream:
             return

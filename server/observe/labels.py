@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from heedful.server.service import Target
+from heedful.strategies import Plan
 
 OTHER, INLINE, NONE = "other", "inline", "none"
 
 
-def alignment_of(target: Target, named: Collection[str]) -> str:
+def alignment_of(plan: Plan, named: Collection[str]) -> str:
     """The alignment's name where it has one; "inline" for one that the request has made up."""
-    name = target.plan.name
-    return name if name in named else INLINE
+    return plan.name if plan.name in named else INLINE
 
 
 class Bounded:

@@ -127,11 +127,8 @@ class Metrics:
 
     def count(self, facts: Facts) -> None:
         """Counts one request."""
-        target = facts.target
-        if target is None:
-            model = alignment = NONE
-        else:
-            model, alignment = target.engine.model, alignment_of(target, self._named)
+        model, plan = facts.model or NONE, facts.plan
+        alignment = NONE if plan is None else alignment_of(plan, self._named)
         tenant = NONE if facts.client is None else self._tenant(facts.client.tenant.name)
         series = self._of(model, alignment, tenant)
         key = facts.route, model, alignment, tenant, facts.status

@@ -74,6 +74,7 @@ class Observing:
                     sink(facts)
                 except Exception as error:
                     bug(error)
+            facts.release()
 
     def _recorded(self, scope: Scope, facts: Facts) -> bool:
         """Whether a record will tell what was answered."""

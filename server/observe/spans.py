@@ -91,7 +91,7 @@ class SpanWriter:
         write(root, name, self._request(facts, route), inside(origin.parent_id, remote=True))
 
     def _request(self, facts: Facts, route: str | None) -> dict[str, Any]:
-        target, client, usage = facts.target, facts.client, facts.usage
+        model, plan, client, usage = facts.model, facts.plan, facts.client, facts.usage
         attributes: dict[str, Any] = {
             "http.request.method": facts.method,
             "http.route": route,
@@ -102,15 +102,14 @@ class SpanWriter:
             "heedful.client_gone": facts.gone or None,
             "heedful.spans.left_out": facts.trace.left_out or None,
         }
-        if target is not None:
-            model = target.engine.model
+        if model is not None and plan is not None:
             attributes |= self._names.provider(self._provider(model).name) | {
                 "gen_ai.operation.name": OPERATIONS.get(facts.route),
                 "gen_ai.request.model": model,
                 "gen_ai.request.stream": facts.stream or None,
                 "gen_ai.response.id": facts.response_id,
-                "heedful.alignment": target.plan.name,
-                "heedful.pipeline": target.plan.steps,
+                "heedful.alignment": plan.name,
+                "heedful.pipeline": plan.steps,
             }
             for field, name in (
                 ("temperature", "temperature"),

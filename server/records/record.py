@@ -48,9 +48,8 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
     assert facts.client is not None
     answer = said(facts.answered or ())
     full = settings.texts == "full"
-    target, asked, tenant = facts.target, facts.fields, facts.client.tenant.name
-    model = target.engine.model if target else None
-    alignment = target.plan.name if target else None
+    model, plan, asked, tenant = facts.model, facts.plan, facts.fields, facts.client.tenant.name
+    alignment = plan.name if plan else None
     steps = facts.run.trace.steps if facts.run else []
     verdict = _verdict(steps, answer)
     users = tuple(dict.fromkeys(digests.name(user) for user in _users(asked)))
@@ -68,7 +67,7 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
         "stream": asked.get("stream") is True,
         "model": model,
         "alignment": alignment,
-        "plan": _plan(target.plan) if target else [],
+        "plan": _plan(plan) if plan else [],
         **{place: list(_used(steps, step)) for step, place in _RETRIEVED.items()},
         "trace": _trace(steps, None if full else digests),
         "verdict": verdict,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -27,8 +27,8 @@ from heedful.strategies import EngineError, HeedfulError
 from heedful.strategies.trace import ASKING
 
 # Headers of the client that say something about this one request, and travel on.
-_FORWARDED = frozenset({"x-request-id", "traceparent", "tracestate", "baggage"})
-_KEYS = frozenset({"authorization", "x-api-key"})
+_FORWARDED = frozenset({b"x-request-id", b"traceparent", b"tracestate", b"baggage"})
+_KEYS = frozenset({b"authorization", b"x-api-key"})
 _RETRIED = frozenset({429, 502, 503})
 _BACKOFF = 0.25  # seconds before the first retry without a Retry-After; doubles
 _READS = frozenset({"GET", "HEAD"})
@@ -83,7 +83,7 @@ class Upstream:
         self.health = Health()
         self._session = session
         self._forwards_key = forwards_client_key
-        self._forwarded = _FORWARDED | {name.lower() for name in config.forward_headers}
+        self._forwarded = _FORWARDED | {name.lower().encode() for name in config.forward_headers}
         self._headers = {
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
@@ -108,27 +108,30 @@ class Upstream:
         Where this server wants keys, the door has taken them all. A key of heedful's stays here even before that: the
         first one may have been made a moment ago.
         """
-        headers = self._headers.copy()
-        for raw_name, raw_value in client:
-            name = raw_name.decode("latin-1")
-            if name in _KEYS and OURS.search(raw_value):
+        headers, forwarded = self._headers.copy(), self._forwarded
+        for name, raw_value in client:
+            if name in _KEYS:
+                if OURS.search(raw_value):
+                    continue
+            elif name not in forwarded and not name.startswith(b"openai-"):
                 continue
-            if name in self._forwarded or name.startswith("openai-"):
-                headers[name] = raw_value.decode("latin-1")
-            elif self._forwards_key and name == "authorization":
-                headers["Authorization"] = raw_value.decode("latin-1")
-            elif self._forwards_key and name == "x-api-key":
-                headers.setdefault("Authorization", f"Bearer {raw_value.decode('latin-1')}")
+            value = raw_value.decode("latin-1")
+            if name in forwarded or name.startswith(b"openai-"):
+                headers[name.decode("latin-1")] = value
+            elif self._forwards_key and name == b"authorization":
+                headers["Authorization"] = value
+            elif self._forwards_key:
+                headers.setdefault("Authorization", f"Bearer {value}")
         return headers
 
-    async def post(
+    def post(
         self, path: str, payload: bytes, headers: Mapping[str, str] | None = None
-    ) -> aiohttp.ClientResponse:
+    ) -> Awaitable[aiohttp.ClientResponse]:
         """A successful response whose body is still to be read. `path` is relative to the base URL.
 
         Tries again where that repeats nothing. Raises HeedfulError with the upstream's own words.
         """
-        return await self._send("POST", self._url(path), payload, headers or self._headers)
+        return self._send("POST", self._url(path), payload, headers or self._headers)
 
     async def request(
         self, method: str, path: str, body: bytes | AsyncIterable[bytes], headers: Mapping[str, str]

@@ -68,7 +68,8 @@ class OpenAIEngine(Serving):
 
     @property
     def capabilities(self) -> Capability:
-        return self._claimed & ~self.habits.lacks
+        lacks = self.habits.lacks
+        return self._claimed & ~lacks if lacks else self._claimed
 
     @property
     def note(self) -> str:
@@ -92,9 +93,9 @@ class OpenAIEngine(Serving):
 
     # -- the answer as it is
 
-    async def forward(self, path: str, payload: bytes) -> aiohttp.ClientResponse:
+    def forward(self, path: str, payload: bytes) -> Awaitable[aiohttp.ClientResponse]:
         """Posts a body and hands over the response, its headers read; the caller closes it."""
-        return await self.upstream.post(path, payload, self._headers)
+        return self.upstream.post(path, payload, self._headers)
 
     async def json(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Posts an object to another of the upstream's endpoints, under its own name of the model."""

@@ -34,16 +34,16 @@ class UsageTally:
         asks = isinstance(options, dict) and bool(options.get("include_usage"))
         recorded = facts.client is not None and facts.client.tenant.settings.records is not None
         wanted = facts.charged or recorded
-        self._adds = wanted and streams and not asks and (options is None or isinstance(options, dict))
+        self.adds = wanted and streams and not asks and (options is None or isinstance(options, dict))
         """Whether the upstream is asked for what the client did not ask for, and is not to see."""
 
     # -- what is asked
 
     def asking(self, payload: bytes, dialect: Dialect) -> bytes:
         """A body that asks for the stream's usage, too."""
-        if self._adds and _OPTIONS in dialect.refused:
-            self._adds = False
-        if not self._adds:
+        if self.adds and _OPTIONS in dialect.refused:
+            self.adds = False
+        if not self.adds:
             return payload
         if _OPTIONS in self._fields:
             body = msgspec.json.decode(payload)
@@ -53,9 +53,9 @@ class UsageTally:
 
     def refused(self, error: HeedfulError, dialect: Dialect) -> bool:
         """Whether the upstream does not know the question, so that it is to be asked without."""
-        if not self._adds or not dialect.learn(error, {_OPTIONS: None}, {}):
+        if not self.adds or not dialect.learn(error, {_OPTIONS: None}, {}):
             return False
-        self._adds = False
+        self.adds = False
         return True
 
     # -- what is answered
@@ -98,7 +98,7 @@ class UsageTally:
         if not isinstance(told, dict) or (usage := usage_of(told.get("usage"))) is None:
             return False
         self._facts.usage = usage
-        return self._adds and not told.get("choices")
+        return self.adds and not told.get("choices")
 
     def end(self, *, whole: bool) -> None:
         """Nothing more comes. `whole`: not cut off."""
