@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ from heedful.server.cli.main import app
 from heedful.server.limits.budgets import Budgets, TokenBudget
 from heedful.strategies import BudgetSpent
 
+_write = os.write
 # Commits, and says so, until it is killed.
 _WRITER = """
 import sys
@@ -55,8 +57,10 @@ def test_several_processes_share_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     one, other = Budgets(tmp_path / "u.sqlite"), Budgets(tmp_path / "u.sqlite")
     for _ in range(3):
         one.commit("acme", "k1", 10, 0)
+        one.fold()
         assert other.used("acme", None).day == one.used("acme", None).day
         other.commit("acme", "k2", 5, 0)
+        other.fold()
         assert one.used("acme", "k2").day == other.used("acme", "k2").day
     assert one.used("acme", None).day == 45
     with pytest.raises(BudgetSpent, match="tenant 'acme' may use 45 in a day"):
@@ -74,13 +78,15 @@ def test_what_is_under_way_counts(tmp_path: Path) -> None:
     budgets.close()
 
 
-def test_what_can_not_be_written_is_not_forgotten(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_can_not_be_folded_is_not_forgotten(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     budgets = Budgets(tmp_path / "u.sqlite")
     budgets.commit("acme", "k", 10, 0)
+    budgets.fold()
     with sqlite3.connect(tmp_path / "u.sqlite") as breaking:
         breaking.execute("ALTER TABLE used RENAME TO elsewhere")
     budgets.hold("acme", "k", 3)
     budgets.commit("acme", "k", 7, 3)
+    budgets.fold()
     assert "OperationalError" in caplog.text
     with sqlite3.connect(tmp_path / "u.sqlite") as mending:
         mending.execute("ALTER TABLE elsewhere RENAME TO used")
@@ -88,10 +94,66 @@ def test_what_can_not_be_written_is_not_forgotten(tmp_path: Path, caplog: pytest
     budgets.commit("acme", "k", 1, 0)
     assert budgets.spent("acme", "k") == (18, 18)
     budgets.close()
-    again = Budgets(tmp_path / "u.sqlite")
-    used = again.used("acme", None)
-    assert (used.day, used.day_requests) == (18, 3)
-    again.close()
+    assert _used(tmp_path / "u.sqlite") == (18, 3)
+
+
+def test_a_full_disk_loses_nothing_but_to_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets = Budgets(tmp_path / "u.sqlite")
+    budgets.commit("acme", "k", 1, 0)
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda fd, line: _write(fd, line[:9]))
+        budgets.commit("acme", "k", 10, 0)
+    budgets.commit("acme", "k", 100, 0)
+    assert budgets.spent("acme", "k") == (111, 111)
+    # As if it were killed now: the line that was torn is lost, and no other.
+    (journal,) = tmp_path.glob("*.journal")
+    (tmp_path / "other").mkdir()
+    shutil.copy(journal, tmp_path / "other" / journal.name)
+    assert _used(tmp_path / "other" / "u.sqlite") == (101, 2)
+    budgets.close()
+    assert _used(tmp_path / "u.sqlite") == (111, 3)
+
+
+@pytest.mark.parametrize("folded", ["nothing", "some", "all"])
+def test_a_journal_that_was_left_is_folded_once(tmp_path: Path, folded: str) -> None:
+    killed = Budgets(tmp_path / "u.sqlite")
+    for tokens in (1, 10):
+        killed.commit("acme", "k", tokens, 0)
+        if folded == "all" or (folded == "some" and tokens == 1):
+            killed.fold()
+    other = Budgets(tmp_path / "u.sqlite")
+    other.all()
+    assert len(list(tmp_path.glob("*.journal"))) == 1  # of one that lives nothing is taken
+    other.close()
+    assert killed._journal is not None
+    os.close(killed._journal._fd)  # as the kernel does for one that is killed
+    for _ in range(2):
+        assert _used(tmp_path / "u.sqlite") == (11, 2)
+        assert not list(tmp_path.glob("*.journal"))
+
+
+def test_a_journal_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heedful.server.limits.budgets._LARGE", 1000)
+    budgets, seen = Budgets(tmp_path / "u.sqlite"), set()
+    for _ in range(100):
+        budgets.commit("acme", "k", 1, 0)
+        budgets.fold()
+        left = list(tmp_path.glob("*.journal"))
+        assert sum(path.stat().st_size for path in left) < 1100
+        seen |= {path.name for path in left}
+    assert len(seen) > 2
+    budgets.close()
+    assert _used(tmp_path / "u.sqlite") == (100, 100)
+    with sqlite3.connect(tmp_path / "u.sqlite") as database:
+        assert not database.execute("SELECT * FROM folded").fetchall()
+
+
+def _used(file: Path) -> tuple[int, int]:
+    """Of the tenant, as a process that comes new sees it."""
+    budgets = Budgets(file)
+    used = budgets.used("acme", None)
+    budgets.close()
+    return used.day, used.day_requests
 
 
 def test_the_command(tmp_path: Path) -> None:
@@ -101,6 +163,7 @@ def test_the_command(tmp_path: Path) -> None:
     budgets = Budgets(tmp_path / "usage.sqlite")
     budgets.commit("acme", "k1", 1234, 0)
     budgets.commit("other", "k2", 99, 0)
+    budgets.fold()
     config = tmp_path / "heedful.yaml"
     config.write_text(f"stores: {tmp_path}\ntenants:\n  acme:\n    limits: {{tokens_per_day: 5000}}\n")
     shown = runner.invoke(app, ["usage", "--config", str(config), "--tenant", "acme"])

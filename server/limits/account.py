@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from heedful.server.access.client import Client
 from heedful.server.access.settings import LimitSettings
 from heedful.server.http import WhileConnected
-from heedful.server.limits.budgets import Budgets, TokenBudget
+from heedful.server.limits.budgets import FOLD, Budgets, TokenBudget
 from heedful.server.limits.headers import OURS, Headers, RateStanding, written
 from heedful.server.limits.line import FairLine
 from heedful.server.limits.windows import Rates
@@ -98,6 +98,7 @@ class ServerLimits:
         self.running: Counter[str] = Counter()
         """Requests under way, by the owner's name, where their number is limited."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._folding: asyncio.TimerHandle | None = None
 
     def concerns(self, client: Client) -> bool:
         """Whether anything is counted for this client, or anybody waits."""
@@ -113,8 +114,19 @@ class ServerLimits:
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
 
+    def fold_soon(self) -> None:
+        """Brings what was used into the file, with all that comes until then."""
+        if self._folding is None:
+            self._folding = asyncio.get_running_loop().call_later(FOLD, self._fold)
+
+    def _fold(self) -> None:
+        self._folding = None
+        self.budgets.fold()
+
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._folding is not None:
+            self._folding.cancel()
         await self.rates.close()
         self.budgets.close()
 
@@ -256,8 +268,8 @@ class RequestAccount:
                 await self._shared.rates.charge([key for key, _ in self._terms.tokens], tokens)
             except HeedfulError as error:
                 failed(error)  # the answer is whole, and the budget has it
-        # The last, since a client that leaves may cut the wait short, and not what it waits for.
-        await self._shared.budgets.committed(self._tenant, self._key, tokens, self._charged)
+        self._shared.budgets.commit(self._tenant, self._key, tokens, self._charged)
+        self._shared.fold_soon()
 
     def _leave(self, *, turn: bool) -> None:
         if turn and self._shared.line is not None:

@@ -1,13 +1,12 @@
 """Tokens of a day and a month: what each key has used, in a SQLite file that outlives this process.
 
-Each request is written before its answer's end goes out, with those that end in the same turn of the event loop (WAL,
-synchronous=OFF: what is written outlives a killed process, though not a machine without power). Several processes may
-write to the same file.
+Each request is in a journal before its answer's end goes out, and folded into the file with others a moment later
+(WAL, synchronous=OFF: what is written outlives a killed process, though not a machine without power). Several
+processes may write to the same file.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import time
 from collections import Counter
@@ -16,12 +15,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from heedful.server.limits.journal import UsageJournal, Row, abandoned, rows
 from heedful.server.log import bug
 from heedful.strategies import BudgetSpent
 
 now = time.time
 LOOK = 0.05
 """Seconds until it is looked again whether another process has written."""
+FOLD = 0.1
+"""Seconds until what was used is in the file, for other processes to see."""
 _DAY = 86_400
 _WAIT = 0.25  # seconds for another process's transaction, which takes microseconds; all requests here wait as long
 _TABLE = """
@@ -33,6 +35,10 @@ _ADD = """
 INSERT INTO used VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, requests = requests + excluded.requests
 """
+# How much of each journal is in the table already: written with it, so that nothing is folded twice.
+_FOLDED = "CREATE TABLE IF NOT EXISTS folded (journal TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID"
+_MARK = "INSERT OR REPLACE INTO folded VALUES (?, ?)"
+_LARGE = 1 << 20  # bytes of a journal, after which there is a new one
 _SUM = "SELECT coalesce(sum(tokens), 0), coalesce(sum(requests), 0) FROM used WHERE "
 
 
@@ -72,15 +78,6 @@ class Today:
         return cls(f"{date:%Y-%m-%d}", f"{date:%Y-%m}", ends, following.timestamp())
 
 
-@dataclass(slots=True)
-class _Row:
-    tenant: str
-    key: str | None
-    day: str
-    tokens: int
-    held: int
-
-
 class Budgets:
     """What was used. The file is made with the first request that counts."""
 
@@ -92,11 +89,10 @@ class Budgets:
         """By tenant and key (None: all of the tenant's)."""
         self._version = -1
         self._looked = self._again = 0.0
-        self._owed: list[_Row] = []
-        """What is not written yet: the disk was full, or another process had the file for too long."""
+        self._unfolded: dict[tuple[str, str, str], list[int]] = {}
+        """By tenant, key and day, the tokens and requests that are not in the file yet."""
         self._under_way: Counter[tuple[str, str | None]] = Counter()
-        self._waiting: list[asyncio.Future[None]] = []
-        """For what is owed to be written."""
+        self._journal: UsageJournal | None = None
 
     # -- what was used
 
@@ -142,6 +138,7 @@ class Budgets:
 
     def all(self) -> list[tuple[str, str]]:
         """Every tenant and key of this month."""
+        self.fold()
         rows = self._open().execute(
             "SELECT DISTINCT tenant, key FROM used WHERE day >= ? ORDER BY 1, 2", (self.today.month,)
         )
@@ -156,69 +153,65 @@ class Budgets:
 
     def commit(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
         """A request is over, and has used `tokens` in all, of which `held` were told before."""
-        self._owe(tenant, key, tokens, held)
-        self._write_owed()
-
-    async def committed(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
-        """`commit`, in one transaction with all whose requests end in this turn of the event loop."""
-        loop = asyncio.get_running_loop()
-        self._owe(tenant, key, tokens, held)
-        if not self._waiting:
-            loop.call_soon(self._write_owed)
-        self._waiting.append(written := loop.create_future())
-        await written
-
-    def _owe(self, tenant: str, key: str | None, tokens: int, held: int) -> None:
         self._refresh(now())
-        self._owed.append(_Row(tenant, key, self._today.day, tokens, held))
-
-    def _write_owed(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        day = self._today.day
+        row = tenant, key or "", day, tokens
         try:
-            if self._owed:
-                self._write()
-                for row in self._owed:
-                    self._written(row)
-                self._owed.clear()
-        except sqlite3.Error as error:
-            # It counts on as if it were under way, and is written with the next.
+            self._write(row)
+        except OSError as error:  # it counts, and is folded once there is room
             bug(error)
-            for row in self._owed:
-                self.hold(row.tenant, row.key, row.tokens - row.held)
-                row.held = row.tokens
-        finally:
-            for each in waiting:
-                if not each.done():
-                    each.set_result(None)
-
-    def _write(self) -> None:
-        database, rows = self._open(), [(r.tenant, r.key or "", r.day, r.tokens, 1) for r in self._owed]
-        if len(rows) == 1:
-            database.execute(_ADD, rows[0])
-            return
-        with database:
-            database.execute("BEGIN IMMEDIATE")
-            database.executemany(_ADD, rows)
-
-    def _written(self, row: _Row) -> None:
-        for owner in _owners(row.tenant, row.key):
-            if row.held:
-                self._under_way[owner] -= row.held
+        unfolded = self._unfolded.setdefault(row[:3], [0, 0])
+        unfolded[0] += tokens
+        unfolded[1] += 1
+        for owner in _owners(tenant, key):
+            if held:
+                self._under_way[owner] -= held
                 if not self._under_way[owner]:
                     del self._under_way[owner]
             if (used := self._known.get(owner)) is not None:
-                used.month += row.tokens
+                used.day += tokens
+                used.month += tokens
+                used.day_requests += 1
                 used.month_requests += 1
-                if row.day == self._today.day:
-                    used.day += row.tokens
-                    used.day_requests += 1
+
+    def _write(self, row: Row) -> None:
+        if self._journal is None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._journal = UsageJournal.beside(self.file)
+        self._journal.write(row)
+
+    def fold(self) -> None:
+        """Brings what was used since the last time into the file; where that fails, with the next."""
+        if not self._unfolded:
+            return
+        try:
+            self._fold()
+        except (sqlite3.Error, OSError) as error:
+            bug(error)
+
+    def _fold(self) -> None:
+        database, journal = self._open(), self._journal
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany(_ADD, [(*row, *counts) for row, counts in self._unfolded.items()])
+            if journal is not None:
+                database.execute(_MARK, (journal.path.name, journal.size))
+        self._unfolded.clear()
+        if journal is not None and journal.size > _LARGE:
+            self._end(journal)
+
+    def _end(self, journal: UsageJournal) -> None:
+        self._journal = None
+        journal.end()  # first: a mark without a journal is nothing, a journal without its mark is folded again
+        self._open().execute("DELETE FROM folded WHERE journal = ?", (journal.path.name,))
 
     def close(self) -> None:
-        if self._database is None:
-            return
-        self._write_owed()
-        self._database.close()
-        self._database = None
+        self.fold()
+        if self._journal is not None and not self._unfolded:
+            self._end(self._journal)
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
     # -- the file
 
@@ -230,7 +223,23 @@ class Budgets:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = OFF")
             self._database.execute(_TABLE)
+            self._database.execute(_FOLDED)
+            self._take_over()
         return self._database
+
+    def _take_over(self) -> None:
+        """What processes that were killed have left."""
+        database = self._open()
+        with abandoned(self.file) as journals:
+            for path in journals:
+                with database:
+                    database.execute("BEGIN IMMEDIATE")
+                    found = database.execute("SELECT bytes FROM folded WHERE journal = ?", (path.name,))
+                    begin = next(found, (0,))[0]
+                    database.executemany(_ADD, [(*row, 1) for row in rows(path, begin)])
+                    database.execute(_MARK, (path.name, path.stat().st_size))
+                path.unlink()
+                database.execute("DELETE FROM folded WHERE journal = ?", (path.name,))
 
     def _refresh(self, at: float) -> None:
         """A new day is news, and what another process has written; what this one writes is not."""
@@ -250,7 +259,16 @@ class Budgets:
         database, today = self._open(), self._today
         day = database.execute(f"{_SUM}{whose} AND day = ?", [*values, today.day]).fetchone()
         month = database.execute(f"{_SUM}{whose} AND day > ?", [*values, today.month]).fetchone()
-        return Used(day[0], month[0], day[1], month[1])
+        used = Used(day[0], month[0], day[1], month[1])
+        for (owner, its_key, on), (tokens, requests) in self._unfolded.items():
+            if owner == tenant and key in (None, its_key):
+                if on == today.day:
+                    used.day += tokens
+                    used.day_requests += requests
+                if on > today.month:
+                    used.month += tokens
+                    used.month_requests += requests
+        return used
 
 
 def iso(moment: float) -> str:
