@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -17,7 +17,6 @@ from heedful.server.cli.main import app
 from heedful.server.limits.budgets import Budgets, TokenBudget
 from heedful.strategies import BudgetSpent
 
-_write = os.write
 # Commits, and says so, until it is killed.
 _WRITER = """
 import sys
@@ -97,21 +96,32 @@ def test_what_can_not_be_folded_is_not_forgotten(tmp_path: Path, caplog: pytest.
     assert _used(tmp_path / "u.sqlite") == (18, 3)
 
 
-def test_a_full_disk_loses_nothing_but_to_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets = Budgets(tmp_path / "u.sqlite")
-    budgets.commit("acme", "k", 1, 0)
-    with monkeypatch.context() as full:
-        full.setattr(os, "write", lambda fd, line: _write(fd, line[:9]))
+
+    def full(fd: int, begin: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "posix_fallocate", full)
         budgets.commit("acme", "k", 10, 0)
+    assert budgets.spent("acme", "k") == (10, 10) and not list(tmp_path.glob("*.journal"))
     budgets.commit("acme", "k", 100, 0)
-    assert budgets.spent("acme", "k") == (111, 111)
-    # As if it were killed now: the line that was torn is lost, and no other.
-    (journal,) = tmp_path.glob("*.journal")
-    (tmp_path / "other").mkdir()
-    shutil.copy(journal, tmp_path / "other" / journal.name)
-    assert _used(tmp_path / "other" / "u.sqlite") == (101, 2)
+    assert len(list(tmp_path.glob("*.journal"))) == 1
     budgets.close()
-    assert _used(tmp_path / "u.sqlite") == (111, 3)
+    assert _used(tmp_path / "u.sqlite") == (110, 2)
+
+
+def test_a_line_whose_writer_was_killed_in_its_midst_is_none(tmp_path: Path) -> None:
+    killed = Budgets(tmp_path / "u.sqlite")
+    killed.commit("acme", "k", 10, 0)
+    killed.commit("acme", "k", 100, 0)
+    (journal,) = tmp_path.glob("*.journal")
+    whole = journal.read_bytes().rstrip(b"\0")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / journal.name).write_bytes(whole[:-5].ljust(2000, b"\0"))
+    assert _used(tmp_path / "other" / "u.sqlite") == (10, 1)
+    killed.close()
 
 
 @pytest.mark.parametrize("folded", ["nothing", "some", "all"])
@@ -126,21 +136,23 @@ def test_a_journal_that_was_left_is_folded_once(tmp_path: Path, folded: str) -> 
     assert len(list(tmp_path.glob("*.journal"))) == 1  # of one that lives nothing is taken
     other.close()
     assert killed._journal is not None
-    os.close(killed._journal._fd)  # as the kernel does for one that is killed
+    killed._journal._lines.close()  # as the kernel does for one that is killed
     for _ in range(2):
         assert _used(tmp_path / "u.sqlite") == (11, 2)
         assert not list(tmp_path.glob("*.journal"))
 
 
 def test_a_journal_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heedful.server.limits.budgets._LARGE", 1000)
+    for module in ("budgets", "journal"):
+        monkeypatch.setattr(f"heedful.server.limits.{module}.SIZE", 1000)
     budgets, seen = Budgets(tmp_path / "u.sqlite"), set()
-    for _ in range(100):
+    for i in range(100):
         budgets.commit("acme", "k", 1, 0)
-        budgets.fold()
         left = list(tmp_path.glob("*.journal"))
-        assert sum(path.stat().st_size for path in left) < 1100
+        assert [path.stat().st_size for path in left] in ([], [1000])
         seen |= {path.name for path in left}
+        if i % 7 == 0:
+            budgets.fold()
     assert len(seen) > 2
     budgets.close()
     assert _used(tmp_path / "u.sqlite") == (100, 100)

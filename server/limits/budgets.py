@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from heedful.server.limits.journal import UsageJournal, Row, abandoned, rows
+from heedful.server.limits.journal import SIZE, Row, UsageJournal, abandoned, rows
 from heedful.server.log import bug
 from heedful.strategies import BudgetSpent
 
@@ -38,7 +38,6 @@ ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, requests = requests
 # How much of each journal is in the table already: written with it, so that nothing is folded twice.
 _FOLDED = "CREATE TABLE IF NOT EXISTS folded (journal TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID"
 _MARK = "INSERT OR REPLACE INTO folded VALUES (?, ?)"
-_LARGE = 1 << 20  # bytes of a journal, after which there is a new one
 _SUM = "SELECT coalesce(sum(tokens), 0), coalesce(sum(requests), 0) FROM used WHERE "
 
 
@@ -156,10 +155,7 @@ class Budgets:
         self._refresh(now())
         day = self._today.day
         row = tenant, key or "", day, tokens
-        try:
-            self._write(row)
-        except OSError as error:  # it counts, and is folded once there is room
-            bug(error)
+        self._write(row)
         unfolded = self._unfolded.setdefault(row[:3], [0, 0])
         unfolded[0] += tokens
         unfolded[1] += 1
@@ -175,10 +171,17 @@ class Budgets:
                 used.month_requests += 1
 
     def _write(self, row: Row) -> None:
-        if self._journal is None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._journal = UsageJournal.beside(self.file)
-        self._journal.write(row)
+        """Into the journal. Where there is no room it counts all the same, and is folded with the others."""
+        try:
+            for _ in range(2):
+                if self._journal is None:
+                    self.file.parent.mkdir(parents=True, exist_ok=True)
+                    self._journal = UsageJournal.beside(self.file)
+                if self._journal.write(row):
+                    return
+                self.fold()  # it is full, and there will be a new one
+        except OSError as error:
+            bug(error)
 
     def fold(self) -> None:
         """Brings what was used since the last time into the file; where that fails, with the next."""
@@ -195,9 +198,9 @@ class Budgets:
             database.execute("BEGIN IMMEDIATE")
             database.executemany(_ADD, [(*row, *counts) for row, counts in self._unfolded.items()])
             if journal is not None:
-                database.execute(_MARK, (journal.path.name, journal.size))
+                database.execute(_MARK, (journal.path.name, journal.used))
         self._unfolded.clear()
-        if journal is not None and journal.size > _LARGE:
+        if journal is not None and journal.used > SIZE // 2:
             self._end(journal)
 
     def _end(self, journal: UsageJournal) -> None:
