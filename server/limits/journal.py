@@ -1,9 +1,9 @@
 """What was used a moment ago: lines in a file of this process's own, until they are folded into the database.
 
-The file is mapped into memory: a line costs a copy of its bytes, which outlives a killed process as a write(2) does and
-never waits, where a transaction takes 50 us and a system call lets other threads have the interpreter's lock. A process
-holds a lock on its journal for as long as it lives: a journal without one is of a process that was killed, and whoever
-comes next folds what it left.
+The file is mapped into memory: a line costs a copy of its bytes, which outlives a killed process as a write(2) does
+and never waits, where a transaction takes 50 us and a system call lets other threads have the interpreter's lock. A
+process holds a lock on its journal for as long as it lives: a journal without one is of a process that was killed,
+and whoever comes next folds what it left.
 """
 
 from __future__ import annotations
