@@ -141,7 +141,8 @@ class Service:
         scope = request.scope
         client = client_of(scope)
         floor = self.floors.of(client.tenant)
-        header = request.headers.get("x-alignment")
+        named = next((value for name, value in scope["headers"] if name == b"x-alignment"), None)
+        header = None if named is None else named.decode("latin-1")
         engine, plan, trace = target_of(
             fields, header, self.engines, self.alignments, client, floor, writes=writes
         )

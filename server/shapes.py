@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
@@ -38,7 +37,7 @@ def speaks_anthropic(scope: Scope) -> bool:
     return (
         path == "/v1/messages"
         or path.startswith("/v1/messages/")
-        or "anthropic-version" in Headers(scope=scope)
+        or any(name == b"anthropic-version" for name, _ in scope["headers"])
     )
 
 

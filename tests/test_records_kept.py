@@ -69,7 +69,7 @@ def serving_someone(folder: Path) -> Iterator[tuple[Callable[..., httpx.Response
     service = Service(config, {"scripted": ScriptedEngine()}, Alignments(config, Resources(Prompts())))
     service.sinks.append(service.records)
     app = create_app(service)
-    app.user_middleware.append(Middleware(Someone))
+    app.user_middleware.insert(-1, Middleware(Someone))  # behind all but the way to the handlers
 
     @asynccontextmanager
     async def main() -> AsyncIterator[str]:

@@ -21,6 +21,8 @@ _PROMPT = (
     "messages prompt suffix input instructions system tools tool_choice functions response_format text "
     "output_config output_format prediction documents"
 ).split()
+_MOST_PLANS = 256
+_plans: dict[int, tuple[Plan, msgspec.Raw]] = {}
 _LARGEST = 1 << 20  # bytes of a prompt or an answer that are kept as texts
 _PLAIN, _NUMBERS = (str, int, float), (int, float)  # tuples: this is done for every answer
 _RETRIEVED = {"norms": "norms", "demos": "demonstrations"}  # steps, and where their items stand in a record
@@ -145,10 +147,16 @@ def _answer(index: int, choice: SaidChoice, full: bool, digests: Digests) -> dic
     return out
 
 
-def _plan(plan: Plan) -> list[dict[str, Any]]:
-    """Every step that ran, the floor's too, with its options."""
-    vetting = [("verify", each) for each in plan.vetting]
-    return [{name: _options(strategy)} for name, strategy in (*plan.contexts, plan.decoder, *vetting)]
+def _plan(plan: Plan) -> msgspec.Raw:
+    """Every step that ran, the floor's too, with its options. Most requests have the plan of others before them."""
+    known = _plans.get(id(plan))
+    if known is None or known[0] is not plan:
+        vetting = [("verify", each) for each in plan.vetting]
+        steps = [{name: _options(strategy)} for name, strategy in (*plan.contexts, plan.decoder, *vetting)]
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        known = _plans[id(plan)] = plan, msgspec.Raw(msgspec.json.encode(steps, enc_hook=repr))
+    return known[1]
 
 
 def _options(value: Any) -> Any:

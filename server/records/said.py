@@ -54,6 +54,10 @@ def said(pieces: Sequence[bytes]) -> ReadAnswer:
     """Reads an answer. What is in no known format is left out and marked, never an error."""
     found = ReadAnswer()
     whole = b"".join(pieces)
+    if (plain := _plain(whole)) is not None:
+        for each in plain:
+            _plain_chunk(found, each)
+        return found
     for data in _objects(whole):
         try:
             event = msgspec.json.decode(data)
@@ -65,6 +69,55 @@ def said(pieces: Sequence[bytes]) -> ReadAnswer:
         else:
             _take(found, event)
     return found
+
+
+class _Delta(msgspec.Struct, forbid_unknown_fields=True):
+    role: str | None = None
+    content: str | None = None
+    refusal: None = None
+    function_call: None = None
+    tool_calls: None = None
+    reasoning: None = None
+    reasoning_content: None = None
+
+
+class _Piece(msgspec.Struct):
+    delta: _Delta
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _PlainChunk(msgspec.Struct):
+    """A piece of a chat completion that says nothing but text, as nearly all are."""
+
+    choices: list[_Piece]
+    id: str | None = None
+    usage: dict[str, Any] | None = None
+    error: None = None
+
+
+_chunks = msgspec.json.Decoder(list[_PlainChunk]).decode
+
+
+def _plain(whole: bytes) -> list[_PlainChunk] | None:
+    """A stream of plain chunks, read at once in a tenth of the time; None where it is anything else."""
+    if not whole.startswith(b"data: {") or b"\r" in whole:
+        return None
+    events = whole.removesuffix(b"data: [DONE]\n\n").removeprefix(b"data: ").removesuffix(b"\n\n")
+    try:
+        return _chunks(b"[" + events.replace(b"\n\ndata: ", b",") + b"]")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _plain_chunk(found: ReadAnswer, chunk: _PlainChunk) -> None:
+    found.id = found.id or chunk.id
+    found.usage = chunk.usage or found.usage
+    for piece in chunk.choices:
+        choice = found.choice(piece.index)
+        if piece.delta.content:
+            choice.pieces.append(piece.delta.content)
+        choice.finish_reason = piece.finish_reason or choice.finish_reason
 
 
 def _objects(whole: bytes) -> Iterator[bytes]:
