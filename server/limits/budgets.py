@@ -37,6 +37,7 @@ ON CONFLICT DO UPDATE SET tokens = tokens + excluded.tokens, requests = requests
 """
 # How much of each journal is in the table already: written with it, so that nothing is folded twice.
 _FOLDED = "CREATE TABLE IF NOT EXISTS folded (journal TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID"
+_OLDEST = 60.0  # seconds of a journal: whose usage is deleted is to be in none for long
 _MARK = "INSERT OR REPLACE INTO folded VALUES (?, ?)"
 _SUM = "SELECT coalesce(sum(tokens), 0), coalesce(sum(requests), 0) FROM used WHERE "
 
@@ -200,7 +201,7 @@ class Budgets:
             if journal is not None:
                 database.execute(_MARK, (journal.path.name, journal.used))
         self._unfolded.clear()
-        if journal is not None and journal.used > SIZE // 2:
+        if journal is not None and (journal.used > SIZE // 2 or time.monotonic() - journal.made > _OLDEST):
             self._end(journal)
 
     def _end(self, journal: UsageJournal) -> None:

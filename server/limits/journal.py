@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from mmap import mmap
@@ -27,10 +28,10 @@ _row = msgspec.json.Decoder(Row).decode
 
 
 class UsageJournal:
-    """One process's. `used`: the bytes of it that are written."""
+    """One process's. `used`: the bytes of it that are written; `made`: when, by the monotonic clock."""
 
     def __init__(self, path: Path, lines: mmap) -> None:
-        self.path, self.used, self._lines = path, 0, lines
+        self.path, self.used, self.made, self._lines = path, 0, time.monotonic(), lines
 
     @classmethod
     def beside(cls, database: Path) -> UsageJournal:
