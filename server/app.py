@@ -28,10 +28,12 @@ from heedful.server.api import (
     models,
     moderations,
     openapi,
+    page,
     records,
     score,
     stores,
     usage,
+    whoami,
 )
 from heedful.server.api.hints import hint
 from heedful.server.api.messages import count as count_tokens
@@ -61,6 +63,7 @@ OPERATIONS = (
     *admin.OPERATIONS,
     *records.OPERATIONS,
     *usage.OPERATIONS,
+    *whoami.OPERATIONS,
 )
 _SHAPES: dict[str, Callable[[Handler], Handler]] = {
     "openai": endpoint,
@@ -103,6 +106,8 @@ def create_app(service: Service) -> FastAPI:
         routes[answering := _SHAPES[each.dialect](handler)] = each.path
         app.add_route(each.path, answering, methods=[each.method])
     docs.add_to(app, openapi_document)
+    if config.page:
+        page.add_to(app)
     app.state.own_routes = own = list(app.routes)
     app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
     app.add_exception_handler(HTTPException, _http_error)

@@ -94,6 +94,8 @@ class Config(BaseModel):
     """The file of the access log, one JSON line a request; "-" is standard output."""
     telemetry: TelemetrySettings | None = None
     """Where spans and the GenAI conventions' metrics go; None: nowhere, and nothing of it is loaded."""
+    page: bool = True
+    """Whether the page is served at `/` and `/playground`."""
     cors_origins: list[str] = Field(default_factory=list)
     """Origins of web pages that may call the API from a browser."""
 

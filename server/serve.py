@@ -222,6 +222,8 @@ def _announce(service: Service, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     console.print(Text.assemble(("heedful is listening", "green"), " on ", (f"{url}/v1", "bold")))
+    if service.config.page:
+        console.print(Text.assemble("  the page: ", (f"{url}/", "bold")))
     default = service.alignments.default.name
     for name, engine in service.engines.items():
         note = f"; {engine.note}" if engine.note else ""
