@@ -116,6 +116,9 @@ async def _engines(config: Config, options: list[str], stack: AsyncExitStack) ->
         for name in (model, *others):
             if name not in engines:
                 raise ConfigError(f"fallbacks.{model}: unknown model {name!r}; known: {', '.join(engines)}")
+    for model in config.prices:
+        if model not in engines:
+            raise ConfigError(f"prices.{model}: no such model; known: {', '.join(engines)}")
     return engines
 
 

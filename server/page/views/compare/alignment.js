@@ -60,6 +60,7 @@ function Steps({ steps, onSteps, strategies }) {
           </div>
           <div class="card-body stack">
             ${strategies[name]?.about && html`<p class="soft small">${strategies[name].about}</p>`}
+            ${strategies[name]?.details && html`<details class="small soft"><summary>About its options</summary><pre class="compare-about">${strategies[name].details}</pre></details>`}
             <${SchemaForm} options=${strategies[name]?.options ?? {}} values=${options} onValues=${(values) => change(i, [name, values])} />
           </div>
         </li>`)}

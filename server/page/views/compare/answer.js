@@ -40,7 +40,7 @@ export function Answer({ turn, column, name, answer, against, hidden }) {
             <${Button} small kind="quiet" icon="dice" label=${`Retry ${name} with another seed`} onClick=${() => retry(turn, column, drawn())} />
             <${CopyButton} kind="quiet" text=${now.text} label=${`Copy answer ${name}`} />
             ${!hidden && html`<${Button} small kind="quiet" icon="code" label=${`Request of ${name} as curl or Python`} onClick=${() => setOpen("code")} />`}`}
-        ${!hidden && html`<span class="push faint small nums" title="The seed that was sent">seed ${now.seed}</span>`}
+        ${!hidden && html`<span class="compare-seed push faint small nums" title="The seed that was sent">seed ${now.seed}</span>`}
       </footer>
       ${open === "why" && html`
         <${Drawer} title=${`Why: ${name}, ${named(alignmentOf(now, column))}`} onClose=${() => setOpen(null)}>

@@ -10,6 +10,13 @@ import { VoteBar } from "./vote-bar.js";
 const NOTHING = store(null);
 
 export function Turn({ turn, index, columns }) {
+  const element = useRef(null);
+  useEffect(() => {
+    // A question that has just been asked comes to the top; a view that is opened again stays where it is.
+    if (index > 0 && Object.values(turn.answers).every((answer) => answer.get().state === "waiting")) {
+      element.current.scrollIntoView({ block: "start" });
+    }
+  }, []);
   const unnamed = useStore(blind) && !turn.vote && index === 0 && columns.length > 1;
   // A column that was added since has no answer yet; one that was removed is not shown.
   const placed = columns.map((column, i) => ({ column, name: letter(i) }));
@@ -19,7 +26,7 @@ export function Turn({ turn, index, columns }) {
     : placed;
   const first = placed[0]?.column;
   return html`
-    <section class="compare-turn" aria-label=${`Turn ${index + 1}`}>
+    <section class="compare-turn" ref=${element} aria-label=${`Turn ${index + 1}`}>
       <${Question} turn=${turn} index=${index} />
       <div class="compare-answers">
         ${shown.map(({ column, name }) =>
