@@ -32,7 +32,7 @@ export const Input = ({ label, hint, wrong, class: more, mono, onValue, ...rest 
 
 export const TextArea = ({ label, hint, wrong, class: more, mono, onValue, ...rest }) => html`
   <${Field} label=${label} hint=${hint} wrong=${wrong} class=${more}>${(id, about) => html`
-    <textarea class=${classes("textarea", mono && "mono")} id=${id} spellcheck=${mono ? "false" : undefined} ...${about}
+    <textarea class=${classes("textarea", mono && "mono")} id=${id} spellcheck=${!mono} ...${about}
       ...${rest} onInput=${(event) => onValue(event.target.value)} />`}<//>`;
 
 /** `options`: values, or `[value, text]`. */

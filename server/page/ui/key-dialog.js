@@ -21,7 +21,7 @@ export function KeyDialog() {
       <${Button} kind="primary" disabled=${!ready} onClick=${() => answer(typed.trim())}>Use it<//>`}>
       <form class="stack" onSubmit=${(event) => { event.preventDefault(); if (ready) answer(typed.trim()); }}>
         ${key.get() !== null && html`<${Notice} kind="bad" alert>${open.message}<//>`}
-        <${Input} label="Key" type="password" autocomplete="off" autofocus spellcheck="false" value=${typed} onValue=${setTyped}
+        <${Input} label="Key" type="password" autocomplete="off" autofocus spellcheck=${false} value=${typed} onValue=${setTyped}
           hint="It stays in this tab, until the tab is closed." />
       </form>
     <//>`;

@@ -15,7 +15,11 @@ export function Composer({ columns }) {
   const running = useStore(busy);
   const [open, setOpen] = useState(false);
   const ready = text.trim() !== "" && !running && columns.length > 0;
-  const submit = () => ready && send({ text, images });
+  const submit = () => {
+    if (!ready) return;
+    setOpen(false);
+    send({ text, images });
+  };
   return html`
     <form class="compare-composer" aria-label="Next question" onSubmit=${(event) => { event.preventDefault(); submit(); }}>
       ${open && html`<${Settings} settings=${settings} />`}
