@@ -19,8 +19,7 @@ from waiting import HANG
 
 PAGE = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.page]
 CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
-import os as _os
-PATIENCE = 8000 if _os.environ.get("PW") else HANG * 1000 / 10
+PATIENCE = HANG * 1000 / 10
 """Milliseconds that a page may take to show something."""
 SERIOUS = ("serious", "critical")
 

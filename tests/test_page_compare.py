@@ -1,4 +1,4 @@
-"""Compare, in a browser: columns side by side, what each took, stopping, retrying, editing, links, code to take away."""
+"""Compare, in a browser: columns side by side, what each took, stopping, retrying, editing, links, code."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from functools import partial
 from typing import Any
 
 import pytest
+from held_engine import HeldEngine
 from page_fixtures import PAGE, Open, Tab
 from playwright.async_api import Route, expect
 from waiting import HANG
 
 from heedful.retrieval.store.stores import Stores
 from heedful.server.config import Config
-from heedful.strategies import EngineUnavailable
-from heedful.strategies.engine import Call
+from heedful.strategies import Call, EngineUnavailable
 from heedful.strategies.scripted import ScriptedEngine
 from heedful.strategies.types import text_of
 
@@ -45,17 +45,9 @@ class Model:
             return [HOSTILE[i : i + 7] for i in range(0, len(HOSTILE), 7)]
         if "seed" in question:
             return [f"seed {call.params.get('seed')}"]
-        if "wait" in question and not told:
-            return self.held()
         if "context" in question:
             return [f"{len(call.messages)} messages"]
         return re.findall(r"\S+\s*", TOLD if told else PLAIN)
-
-    def held(self) -> Iterator[str]:
-        """More pieces than anybody waits for."""
-        yield "It begins"
-        for i in range(100_000):
-            yield f" {i}"
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +56,17 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="module")
-def server(serving: Serving, model: Model, stores: Stores) -> Iterator[str]:
+def held() -> HeldEngine:
+    engine = HeldEngine()
+    engine.model = "held"
+    return engine
+
+
+@pytest.fixture(scope="module")
+def server(serving: Serving, model: Model, held: HeldEngine, stores: Stores) -> Iterator[str]:
     prices = {"tiny": {"prompt": 1000, "completion": 2000, "currency": "EUR"}}
     config = Config.model_validate({"prices": prices})
-    with serving(model.engine, config=config, stores=stores) as url:
+    with serving(model.engine, held, config=config, stores=stores) as url:
         yield url
 
 
@@ -129,19 +128,19 @@ async def test_hidden_calls_and_steps_from_a_form(server: str, opened: Open) -> 
 
 
 async def test_a_stream_is_stopped_half_way_and_the_model_with_it(
-    server: str, opened: Open, model: Model
+    server: str, opened: Open, held: HeldEngine
 ) -> None:
     tab = await opened(server)
-    await ask(tab, "wait for it")
-    await expect(answer(tab, "A")).to_contain_text("It begins")
-    before = model.engine.aborted
+    await tab.page.get_by_label("Model of A").select_option("held")
+    await ask(tab, "What should I do?")
+    await expect(answer(tab, "A")).to_contain_text("Well")
+    await expect(answer(tab, "A")).to_have_attribute("aria-busy", "true")
     await answer(tab, "A").get_by_role("button", name="Stop").click()
     await expect(answer(tab, "A")).to_contain_text("stopped")
-    await expect(answer(tab, "A")).to_contain_text("It begins")
+    await expect(answer(tab, "A").locator(".compare-text")).to_have_text("Well")
     await expect(answer(tab, "B")).to_contain_text(TOLD)
-    while model.engine.aborted == before:
-        await asyncio.sleep(0.01)
-    await ask(tab, "wait for it again")
+    assert await asyncio.to_thread(held.left.wait, HANG)
+    await ask(tab, "And now?")
     await tab.page.get_by_role("button", name="Stop all").click()
     await expect(answer(tab, "A", 2)).to_contain_text("stopped")
 

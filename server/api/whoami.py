@@ -16,8 +16,8 @@ from heedful.server.service import Service
 
 class WhoamiObject(msgspec.Struct):
     """`key` is the key's id; null where the server wants no keys. `stores`: those that the key may write; null where
-    it names none. `operator`: whether it runs the server. `records`: what is kept of its answers, `full`, `digests` or
-    null, nothing."""
+    it names none. `operator`: whether it runs the server. `records`: "full" or "digests" of its answers are kept;
+    null: nothing is."""
 
     tenant: str
     role: str
