@@ -29,10 +29,12 @@ from heedful.server.api import (
     models,
     moderations,
     openapi,
+    page,
     records,
     score,
     stores,
     usage,
+    whoami,
 )
 from heedful.server.api.hints import hint
 from heedful.server.api.messages import count as count_tokens
@@ -62,6 +64,7 @@ OPERATIONS = (
     *admin.OPERATIONS,
     *records.OPERATIONS,
     *usage.OPERATIONS,
+    *whoami.OPERATIONS,
 )
 _SHAPES: dict[str, Callable[[Handler], Handler]] = {
     "openai": endpoint,
@@ -107,6 +110,8 @@ def create_app(service: Service) -> FastAPI:
         if "{" not in each.path:
             straight[each.method, each.path] = answering
     docs.add_to(app, openapi_document)
+    if config.page:
+        page.add_to(app)
     app.state.own_routes = own = list(app.routes)
     app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
     app.add_exception_handler(HTTPException, _http_error)

@@ -29,6 +29,18 @@ class ConfigError(Exception):
     """A configuration that can't be used; the message names file and field."""
 
 
+class PriceSettings(BaseModel):
+    """What a model costs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """For a million tokens that it reads."""
+    completion: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """For a million tokens that it writes."""
+    currency: Annotated[str, Field(min_length=1, max_length=16)] = "USD"
+
+
 class Config(BaseModel):
     """Everything the server can be told. Unknown keys are refused."""
 
@@ -49,6 +61,8 @@ class Config(BaseModel):
     """OpenAI-compatible servers whose models are served too."""
     fallbacks: dict[str, list[str]] = Field(default_factory=dict)
     """Models that answer, in this order, when a model's engine is down, full or failing."""
+    prices: dict[str, PriceSettings] = Field(default_factory=dict)
+    """What models cost, as `GET /v1/models` tells it and the page reckons with it; nothing is charged."""
     alignments: dict[str, str | list[StepConfig]] = Field(default_factory=dict)
     """Named alignments: "a+b", or a list of steps."""
     verifiers: dict[str, dict[str, dict[str, Any] | None]] = Field(default_factory=dict)
@@ -94,6 +108,8 @@ class Config(BaseModel):
     """The file of the access log, one JSON line a request; "-" is standard output."""
     telemetry: TelemetrySettings | None = None
     """Where spans and the GenAI conventions' metrics go; None: nowhere, and nothing of it is loaded."""
+    page: bool = True
+    """Whether the page is served at `/` and `/playground`."""
     cors_origins: list[str] = Field(default_factory=list)
     """Origins of web pages that may call the API from a browser."""
 

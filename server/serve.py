@@ -116,6 +116,9 @@ async def _engines(config: Config, options: list[str], stack: AsyncExitStack) ->
         for name in (model, *others):
             if name not in engines:
                 raise ConfigError(f"fallbacks.{model}: unknown model {name!r}; known: {', '.join(engines)}")
+    for model in config.prices:
+        if model not in engines:
+            raise ConfigError(f"prices.{model}: no such model; known: {', '.join(engines)}")
     return engines
 
 
@@ -224,6 +227,8 @@ def _announce(service: Service, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     console.print(Text.assemble(("heedful is listening", "green"), " on ", (f"{url}/v1", "bold")))
+    if service.config.page:
+        console.print(Text.assemble("  the page: ", (f"{url}/", "bold")))
     default = service.alignments.default.name
     for name, engine in service.engines.items():
         note = f"; {engine.note}" if engine.note else ""

@@ -239,6 +239,8 @@ class Service:
                 "capabilities": engine.capabilities.names,
                 **engine.about(),
             }
+            if (price := self.config.prices.get(model)) is not None:
+                about["prices"] = price.model_dump()
             entries.append({"id": model, **base, **about})
             for name, plan in plans.items():
                 if plan.runs_on(engine.capabilities):

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from inspect import cleandoc
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -129,7 +130,7 @@ class Plugins(Generic[T]):
             except StrategyError as error:
                 described[name] = {"error": error.message}
                 continue
-            about = (cls.__doc__ or "").strip().split("\n")[0]
+            about, _, details = cleandoc(cls.__doc__ or "").partition("\n")
             options = self._adapter(cls).json_schema().get("properties", {})
-            described[name] = {"about": about, "options": options}
+            described[name] = {"about": about, "details": details.strip(), "options": options}
         return described

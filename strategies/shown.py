@@ -35,8 +35,14 @@ def describe(run: Run, plan: Plan) -> dict[str, Any]:
         "name": plan.name,
         "pipeline": plan.steps,
         "usage": {stage: asdict(usage) for stage, usage in stages},
+        "answer": None if run.ledger.answer is None else _tokens(run.ledger.answer),
         "trace": trace,
     }
+
+
+def _tokens(usage: Usage) -> dict[str, int]:
+    """What the answer itself has cost: all else of the whole usage was hidden."""
+    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
 
 
 def usage_shown(usage: Usage, plan: Plan) -> Usage:

@@ -143,7 +143,13 @@ def _evaluate(
             first, second = (
                 float(np.clip(rng.normal(harmless - 0.2 + lean, 0.2), 0, 1)) for lean in (0.1, -0.1)
             )
-            about = {"set": item.set, "id": item.id, "model": model, "a": alignment, "b": baseline}
+            about: dict[str, Any] = {
+                "set": item.set,
+                "id": item.id,
+                "model": model,
+                "a": alignment,
+                "b": baseline,
+            }
             journals.comparisons.add(Comparison(**about, judge=JUDGE, first=first, second=second))
         return
     share = harmless - less if item.set == "harms" else 1 - refused

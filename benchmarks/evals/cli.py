@@ -25,7 +25,7 @@ from heedful.benchmarks.evals.norms import (
 from heedful.benchmarks.evals.own_sets import text_of_file
 from heedful.benchmarks.evals.questions import Made, Maker, make_all
 from heedful.benchmarks.evals.records import EvalError
-from heedful.benchmarks.evals.run_cli import run, table
+from heedful.benchmarks.evals.run_cli import judge, run, table
 from heedful.benchmarks.stats import paired_difference, required, wilson
 from heedful.prompts import Prompts
 from heedful.retrieval import InvalidItem
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 evals = typer.Typer(no_args_is_help=True, help="Measure alignments against a running server.")
 evals.command()(run)
+evals.command()(judge)
 evals.command()(table)
 console = terminal()
 

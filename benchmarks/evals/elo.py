@@ -28,7 +28,7 @@ class Standing:
 
     `rating` is relative to the baseline's 1000, whose own interval is therefore a point. `win_rate` is the share of
     comparisons with the baseline that it wins, ties half; None for the baseline, and where there were none.
-    `compared` counts items with a readable comparison in both orders, `missing` comparisons without one.
+    `compared` counts items with a readable comparison, `missing` comparisons without one.
     """
 
     alignment: str
@@ -56,11 +56,11 @@ def standings(comparisons: Sequence[Comparison], baseline: str) -> list[Standing
     wins = np.zeros((len(items), len(names), len(names)))
     missing = dict.fromkeys(names, 0)
     for c in comparisons:
-        if c.first is None or c.second is None:
+        if (preference := c.preference) is None:
             missing[c.a] += 1
             missing[c.b] += 1
             continue
-        a, b, preference = place[c.a], place[c.b], (c.first + c.second) / 2
+        a, b = place[c.a], place[c.b]
         wins[row[c.set, c.id], a, b] += preference
         wins[row[c.set, c.id], b, a] += 1 - preference
     total = wins.sum(0)

@@ -14,6 +14,9 @@ Quality = Literal[
 SCORED: frozenset[Quality] = frozenset({"truthfulness", "preference", "norms"})
 """Measures that are read from the log-likelihood of given answers: nothing is generated for their items."""
 
+VOTED = "page"
+"""The set of what people have asked on the page and voted on: no run asks it again."""
+
 
 class EvalItem(msgspec.Struct, frozen=True, kw_only=True):
     """One conversation that ends with the user's turn, and what is known of a good answer to it.

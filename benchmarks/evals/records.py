@@ -80,7 +80,7 @@ class JudgementRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two alignments' answers to one item, held against each other in both orders.
+    """Two alignments' answers to one item, held against each other in both orders, or in one.
 
     `first` is the preference for `a` (0 to 1, 0.5 undecided) when a stands first, `second` the preference for `a`
     when it stands second; None where the judge gave none.
@@ -94,6 +94,23 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     b: str
     first: float | None
     second: float | None
+    once: bool = False
+    """Judged in one order alone, which chance has drawn, as people do: the other preference is None then."""
+
+    @property
+    def preference(self) -> float | None:
+        """For `a`, over the orders in which it was to be judged; None where the judge gave none in one of them."""
+        given = [each for each in (self.first, self.second) if each is not None]
+        return sum(given) / len(given) if len(given) == (1 if self.once else 2) else None
+
+    @property
+    def for_the_first(self) -> float | None:
+        """The preference for whichever stood first; None as in `preference`."""
+        if self.preference is None:
+            return None
+        turned = None if self.second is None else 1 - self.second
+        given = [each for each in (self.first, turned) if each is not None]
+        return sum(given) / len(given)
 
     @property
     def key(self) -> str:

@@ -1,4 +1,4 @@
-"""`heedful eval run` and `heedful eval table`."""
+"""`heedful eval run`, `heedful eval judge` and `heedful eval table`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from heedful.benchmarks.evals import sets
+from heedful.benchmarks.evals.agreement import agreements
 from heedful.benchmarks.evals.ask import Asker
 from heedful.benchmarks.evals.endpoint import connect
 from heedful.benchmarks.evals.folder import EvalFolder, EvalSettings
@@ -23,8 +24,9 @@ from heedful.benchmarks.evals.judges.harm import Harm
 from heedful.benchmarks.evals.judges.options import Options
 from heedful.benchmarks.evals.judges.pairwise import Pairwise
 from heedful.benchmarks.evals.judges.refusal import Refusal
+from heedful.benchmarks.evals.judging import Judging, Outcome
 from heedful.benchmarks.evals.records import EvalError
-from heedful.benchmarks.evals.run import EvalRun, Outcome
+from heedful.benchmarks.evals.run import EvalRun
 from heedful.benchmarks.evals.table import Figure, TableRow, measured, place, position_biases, rows
 from heedful.benchmarks.stats import required
 from heedful.prompts import Prompts
@@ -92,12 +94,37 @@ def run(
 
     outcome = asyncio.run(work())
     table(out)
-    for problem, count in outcome.judges.most_common():
-        console.print(Text.assemble((f"{count} not judged:", "red"), " ", plain(problem)))
+    _tell(outcome)
     if outcome.failed:
         held = (f"{outcome.failed} records hold an error", "red")
         console.print(Text.assemble(held, ": run the same command again to retry"))
     if outcome.failed or outcome.judges:
+        raise typer.Exit(1)
+
+
+def judge(
+    folder: Annotated[Path, typer.Argument(help="A folder of `heedful eval run`, or of votes from the page")],
+    judge_url: Annotated[str | None, typer.Option(help="Base URL of a judge model's endpoint")] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The judge model")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time")] = 8,
+) -> None:
+    """Have a folder's answers judged, and compared two by two as others have compared them; none is written anew."""
+    required()
+    if (judge_url is None) != (judge_model is None):
+        raise EvalError("--judge-url and --judge-model go together")
+    there, outcome = EvalFolder(folder), Outcome()
+    settings, items = there.about().settings, there.items()
+
+    async def work() -> None:
+        async with _judges(judge_url, judge_model) as (judges, pair_judges):
+            with there as journals, bar("judging") as told:
+                judging = Judging(items, settings, journals, judges, pair_judges)
+                await judging.run(outcome, concurrency=concurrency, told=told)
+
+    asyncio.run(work())
+    table(folder)
+    _tell(outcome)
+    if outcome.judges:
         raise typer.Exit(1)
 
 
@@ -123,6 +150,13 @@ def table(
         console.print(
             f"Position bias of {judge} towards the answer that stands first: {shown_bias}", style="dim"
         )
+    for each in agreements(records.comparisons):
+        console.print(plain(each.words()), soft_wrap=True)
+
+
+def _tell(outcome: Outcome) -> None:
+    for problem, count in outcome.judges.most_common():
+        console.print(Text.assemble((f"{count} not judged:", "red"), " ", plain(problem)))
 
 
 def _cell(row: TableRow, name: str, *, share: bool) -> str:

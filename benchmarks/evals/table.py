@@ -103,7 +103,7 @@ def position_biases(comparisons: Iterable[Comparison]) -> dict[str, Figure]:
     """By judge of pairs: how much it prefers whoever stands first, -0.5 to 0.5."""
     by_judge: dict[str, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
-        if comparison.first is not None and comparison.second is not None:
+        if comparison.preference is not None:
             by_judge[comparison.judge].append(comparison)
     return {judge: Figure(*position_bias(each), len(each)) for judge, each in by_judge.items()}
 
@@ -191,7 +191,7 @@ class _Table:
         judges = {judge for _, judge in groups}
         for (model, judge), group in groups.items():
             # An alignment that no comparison was readable of has no rating.
-            readable = {(c.a, c.b) for c in group if c.first is not None and c.second is not None}
+            readable = {(c.a, c.b) for c in group if c.preference is not None}
             if not (kept := [c for c in group if (c.a, c.b) in readable]):
                 continue
             of = f" ({judge})" if len(judges) > 1 else ""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from heedful.benchmarks.evals.items import VOTED
 from heedful.benchmarks.report.board import Board
 from heedful.benchmarks.report.inputs import Inputs, unique
 from heedful.benchmarks.report.measures import HARMLESSNESS
@@ -43,8 +44,10 @@ def counts(inputs: Inputs) -> list[str]:
         judges = Counter(f"{j.measure} by {j.judge}" for j in inputs.judgements)
         told.append(f"{len(inputs.judgements):,} judgements: {_numbered(judges)}")
     if inputs.comparisons:
-        judges = Counter(c.judge for c in inputs.comparisons)
-        told.append(f"{len(inputs.comparisons):,} comparisons, each in both orders: {_numbered(judges)}")
+        for once, orders in ((False, "each in both orders"), (True, "each in one order, drawn by chance")):
+            judges = Counter(c.judge for c in inputs.comparisons if c.once == once)
+            if judges:
+                told.append(f"{judges.total():,} comparisons, {orders}: {_numbered(judges)}")
     return told
 
 
@@ -82,7 +85,8 @@ def _commands(inputs: Inputs) -> list[str]:
             ("words", [words]) if unit == "words" else ("prompts", ["FILE"]),
         ]
         made.append(_command("heedful bench", options))
-    if run := inputs.runs.get("eval.run.json", {}).get("settings"):
+    run = inputs.runs.get("eval.run.json", {}).get("settings")
+    if run and run.get("sets") != [VOTED]:
         named = run.get("alignments", {})
         options = [
             ("model", run.get("models", [])),

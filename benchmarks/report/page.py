@@ -14,7 +14,7 @@ from heedful.benchmarks.report import board, method, sections, tables, theme
 from heedful.benchmarks.report.conclusions import conclude, verdict
 from heedful.benchmarks.report.inputs import Inputs
 from heedful.benchmarks.report.measures import COSTS, MISALIGNMENT, PACE
-from heedful.benchmarks.report.preferences import Preference, preferences
+from heedful.benchmarks.report.preferences import Preference, agreement, preferences
 from heedful.benchmarks.report.sections import Plot
 
 _HERE = Path(__file__).parent
@@ -36,6 +36,7 @@ class ModelSection:
     pace: Plot | None
     loads: list[tuple[str, tables.Table]]
     preferences: list[tuple[Preference, tables.Table, Plot | None]]
+    agreement: list[str]
     refusals: Plot | None
     misalignment: Plot | None
 
@@ -79,6 +80,7 @@ def _model(inputs: Inputs, each: board.Board, styles: sections.Styles) -> ModelS
             )
             for preference in preferences(inputs, each)
         ],
+        agreement=agreement(inputs, each.model),
         refusals=sections.refusals(each, styles),
         misalignment=sections.one(each, styles, MISALIGNMENT),
     )

@@ -1,9 +1,10 @@
-"""How much the order of two answers sways a judge that compares them. Ratings are the evaluation's own."""
+"""What the order of two answers does to who compares them, and how far they agree. Ratings are the evaluation's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from heedful.benchmarks.evals.agreement import agreements
 from heedful.benchmarks.evals.judges.pairwise import position_bias
 from heedful.benchmarks.report.board import Board
 from heedful.benchmarks.report.inputs import Inputs, unique
@@ -32,17 +33,23 @@ def preferences(inputs: Inputs, board: Board) -> list[Preference]:
 
 def _bias(inputs: Inputs, model: str, judge: str) -> str:
     ours = [c for c in inputs.comparisons if (c.model, c.judge) == (model, judge)]
-    both = [c for c in ours if c.first is not None and c.second is not None]
-    if not both:
+    told = [c for c in ours if c.preference is not None]
+    if not told:
         return "Nothing was compared in both orders, so how much the order sways the judge is not known."
-    value, low, high = (100 * each for each in position_bias(both))
-    interval = f"{value:+.0f} points ({low:+.0f} to {high:+.0f}, n = {len(both)} comparisons)".replace(
+    value, low, high = (100 * each for each in position_bias(told))
+    interval = f"{value:+.0f} points ({low:+.0f} to {high:+.0f}, n = {len(told)} comparisons)".replace(
         "-", "\N{MINUS SIGN}"
     )
     if low <= 0 <= high:
         return f"No position bias shows: {interval} for the answer that stands first, where 0 is none."
     side = "first" if value > 0 else "second"
+    orders = "in an order that chance has drawn" if any(c.once for c in told) else "in both orders"
     return (
         f"The judge leans to the answer that stands {side}: {interval} for the first, where 0 is none. Each two "
-        "answers were shown in both orders, so that this cancels out."
+        f"answers were shown {orders}, so that this cancels out."
     )
+
+
+def agreement(inputs: Inputs, model: str) -> list[str]:
+    """How far each two judges of a model's answers agree, in a sentence each."""
+    return [each.words() for each in agreements(c for c in inputs.comparisons if c.model == model)]

@@ -37,6 +37,10 @@ def serve(
     prompts: Annotated[
         list[Path] | None, typer.Option(help="A folder with prompts of your own; may be repeated")
     ] = None,
+    page: Annotated[
+        bool | None,
+        typer.Option("--page/--no-page", help="The page at / to see what an alignment does [it is]"),
+    ] = None,
 ) -> None:
     """Serve MODEL. Any option not listed here goes to vLLM as it is (--max-model-len 4096, --dtype bfloat16, …)."""
     from heedful.server.serve import run
@@ -53,6 +57,7 @@ def serve(
         "default_alignment": default_alignment,
         "served_name": served_name,
         "prompts": prompts or None,
+        "page": page,
     }
     settings = load(config, overrides)
     if upstream is not None:

@@ -47,10 +47,11 @@ class Pairwise:
 def position_bias(comparisons: Iterable[Comparison]) -> tuple[float, float, float]:
     """How much a judge prefers whoever stands first, -0.5 to 0.5, and its 95% interval by bootstrap over items.
 
-    Zero for a judge that does not mind the order. Raises ValueError where nothing was compared in both orders.
+    Zero for a judge that does not mind the order. It is less sure of one who judges in one order, drawn by chance.
+    Raises ValueError where nothing was compared.
     """
     found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for c in comparisons:
-        if c.first is not None and c.second is not None:
-            found[c.set, c.id, c.model].append((c.first + 1 - c.second) / 2 - 0.5)
+        if (preference := c.for_the_first) is not None:
+            found[c.set, c.id, c.model].append(preference - 0.5)
     return bootstrap([sum(each) / len(each) for each in found.values()])

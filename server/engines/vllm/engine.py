@@ -115,6 +115,9 @@ class VllmEngine(Serving):
         """Requests that are not finished."""
         return int(self._client.get_num_unfinished_requests())
 
+    def about(self) -> dict[str, Any]:
+        return {"multimodal": bool(self._client.model_config.is_multimodal_model)}
+
     async def warm_up(self) -> None:
         """Runs prompts of growing length and a full batch, then forgets them: no client pays for first times."""
         assert self.context_length is not None

@@ -1,0 +1,28 @@
+// The question for a key.
+import { html, useState } from "../core/html.js";
+import { key, question } from "../core/key.js";
+import { useStore } from "../core/store.js";
+import { Button, Input } from "./controls.js";
+import { Dialog } from "./dialog.js";
+import { Notice } from "./view.js";
+
+export function KeyDialog() {
+  const open = useStore(question);
+  const [typed, setTyped] = useState("");
+  if (!open) return null;
+  const answer = (given) => {
+    setTyped("");
+    open.answer(given);
+  };
+  const ready = /^[\x21-\x7e]+$/.test(typed.trim());
+  return html`
+    <${Dialog} title="This server wants a key" onClose=${() => answer(null)} foot=${html`
+      <${Button} kind="quiet" onClick=${() => answer(null)}>Not now<//>
+      <${Button} kind="primary" disabled=${!ready} onClick=${() => answer(typed.trim())}>Use it<//>`}>
+      <form class="stack" onSubmit=${(event) => { event.preventDefault(); if (ready) answer(typed.trim()); }}>
+        ${key.get() !== null && html`<${Notice} kind="bad" alert>${open.message}<//>`}
+        <${Input} label="Key" type="password" autocomplete="off" autofocus spellcheck=${false} value=${typed} onValue=${setTyped}
+          hint="It stays in this tab, until the tab is closed." />
+      </form>
+    <//>`;
+}
