@@ -219,10 +219,11 @@ class Order:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=_turn)
+        items.sort(key=turn)
 
 
-def _turn(item: pytest.Item) -> int:
+def turn(item: pytest.Item) -> int:
+    """Which engine it asks, and whether it ends it."""
     needs = set(getattr(item, "fixturenames", ()))
     ends = item.get_closest_marker("ends_server") is not None
     if "in_process" in needs:
