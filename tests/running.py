@@ -51,7 +51,7 @@ class Started(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        while self.server_state.connections or self.server_state.tasks:  # uvicorn has no event for it
+        while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - uvicorn has no event
             await asyncio.sleep(0.001)
         for server in self.servers:
             await server.wait_closed()

@@ -308,11 +308,13 @@ service = Service(config, {"scripted": engine}, Alignments(config, Resources(Pro
 create_app(service)
 print(*sys.modules)
 """
-    for state in ("off", "on"):
-        run = subprocess.run(
-            [sys.executable, "-c", program, state], capture_output=True, text=True, check=True
-        )
-        assert ("opentelemetry" in run.stdout.split()) == (state == "on")
+
+    def loaded(state: str) -> list[str]:
+        command = [sys.executable, "-c", program, state]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    off, on = at_once(partial(loaded, "off"), partial(loaded, "on"))
+    assert "opentelemetry" not in off and "opentelemetry" in on
 
 
 def test_without_the_extra_it_says_so(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
