@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +115,8 @@ class Prompts:
 
     def __init__(self, *folders: Path) -> None:
         self._versions: dict[str, dict[int, Prompt]] = {}
-        for folder in (Path(__file__).parent, *folders):
-            if not folder.is_dir():
-                raise PromptError(folder, 1, "no such folder")
-            for path in sorted(folder.rglob("*.md")):
-                prompt = _load(path, folder)
+        for prompts in (_ours(), *map(_in, folders)):
+            for prompt in prompts:
                 self._versions.setdefault(prompt.name, {})[prompt.version] = prompt
 
     def get(self, reference: str) -> Prompt:
@@ -139,6 +136,18 @@ class Prompts:
     def names(self, under: str = "") -> list[str]:
         """All names, or those in one folder."""
         return sorted(n for n in self._versions if n.startswith(under))
+
+
+@cache
+def _ours() -> tuple[Prompt, ...]:
+    """Those that ship with heedful: read, checked and compiled once for a process."""
+    return _in(Path(__file__).parent)
+
+
+def _in(folder: Path) -> tuple[Prompt, ...]:
+    if not folder.is_dir():
+        raise PromptError(folder, 1, "no such folder")
+    return tuple(_load(path, folder) for path in sorted(folder.rglob("*.md")))
 
 
 def _load(path: Path, folder: Path) -> Prompt:

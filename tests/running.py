@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import uvicorn
@@ -23,7 +23,7 @@ def at_once(*calls: Callable[[], T]) -> list[T]:
 
 
 class Started(uvicorn.Server):
-    """uvicorn, which says when it listens."""
+    """uvicorn, which says when it listens, and goes down without waiting for the next tenth of a second."""
 
     def __init__(self, config: uvicorn.Config, told: Callable[[], None]) -> None:
         super().__init__(config)
@@ -31,7 +31,31 @@ class Started(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
         self._told()
+
+    def stop(self) -> None:
+        """From any thread."""
+        self.should_exit = True
+        self._loop.call_soon_threadsafe(self._stopped.set)
+
+    async def main_loop(self) -> None:
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), 0.1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        while self.server_state.connections or self.server_state.tasks:  # noqa: ASYNC110 - uvicorn has no event
+            await asyncio.sleep(0.001)
+        for server in self.servers:
+            await server.wait_closed()
+        await self.lifespan.shutdown()
 
 
 @contextmanager
@@ -48,7 +72,7 @@ def serving_app(app: Any) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            server.should_exit = True
+            server.stop()
             thread.join(HANG)
 
 
@@ -89,5 +113,5 @@ async def listening(app: Any) -> AsyncIterator[str]:
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started.wait()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
+        server.stop()
         await serving

@@ -145,9 +145,3 @@ def test_chat_goes_on_after_a_connection_that_broke(upstream: ScriptedUpstream) 
     assert run.returncode == 0, run.stderr
     assert "begun" in run.stdout and "Connection error" in run.stdout and "Hello there" in run.stdout
     assert [m["content"] for m in upstream.last.body["messages"]] == ["Again"]
-
-
-def test_chat_without_a_server_says_so() -> None:
-    run = _heedful("chat", "--url", "http://127.0.0.1:9/v1")
-    assert run.returncode == 1
-    assert "no answer from http://127.0.0.1:9/v1" in run.stdout

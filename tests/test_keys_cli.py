@@ -8,12 +8,14 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from running import at_once
 from typer.testing import CliRunner
 from waiting import HANG
 
@@ -167,9 +169,22 @@ def test_what_the_configuration_holds(tmp_path: Path) -> None:
 
 
 def test_as_a_process_it_prints_the_key_alone(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "heedful.server", "keys", "create", "--folder", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "access.sqlite").write_bytes(b"nothing of ours" * 500)
+
+    def create(folder: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "heedful.server",
+            "keys",
+            "create",
+            "--folder",
+            str(tmp_path / folder),
+        ]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done, broken = at_once(partial(create, "whole"), partial(create, "broken"))
+    assert done.returncode == 0, done.stderr
     assert OURS.fullmatch(done.stdout.strip().encode()) and done.stdout.count("\n") == 1
-    (tmp_path / "access.sqlite").write_bytes(b"nothing of ours" * 500)
-    broken = subprocess.run(command, capture_output=True, text=True)
     assert broken.returncode == 2 and "damaged" in broken.stderr and "Traceback" not in broken.stderr

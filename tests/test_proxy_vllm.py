@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -48,6 +49,7 @@ def test_what_it_can_do_is_found_out(remote: str) -> None:
     assert entry["max_model_len"] == 4096
 
 
+@pytest.mark.together
 @pytest.mark.parametrize("alignment", ["direct", "principles", "urial"])
 def test_the_same_answer_as_in_this_process(
     chat_server: str, remote: str, client: Client, alignment: str
@@ -73,6 +75,7 @@ def test_the_same_answer_as_in_this_process(
     assert others == [first] * 3 and len(first) > 20
 
 
+@pytest.mark.together
 def test_thinking_first_uses_the_prefill(remote: str) -> None:
     body = {
         "model": CHAT,
@@ -89,6 +92,7 @@ def test_thinking_first_uses_the_prefill(remote: str) -> None:
     assert got["usage"]["completion_tokens"] <= 20
 
 
+@pytest.mark.together
 def test_a_search_by_token_ids_runs_over_it(remote: str) -> None:
     search = {
         "no_opinion": "continue",
@@ -107,6 +111,7 @@ def test_a_search_by_token_ids_runs_over_it(remote: str) -> None:
     assert got["alignment"]["usage"]["rain"]["calls"] > 5
 
 
+@pytest.mark.together
 def test_vllms_refusals_keep_their_words(remote: str) -> None:
     body = {"model": CHAT, "messages": HI, "temperature": -1}
     refused = httpx.post(f"{remote}/v1/chat/completions", json=body)
@@ -126,9 +131,10 @@ async def test_tokens_there_and_back(engine: OpenAIEngine) -> None:
 
 async def test_an_extension_of_a_rendered_chat_is_the_chats_answer(engine: OpenAIEngine) -> None:
     prompt = await engine.render(HI)
-    for _ in range(2):
-        (found,) = await engine.extend(Extension(prompt, max_tokens=16, temperature=0, logprobs=3))
-        answer = await collect(engine.chat(Call(tuple(HI), {"max_tokens": 16, "temperature": 0})))
+    (found,), answer = await asyncio.gather(
+        engine.extend(Extension(prompt, max_tokens=16, temperature=0, logprobs=3)),
+        collect(engine.chat(Call(tuple(HI), {"max_tokens": 16, "temperature": 0}))),
+    )
     assert found.text == answer.text and found.finish_reason == "length"
     assert len(found.token_ids) == len(found.logprobs) == 16
     for token, step in zip(found.token_ids, found.logprobs, strict=True):
@@ -151,21 +157,22 @@ async def test_an_extension_scores_given_tokens(engine: OpenAIEngine) -> None:
 
 async def test_several_draws_stops_and_ends(engine: OpenAIEngine) -> None:
     prompt = await engine.render(HI)
-    draws = await engine.extend(Extension(prompt, max_tokens=8, n=3, seed=5))
-    again = await engine.extend(Extension(prompt, max_tokens=8, n=3, seed=5))
+    # More stop strings than the API takes: the first one written ends it all the same, tokens and all.
+    unheard = ("~1", "~2", "~3", "~4")
+    draws, again, (stopped,), (late,), (whole,) = await asyncio.gather(
+        engine.extend(Extension(prompt, max_tokens=8, n=3, seed=5)),
+        engine.extend(Extension(prompt, max_tokens=8, n=3, seed=5)),
+        engine.extend(Extension(prompt, max_tokens=40, temperature=0, stop=(",", "."))),
+        engine.extend(Extension(prompt, max_tokens=40, temperature=0, logprobs=1, stop=(*unheard, ".", ","))),
+        engine.extend(Extension(prompt, max_tokens=400, temperature=0)),
+    )
     assert len({d.token_ids for d in draws}) > 1 and [d.token_ids for d in draws] == [
         d.token_ids for d in again
     ]
-    (stopped,) = await engine.extend(Extension(prompt, max_tokens=40, temperature=0, stop=(",", ".")))
     assert stopped.finish_reason == "stop" and stopped.stop in (",", ".")
-    # More stop strings than the API takes: the first one written ends it all the same, tokens and all.
-    unheard = ("~1", "~2", "~3", "~4")
-    asked = Extension(prompt, max_tokens=40, temperature=0, logprobs=1, stop=(*unheard, ".", ","))
-    (late,) = await engine.extend(asked)
     assert (late.text, late.finish_reason, late.stop) == (stopped.text, "stop", stopped.stop)
     assert late.token_ids == stopped.token_ids and len(late.logprobs) == len(late.token_ids)
     (end,) = engine.end_tokens
-    (whole,) = await engine.extend(Extension(prompt, max_tokens=400, temperature=0))
     assert whole.finish_reason == "stop" and whole.stop is None and whole.token_ids[-1] == end
 
 

@@ -12,6 +12,7 @@ from openai import OpenAI
 pytestmark = pytest.mark.engine
 MODEL = "smollm2-135m-instruct"
 ASKED: Any = [{"role": "user", "content": "Name three colours and say a word about each."}]
+PATIENT = {"verifier_timeout": 600}  # beside the others, on a machine as busy as it is
 Client = Callable[[str], OpenAI]
 
 
@@ -23,9 +24,10 @@ def _ask(url: str, client: Client, *steps: Any, **body: Any) -> tuple[Any, list[
     return response, response.model_extra["alignment"]["trace"]
 
 
+@pytest.mark.together
 def test_verifiers_that_ask_the_model_score_by_probability(chat_server: str, client: Client) -> None:
     verifiers = ["self", "toxicity", {"policy": {"words": ["zzz"]}}]
-    answer, trace = _ask(chat_server, client, {"refine": {"verifiers": verifiers, "max_rounds": 1}})
+    answer, trace = _ask(chat_server, client, {"refine": PATIENT | {"verifiers": verifiers, "max_rounds": 1}})
     verdicts = trace[0]["verdicts"]
     assert 0 < verdicts["self"]["score"] < 1
     assert verdicts["policy"] == {"score": 1.0, "passed": True}
@@ -34,21 +36,25 @@ def test_verifiers_that_ask_the_model_score_by_probability(chat_server: str, cli
     assert details["calls"] >= 2 and details["completion_tokens"] == answer.usage.completion_tokens
 
 
+@pytest.mark.together
 def test_norms_that_were_retrieved_are_judged(chat_server: str, client: Client) -> None:
-    _, trace = _ask(chat_server, client, "norms", {"refine": {"verifiers": ["norms"], "max_rounds": 0}})
+    judged_once = {"refine": PATIENT | {"verifiers": ["norms"], "max_rounds": 0}}
+    _, trace = _ask(chat_server, client, "norms", judged_once)
     used = next(step["used"] for step in trace if step["step"] == "norms")
     judged = next(step for step in trace if step["step"] == "refine")["verdicts"]["norms"]
     assert len(used) == judged["norms"] == len(judged["kept"]) > 0
     assert all(0 < kept < 1 for kept in judged["kept"])
 
 
+@pytest.mark.together
 def test_claims_are_looked_up(chat_server: str, client: Client) -> None:
     verifier = {"evidence": {"store": "norms", "min_score": -1, "k": 1, "max_claims": 2}}
-    _, trace = _ask(chat_server, client, {"refine": {"verifiers": [verifier], "max_rounds": 0}})
+    _, trace = _ask(chat_server, client, {"refine": PATIENT | {"verifiers": [verifier], "max_rounds": 0}})
     claims = trace[0]["verdicts"]["evidence"]["claims"]
     assert claims and all(c["evidence"] and 0 <= c["score"] <= 1 for c in claims)
 
 
+@pytest.mark.together
 def test_a_structured_answer_is_still_valid_after_corrections(chat_server: str, client: Client) -> None:
     schema = {
         "type": "object",
@@ -78,6 +84,7 @@ def test_a_whole_answer_is_corrected_for_a_client_that_streams(chat_server: str,
     assert chunks[-1].usage and chunks[-1].usage.completion_tokens >= 12
 
 
+@pytest.mark.together
 def test_sentences_are_corrected_in_the_stream(chat_server: str, client: Client) -> None:
     options = {"verifiers": [{"policy": {"deny": ["(?i)e"]}}], "mode": "sentence", "max_rounds": 2}
     wish = {"alignment": {"pipeline": [{"refine": options}], "trace": True}}
@@ -100,6 +107,7 @@ def test_sentences_are_corrected_in_the_stream(chat_server: str, client: Client)
     assert chunks[-1].usage.model_extra["alignment_details"]["refine"]["calls"] >= 3
 
 
+@pytest.mark.together
 def test_best_of_n_ends_with_the_first_that_passes(chat_server: str, client: Client) -> None:
     body = {"max_tokens": 200, "temperature": 1.2}
     answer, trace = _ask(
@@ -112,6 +120,7 @@ def test_best_of_n_ends_with_the_first_that_passes(chat_server: str, client: Cli
     assert answer.usage.completion_tokens <= 6 * 200
 
 
+@pytest.mark.together
 def test_best_of_n_by_probability(chat_server: str, client: Client) -> None:
     answer, trace = _ask(chat_server, client, {"best_of_n": {"n": 3, "verifiers": []}}, temperature=1.0)
     means = {s["choice"]: s["mean_logprob"] for s in trace if "mean_logprob" in s}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 from openai import OpenAI
+from running import at_once
 from upstream_fixtures import Proxy
 
 from heedful.server.config import Config
@@ -143,10 +145,10 @@ def test_what_shapes_the_prompt_shapes_the_score(serving: Serving, field: str, v
 def test_a_template_told_more_is_scored_so(chat_server: str) -> None:
     """Tools are in the prompt though this model's template has no place for them; a field that it ignores is not."""
     model, tool = "smollm2-135m-instruct", {"type": "function", "function": {"name": "weather"}}
-    scored = [
-        _post(chat_server, model=model, answers=["No, it is dry."], **more).json()["usage"]["prompt_tokens"]
-        for more in ({}, {"tools": [tool]}, {"chat_template_kwargs": {"unheard_of": 1}})
-    ]
+    given: list[Any] = [{}, {"tools": [tool]}, {"chat_template_kwargs": {"unheard_of": 1}}]
+    ask = partial(_post, chat_server, model=model, answers=["No, it is dry."])
+    answers = at_once(*(partial(ask, **more) for more in given))
+    scored = [answer.json()["usage"]["prompt_tokens"] for answer in answers]
     assert scored[1] > scored[0] + 40 and scored[2] == scored[0]
     refused = _post(chat_server, model=model, answers=["a"], chat_template="{{ messages }}")
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "chat_template")
@@ -159,23 +161,23 @@ def test_scores_are_the_log_probabilities_of_generation(
     """In this process and over HTTP; a second time, when answer and all are in the prefix cache, too."""
     model = "smollm2-135m-instruct"
     story: Any = [{"role": "user", "content": "Tell me a story about water."}]
+
+    def check(remote: str, alignment: str) -> None:
+        wrote = client(chat_server).chat.completions.create(
+            model=f"{model}@{alignment}", messages=story, max_tokens=24, temperature=0, logprobs=True
+        )
+        (choice,) = wrote.choices
+        assert choice.logprobs and choice.logprobs.content and choice.finish_reason == "length"
+        told = [t.logprob for t in choice.logprobs.content]
+        answers = [choice.message.content or "", "No, it is dry.", "Yes", "No"]
+        for url in (chat_server, chat_server, remote):
+            ask = partial(_post, url, model=model, alignment=alignment, messages=story)
+            given = at_once(partial(ask, answers=answers), partial(ask, answers=["Yes", "No"]))
+            scored, letters = (answer.json()["answers"] for answer in given)
+            single = [a["logprob"] for a in scored[2:]]
+            assert [a["logprob"] for a in letters] == pytest.approx(single, abs=0.01)
+            assert scored[0]["token_logprobs"] == pytest.approx(told, abs=0.01)
+            assert scored[0]["logprob"] / scored[0]["tokens"] > scored[1]["logprob"] / scored[1]["tokens"]
+
     with proxy(Config.model_validate({"upstreams": [{"url": f"{vllm_server}/v1"}]})) as remote:
-        for alignment in ("direct", "principles"):
-            wrote = client(chat_server).chat.completions.create(
-                model=f"{model}@{alignment}", messages=story, max_tokens=24, temperature=0, logprobs=True
-            )
-            (choice,) = wrote.choices
-            assert choice.logprobs and choice.logprobs.content and choice.finish_reason == "length"
-            told = [t.logprob for t in choice.logprobs.content]
-            for url in (chat_server, chat_server, remote):
-                answers = [choice.message.content or "", "No, it is dry.", "Yes", "No"]
-                scored = _post(url, model=model, alignment=alignment, answers=answers, messages=story).json()[
-                    "answers"
-                ]
-                letters = _post(
-                    url, model=model, alignment=alignment, answers=["Yes", "No"], messages=story
-                ).json()["answers"]
-                single = [a["logprob"] for a in scored[2:]]
-                assert [a["logprob"] for a in letters] == pytest.approx(single, abs=0.01)
-                assert scored[0]["token_logprobs"] == pytest.approx(told, abs=0.01)
-                assert scored[0]["logprob"] / scored[0]["tokens"] > scored[1]["logprob"] / scored[1]["tokens"]
+        at_once(*(partial(check, remote, alignment) for alignment in ("direct", "principles")))

@@ -29,6 +29,12 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CALLED = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "them=1"}
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans are sent as they end, not every five seconds."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+
+
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
     with receiver() as found:
@@ -182,8 +188,9 @@ def test_who_leaves_in_the_middle(
     gate = Gate()
     upstream.answers(Reply.sse(chunk("Hi. There. "), gate, *streamed("there")))
     name = f"left-{alignment}"
-    policy = [{"refine": {"verifiers": [{"policy": {"deny": ["no such"]}}]}}]
-    body = {"model": "ours", "messages": HI, "stream": True}
+    # The first that a client hears of an answer that is judged whole are comments.
+    policy = [{"refine": {"verifiers": [{"policy": {"deny": ["no such"]}}], "keep_alive": 0.1}}]
+    body: dict[str, Any] = {"model": "ours", "messages": HI, "stream": True}
     body["alignment"] = policy if alignment == "refine" else alignment
     with proxy(_config(collector, upstreams=[before(upstream)])) as url:
         address, headers = f"{url}/v1/chat/completions", {"x-request-id": name}
@@ -301,11 +308,13 @@ service = Service(config, {"scripted": engine}, Alignments(config, Resources(Pro
 create_app(service)
 print(*sys.modules)
 """
-    for state in ("off", "on"):
-        run = subprocess.run(
-            [sys.executable, "-c", program, state], capture_output=True, text=True, check=True
-        )
-        assert ("opentelemetry" in run.stdout.split()) == (state == "on")
+
+    def loaded(state: str) -> list[str]:
+        command = [sys.executable, "-c", program, state]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+    off, on = at_once(partial(loaded, "off"), partial(loaded, "on"))
+    assert "opentelemetry" not in off and "opentelemetry" in on
 
 
 def test_without_the_extra_it_says_so(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from running import at_once
 
 from heedful.benchmarks.load import terminal as figures
 from heedful.benchmarks.load.summary import CellSummary
@@ -54,10 +55,12 @@ def test_the_chat_shows_text_as_it_is(serving: Serving) -> None:
 def test_errors_of_the_command_line_show_text_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "heedful.yaml"
     file.write_text("model: x\ndefault_alignment: 'a[/x]'\n")
-    run = _heedful("serve", "--config", str(file))
-    assert run.returncode == 2 and b"unknown alignment 'a[/x]'; known: " in run.stderr
-    run = _heedful("chat", "--url", "http://127.0.0.1:9/[/x]")
-    assert run.returncode == 1 and b"no answer from http://127.0.0.1:9/[/x]:" in run.stdout
+    serve, chat = at_once(
+        lambda: _heedful("serve", "--config", str(file)),
+        lambda: _heedful("chat", "--url", "http://127.0.0.1:9/[/x]"),
+    )
+    assert serve.returncode == 2 and b"unknown alignment 'a[/x]'; known: " in serve.stderr
+    assert chat.returncode == 1 and b"no answer from http://127.0.0.1:9/[/x]:" in chat.stdout
 
 
 def test_progress_and_tables_show_text_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

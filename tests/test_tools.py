@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anthropic
@@ -17,7 +18,7 @@ import pytest
 from openai import OpenAI
 from running import at_once
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.together]
 
 Client = Callable[[str], OpenAI]
 MODEL = "smollm2-135m-instruct"
@@ -197,26 +198,26 @@ def test_over_responses(chat_server: str, client: Client, choice: Any, stream: b
 def test_a_call_that_the_limit_cuts_off_does_not_look_whole(chat_server: str, client: Client) -> None:
     body: dict[str, Any] = {"model": MODEL, "messages": ASKED, "tools": [_tool()], "tool_choice": "required"}
     body |= {"max_tokens": 22, "temperature": 0}
-    (choice,) = client(chat_server).chat.completions.create(**body).choices
+    theirs = {
+        "model": MODEL,
+        "max_tokens": 22,
+        "messages": ASKED,
+        "tool_choice": {"type": "any"},
+        "tools": [{"name": "Weather", "input_schema": WEATHER}],
+    }
+    (answer, told), message = at_once(
+        lambda: _both(client(chat_server), **body),
+        lambda: httpx.post(f"{chat_server}/v1/messages", json=theirs).json(),
+    )
+    (choice,) = answer.choices
     assert choice.finish_reason == "length" and not choice.message.content
     for call in choice.message.tool_calls or []:
         assert call.type == "function"
         with pytest.raises(json.JSONDecodeError):
             json.loads(call.function.arguments)
-    _, reason, text = _streamed(client(chat_server), **body)
+    _, reason, text = told
     assert reason == "length" and not text
-    answer = httpx.post(
-        f"{chat_server}/v1/messages",
-        json={
-            "model": MODEL,
-            "max_tokens": 22,
-            "messages": ASKED,
-            "tool_choice": {"type": "any"},
-            "tools": [{"name": "Weather", "input_schema": WEATHER}],
-        },
-        timeout=120,
-    )
-    assert answer.json()["stop_reason"] == "max_tokens"
+    assert message["stop_reason"] == "max_tokens"
 
 
 def test_several_choices_and_log_probabilities(chat_server: str, client: Client) -> None:
@@ -239,8 +240,8 @@ def test_several_choices_and_log_probabilities(chat_server: str, client: Client)
 
 
 def test_schemas_that_only_some_grammars_know(chat_server: str, client: Client) -> None:
-    """What xgrammar lacks another enforces, whichever was needed first; what none knows (`uniqueItems`) leaves the
-    rest enforced."""
+    """What xgrammar lacks another enforces, at the same time; what none knows (`uniqueItems`) leaves the rest
+    enforced."""
     plain = {"properties": {"n": {"type": "integer", "maximum": 3}}, "required": ["n"]}
     schemas: list[dict[str, Any]] = [
         plain,
@@ -254,16 +255,11 @@ def test_schemas_that_only_some_grammars_know(chat_server: str, client: Client) 
         },
         plain,
     ]
-    for schema in schemas:
-        whole = {"type": "object", "additionalProperties": False, **schema}
-        answer = client(chat_server).chat.completions.create(
-            model=MODEL,
-            messages=ASKED,
-            tools=[_tool(whole)],
-            tool_choice=NAMED,
-            max_tokens=300,
-            temperature=0,
-        )
+    wholes: list[Any] = [{"type": "object", "additionalProperties": False, **schema} for schema in schemas]
+    create = client(chat_server).chat.completions.create
+    asked = partial(create, model=MODEL, messages=ASKED, tool_choice=NAMED, max_tokens=300, temperature=0)
+    answers = at_once(*(partial(asked, tools=[_tool(whole)]) for whole in wholes))
+    for whole, answer in zip(wholes, answers, strict=True):
         (call,) = answer.choices[0].message.tool_calls or []
         assert call.type == "function"
         whole["properties"].get("l", {}).pop("uniqueItems", None)
@@ -295,16 +291,16 @@ def test_results_go_back_to_a_template_without_a_place_for_them(chat_server: str
     assert called.tool_calls
     history: Any = [*ASKED, called.model_dump(include={"role", "content", "tool_calls"})]
     history += [{"role": "tool", "tool_call_id": called.tool_calls[0].id, "content": "sunny, 20 degrees"}]
-    for tools in ({}, {"tools": [_tool()]}, {"tools": [_tool()], "tool_choice": "none"}):
-        answer = api.create(model=MODEL, messages=history, max_tokens=8, temperature=0, **tools)
+    given: list[Any] = [{}, {"tools": [_tool()]}, {"tools": [_tool()], "tool_choice": "none"}]
+    ask = partial(api.create, model=MODEL, messages=history, max_tokens=8, temperature=0)
+    for answer in at_once(*(partial(ask, **tools) for tools in given)):
         assert answer.usage and answer.choices[0].finish_reason in ("stop", "length")
 
 
 def test_the_model_is_told_of_its_tools(chat_server: str, client: Client) -> None:
     """The bundled model's template has no place for them; unforced, it may call one or not."""
     api = client(chat_server).chat.completions
-    tokens = []
-    for more in ({}, {"tools": [_tool()]}, {"tools": [_tool()], "tool_choice": "none"}):
-        answer = api.create(model=MODEL, messages=ASKED, max_tokens=4, **more)
-        tokens.append(answer.usage.prompt_tokens)
+    given: list[Any] = [{}, {"tools": [_tool()]}, {"tools": [_tool()], "tool_choice": "none"}]
+    ask = partial(api.create, model=MODEL, messages=ASKED, max_tokens=4)
+    tokens = [answer.usage.prompt_tokens for answer in at_once(*(partial(ask, **more) for more in given))]
     assert tokens[1] > tokens[0] + 60 and tokens[2] == tokens[0]

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import openai
 import pytest
 from engine_fixtures import InProcess
 from openai import OpenAI
+from running import at_once
 
 from heedful.strategies import Capability, Extension
 
@@ -29,14 +31,15 @@ def test_models_are_listed(chat_server: str, client: Client) -> None:
     assert client(chat_server).models.retrieve(CHAT).id == CHAT
 
 
+@pytest.mark.together
 @pytest.mark.parametrize("alignment", ["direct", "principles", "urial"])
 def test_a_stream_is_the_whole_answer_in_pieces(chat_server: str, client: Client, alignment: str) -> None:
     ask: dict[str, Any] = {"model": f"{CHAT}@{alignment}", "messages": HI, "max_tokens": 24, "temperature": 0}
     api = client(chat_server).chat.completions
-    # Twice, so that both are computed from the same cached prefix.
-    api.create(**ask)
-    whole = api.create(**ask)
-    chunks = list(api.create(**ask, stream=True, stream_options={"include_usage": True}))
+    whole, chunks = at_once(
+        lambda: api.create(**ask),
+        lambda: list(api.create(**ask, stream=True, stream_options={"include_usage": True})),
+    )
     pieces = [c.choices[0].delta.content or "" for c in chunks if c.choices]
     assert "".join(pieces) == whole.choices[0].message.content
     assert sum(bool(p) for p in pieces) > 5
@@ -44,10 +47,11 @@ def test_a_stream_is_the_whole_answer_in_pieces(chat_server: str, client: Client
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens > 5
 
 
+@pytest.mark.together
 def test_a_seeded_draw_after_a_prompt_read_in_pieces(chat_server: str, client: Client) -> None:
     """vLLM on a CPU dies of it; the second time the prompt comes from the cache, in one piece."""
     api = client(chat_server).chat.completions
-    long: Any = [{"role": "user", "content": "Name three colours of the rainbow. " * 350}]
+    long: Any = [{"role": "user", "content": "Name three colours of the rainbow. " * 200}]
     drawn = [
         api.create(model=CHAT, messages=long, max_tokens=6, temperature=1, seed=3).choices[0].message.content
         for _ in range(2)
@@ -55,6 +59,7 @@ def test_a_seeded_draw_after_a_prompt_read_in_pieces(chat_server: str, client: C
     assert drawn[0] == drawn[1]
 
 
+@pytest.mark.together
 def test_reasoning_first(chat_server: str, client: Client) -> None:
     pipeline = [{"principles": {"mode": "cot", "max_reasoning_tokens": 12}}]
     answer = client(chat_server).chat.completions.create(
@@ -74,6 +79,7 @@ def test_reasoning_first(chat_server: str, client: Client) -> None:
     assert answer.usage.completion_tokens == 20
 
 
+@pytest.mark.together
 def test_the_base_model_answers_under_urial(base_server: str, client: Client) -> None:
     answer = client(base_server).chat.completions.create(
         model=f"{BASE}@urial",
@@ -88,6 +94,7 @@ def test_the_base_model_answers_under_urial(base_server: str, client: Client) ->
     assert answer.usage and answer.usage.prompt_tokens > 500
 
 
+@pytest.mark.together
 def test_a_base_model_says_what_it_lacks(base_server: str, client: Client) -> None:
     api = client(base_server)
     with pytest.raises(
@@ -100,6 +107,7 @@ def test_a_base_model_says_what_it_lacks(base_server: str, client: Client) -> No
     assert api.completions.create(model=BASE, prompt="One, two,", max_tokens=4).choices[0].text
 
 
+@pytest.mark.together
 @pytest.mark.parametrize("alignment", ["direct", "urial"])
 def test_a_prompt_past_the_context_is_told_with_both_lengths(
     chat_server: str, client: Client, alignment: str
@@ -113,6 +121,7 @@ def test_a_prompt_past_the_context_is_told_with_both_lengths(
     assert any(9000 < int(n) < 11_000 for n in refused.value.message.split() if n.isdecimal())
 
 
+@pytest.mark.together
 def test_a_clients_own_stops_work_beside_those_of_a_raw_prompt(base_server: str, client: Client) -> None:
     ask: dict[str, Any] = {"model": f"{BASE}@urial", "messages": HI, "max_tokens": 40}
     api = client(base_server).chat.completions
@@ -123,6 +132,7 @@ def test_a_clients_own_stops_work_beside_those_of_a_raw_prompt(base_server: str,
         api.create(**ask, stop=list("abcdefghijklmnopqr"))
 
 
+@pytest.mark.together
 def test_a_raw_prompt_past_the_context(base_server: str, client: Client) -> None:
     with pytest.raises(openai.BadRequestError, match="4096") as refused:
         client(base_server).chat.completions.create(
@@ -131,6 +141,7 @@ def test_a_raw_prompt_past_the_context(base_server: str, client: Client) -> None
     assert refused.value.code == "context_length_exceeded"
 
 
+@pytest.mark.together
 def test_structure_tools_and_logprobs_survive_an_alignment(chat_server: str, client: Client) -> None:
     api = client(chat_server).chat.completions
     schema = {
@@ -139,35 +150,19 @@ def test_structure_tools_and_logprobs_survive_an_alignment(chat_server: str, cli
         "required": ["colour"],
         "additionalProperties": False,
     }
-    shaped = api.create(
-        model=f"{CHAT}@principles",
-        messages=HI,
-        max_tokens=40,
-        temperature=0,
-        response_format={"type": "json_schema", "json_schema": {"name": "c", "schema": schema}},
+    ask = partial(api.create, model=f"{CHAT}@principles", messages=HI)
+    tool: Any = {"type": "function", "function": {"name": "paint", "parameters": schema}}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}
+    choice: Any = {"type": "function", "function": {"name": "paint"}}
+    shaped, called, several = at_once(
+        partial(ask, max_tokens=40, temperature=0, response_format=form),
+        partial(ask, max_tokens=200, temperature=0, tools=[tool], tool_choice=choice),
+        partial(ask, max_tokens=3, n=2, seed=1, logprobs=True, top_logprobs=2),
     )
     assert set(json.loads(shaped.choices[0].message.content or "")) == {"colour"}
-    tool: Any = {"type": "function", "function": {"name": "paint", "parameters": schema}}
-    called = api.create(
-        model=f"{CHAT}@principles",
-        messages=HI,
-        max_tokens=200,
-        temperature=0,
-        tools=[tool],
-        tool_choice={"type": "function", "function": {"name": "paint"}},
-    )
     (call,) = called.choices[0].message.tool_calls or []
     assert call.type == "function" and call.function.name == "paint"
     json.loads(call.function.arguments)
-    several = api.create(
-        model=f"{CHAT}@principles",
-        messages=HI,
-        max_tokens=3,
-        n=2,
-        seed=1,
-        logprobs=True,
-        top_logprobs=2,
-    )
     assert [len((c.logprobs and c.logprobs.content) or []) for c in several.choices] == [3, 3]
 
 
@@ -193,6 +188,7 @@ def test_clients_that_leave_stop_the_engines_work(chat_server: str) -> None:
     asyncio.run(leave())
 
 
+@pytest.mark.together
 def test_requests_of_many_clients_share_the_engine(chat_server: str) -> None:
     """Each gets the very answer that it gets alone, under its own alignment."""
     kinds = ("direct", "principles", "urial")

@@ -21,7 +21,7 @@ import httpx
 import pytest
 from running import at_once
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.together]
 
 OWN = {"id", "created"}
 HI = [{"role": "user", "content": "Name three colours of the rainbow."}]
@@ -247,7 +247,8 @@ def test_completions(chat_server: str, vllm_server: str, case: str) -> None:
 def test_refusals(chat_server: str, vllm_server: str, case: str, stream: bool) -> None:
     """What vLLM refuses we refuse, with its status, as an error object; never a 5xx and never a stack trace."""
     body = _body(REFUSED[case], messages=REFUSED[case].get("messages", HI), stream=stream)
-    ours, theirs = (httpx.post(f"{url}/v1/chat/completions", json=body) for url in (chat_server, vllm_server))
+    asked = [partial(httpx.post, f"{u}/v1/chat/completions", json=body) for u in (chat_server, vllm_server)]
+    ours, theirs = at_once(*asked)
     refused = theirs.status_code >= 400 or '"error"' in theirs.text
     if not refused:
         assert ours.status_code == 200

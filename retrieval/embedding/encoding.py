@@ -97,6 +97,7 @@ def _encoding(loaded: Any, threads: int | None) -> Encode:
 
 def model(name: str, device: str | None, threads: int | None) -> Any:
     """A SentenceTransformer; arguments as for `Encoder`."""
+    folder = _folder(name)  # before the seconds that the imports take
     if threads == 1:  # else tokenizers share out a few texts over all cores, and wait for the busy ones
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
@@ -107,7 +108,7 @@ def model(name: str, device: str | None, threads: int | None) -> Any:
     logging.set_verbosity_error()  # tracing makes it remark on a loss that nobody computes
     if threads is not None:
         torch.set_num_threads(threads)
-    return SentenceTransformer(_folder(name), device=device)
+    return SentenceTransformer(folder, device=device)
 
 
 def in_pytorch(model: Any) -> Encode:
@@ -122,6 +123,8 @@ def in_pytorch(model: Any) -> Encode:
 
 def _folder(model: str) -> str:
     if model != BUNDLED:
+        if model.startswith(("/", ".")) and not Path(model).is_dir():
+            raise EmbedderMissing("no such folder")
         return model
     spec = find_spec(_BUNDLED_PACKAGE)
     if spec is None or spec.origin is None:

@@ -150,6 +150,9 @@ class Stores:
     def create(self, name: str) -> tuple[Store, bool]:
         """The store of that name, and whether it is new. Blocks."""
         path = self.path(name)
+        path.parent.mkdir(
+            parents=True, exist_ok=True
+        )  # where it can't be made, no model need be loaded to say so
         try:
             Database.create(path, self.embedder.name, self.embedder.probe).close()
         except FileExistsError:

@@ -1,46 +1,54 @@
-"""The `heedful` command: one file a command, and those that others mount (others.py)."""
+"""The `heedful` command: one file a command, imported when it is asked for, and what others mount (others.py)."""
 
 from __future__ import annotations
 
 import typer
 
-from heedful.prompts import PromptError
-from heedful.retrieval import StoreError
-from heedful.server.cli.chat import chat
-from heedful.server.cli.demo import demo
 from heedful.server.cli.errors import CommandError, fail
-from heedful.server.cli.keys import keys
-from heedful.server.cli.models import models
 from heedful.server.cli.others import WithOthers
-from heedful.server.cli.records import records
-from heedful.server.cli.serve import serve
-from heedful.server.cli.store import stores
-from heedful.server.cli.tenants import tenants
-from heedful.server.cli.usage import usage
-from heedful.server.config import ConfigError
-from heedful.server.models.bundled import ModelUnavailable
 
-app = typer.Typer(
-    cls=WithOthers,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Make any language model heed norms.",
-)
-# What is not among its options goes to vLLM as it is.
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(serve)
-app.command()(chat)
-app.command()(demo)
-app.command()(usage)
-app.add_typer(models, name="models", invoke_without_command=True)
-app.add_typer(stores, name="store")
-app.add_typer(keys, name="keys")
-app.add_typer(tenants, name="tenants")
-app.add_typer(records, name="records")
+
+class Commands(WithOthers):
+    ours = {
+        "serve": "heedful.server.cli.serve:serve",
+        "chat": "heedful.server.cli.chat:chat",
+        "demo": "heedful.server.cli.demo:demo",
+        "usage": "heedful.server.cli.usage:usage",
+        "models": "heedful.server.cli.models:models",
+        "store": "heedful.server.cli.store:stores",
+        "keys": "heedful.server.cli.keys:keys",
+        "tenants": "heedful.server.cli.tenants:tenants",
+        "records": "heedful.server.cli.records:records",
+    }
+    # What is not among its options goes to vLLM as it is.
+    settings = {"serve": {"allow_extra_args": True, "ignore_unknown_options": True}}
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def heedful() -> None:
+    """Make any language model heed norms."""
 
 
 def main() -> None:
     """Entry point of the console script."""
     try:
         app()
-    except (CommandError, ConfigError, PromptError, StoreError, ModelUnavailable) as error:
+    except CommandError as error:
         fail(str(error))
+    except Exception as error:
+        if isinstance(error, _told()):
+            fail(str(error))
+        raise
+
+
+def _told() -> tuple[type[Exception], ...]:
+    """What says by itself what is wrong; imported once something is, which halves the start of a small command."""
+    from heedful.prompts import PromptError
+    from heedful.retrieval import StoreError
+    from heedful.server.config import ConfigError
+    from heedful.server.models.bundled import ModelUnavailable
+
+    return ConfigError, PromptError, StoreError, ModelUnavailable

@@ -16,7 +16,7 @@ from heedful.server.terminal import bar, terminal
 models = typer.Typer(help="List the bundled models, or prepare them.")
 
 
-@models.callback()
+@models.callback(invoke_without_command=True)
 def list_models(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(help="heedful.yaml: its upstreams' models too")] = None,

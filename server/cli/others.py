@@ -1,11 +1,12 @@
-"""Commands that others mount: entry points of the group `heedful.commands`, as `heedful eval` and `bench` are.
+"""Commands of ours and those that others mount: entry points of the group `heedful.commands`, as `heedful eval` is.
 
-An entry point is a function with Typer's annotations, or a `typer.Typer` with commands of its own; imported when it
-is asked for, and for the list of `heedful --help`.
+A command is a function with Typer's annotations, or a `typer.Typer` with commands of its own; imported when it is
+asked for, and for the list of `heedful --help`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -22,13 +23,17 @@ GROUP = "heedful.commands"
 class WithOthers(TyperGroup):
     """Our commands, then those of others; a name of ours stays ours."""
 
+    ours: Mapping[str, str] = {}
+    """By name where they are: `module:name`."""
+    settings: Mapping[str, dict[str, Any]] = {}
+    """Click's context settings of those that have any."""
+
     def list_commands(self, ctx: Any) -> list[str]:
-        ours = super().list_commands(ctx)
-        return [*ours, *sorted(_mounted().keys() - set(ours))]
+        return [*self.ours, *sorted(_mounted().keys() - self.ours.keys())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if ours := super().get_command(ctx, cmd_name):
-            return ours
+        if where := self.ours.get(cmd_name):
+            return _made(cmd_name, EntryPoint(cmd_name, where, GROUP).load(), self.settings.get(cmd_name))
         entry = _mounted().get(cmd_name)
         return None if entry is None else _command(entry)
 

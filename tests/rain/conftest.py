@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ Judge = Callable[[str], tuple[bool, bool]]
 """For an answer: is the good option taken when it is (A), and when it is (B)."""
 
 ALPHABET = b"abcd ,.e"
+_ASKED = b"answer is: ("
 PROMPTS = Prompts()
 
 
@@ -30,13 +32,16 @@ def number(*parts: object) -> int:
 def model(seed: int, judge: Judge, letters: bytes = ALPHABET, ending: float = 0.05) -> ScriptedModel:
     """A random language model: what follows depends on the last three tokens and on the seed."""
 
-    def step(tokens: Sequence[int]) -> Mapping[int, float]:
-        text = bytes(tokens).decode(errors="replace")
-        if text.endswith("answer is: ("):
-            return judged(text, judge)
-        rng = random.Random(number(seed, tuple(tokens[-3:])))
+    @cache
+    def written(last: tuple[int, ...]) -> Mapping[int, float]:
+        rng = random.Random(number(seed, last))
         weights = {c: rng.random() ** 3 for c in letters}
         return {**weights, 0: ending * rng.random()} if ending else weights
+
+    def step(tokens: Sequence[int]) -> Mapping[int, float]:
+        if bytes(tokens[-len(_ASKED) :]) == _ASKED:
+            return judged(bytes(tokens).decode(errors="replace"), judge)
+        return written(tuple(tokens[-3:]))
 
     return ScriptedModel(step)
 

@@ -10,7 +10,7 @@ import pytest
 from openai import BadRequestError, OpenAI
 from running import at_once
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.together]
 
 SMALL = {
     "no_opinion": "continue",
