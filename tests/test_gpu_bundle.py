@@ -1,4 +1,4 @@
-"""What is packed for a GPU machine without network: the plan, the pieces, and vLLM's kernels cut down to one card's."""
+"""What is packed for a GPU machine without network: the plan, the pieces, and vLLM's kernels for one card."""
 
 from __future__ import annotations
 

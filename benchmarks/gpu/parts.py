@@ -27,7 +27,7 @@ from heedful.benchmarks.gpu.setting import Setting
 from heedful.benchmarks.machine import gpu
 from heedful.benchmarks.scripts import servers, serving
 
-Row = dict[str, Any]
+PartRow = dict[str, Any]
 ALIGNMENTS: dict[str, list[Any]] = {
     "direct": [],
     "principles": ["principles"],
@@ -71,13 +71,13 @@ FULL = Scale((1, 8, 32, 128), 3, 67, 17, 16, (1, 8, 64, 512), _NOT_BASE)
 TINY = Scale((1, 2), 1, 5, 3, 2, (1, 8), "test_models_are_listed")
 
 
-def engine(setting: Setting, scale: Scale) -> Iterator[Row]:
+def engine(setting: Setting, scale: Scale) -> Iterator[PartRow]:
     """That a model loads in this setting, and what its first answers take."""
     from heedful.server.engines.vllm import start
     from heedful.server.models import bundled
     from heedful.strategies import Extension
 
-    async def main() -> Row:
+    async def main() -> PartRow:
         folder = str(bundled.prepare(bundled.MODELS[serving.CHAT]))
         began = time.perf_counter()
         flags = ["--max-model-len", "4096", *setting.flags]
@@ -103,7 +103,7 @@ def engine(setting: Setting, scale: Scale) -> Iterator[Row]:
     yield asyncio.run(main())
 
 
-def rain(setting: Setting, scale: Scale) -> Iterator[Row]:
+def rain(setting: Setting, scale: Scale) -> Iterator[PartRow]:
     """RAIN beside plain decoding, in this process: ms and steps of the engine a token."""
     from heedful.benchmarks.scripts.rain import MODEL, QUESTIONS, Bench, ForcedEngine
     from heedful.benchmarks.scripts.rain_split import Split
@@ -119,7 +119,7 @@ def rain(setting: Setting, scale: Scale) -> Iterator[Row]:
     resources = Resources(Prompts(), Stores(Path("none"), model))
     long, short = scale.tokens, scale.short
 
-    async def rows() -> AsyncIterator[Row]:
+    async def rows() -> AsyncIterator[PartRow]:
         folder = str(bundled.prepare(bundled.MODELS[MODEL]))
         flags = ["--max-model-len", "4096", *setting.flags]
         async with start.start(start.engine_arguments(folder, MODEL, flags)) as engine:
@@ -146,7 +146,7 @@ def rain(setting: Setting, scale: Scale) -> Iterator[Row]:
         model.close()
 
 
-def serve(setting: Setting, scale: Scale) -> Iterator[Row]:
+def serve(setting: Setting, scale: Scale) -> Iterator[PartRow]:
     """URIAL's second request; heedful beside vLLM's own server; every strategy's time to answer."""
     flags = ["--max-model-len", "4096", *setting.flags, *(SHARED if gpu() else ())]
     with ExitStack() as stack:
@@ -160,7 +160,7 @@ def serve(setting: Setting, scale: Scale) -> Iterator[Row]:
             yield {"kind": "direct", **row}
 
 
-async def _answer(url: str, name: str, pipeline: list[Any], scale: Scale) -> Row:
+async def _answer(url: str, name: str, pipeline: list[Any], scale: Scale) -> PartRow:
     """Seconds to the first text and to the end of an answer of up to 64 tokens, each the median of three."""
     times: list[tuple[float, float]] = []
     body = {"model": serving.CHAT, "max_tokens": min(64, scale.tokens), "seed": 1, "stream": True}
@@ -181,7 +181,7 @@ async def _answer(url: str, name: str, pipeline: list[Any], scale: Scale) -> Row
     }
 
 
-async def _timed(session: aiohttp.ClientSession, url: str, body: Row) -> tuple[float, float]:
+async def _timed(session: aiohttp.ClientSession, url: str, body: PartRow) -> tuple[float, float]:
     began, first = time.perf_counter(), None
     async with session.post(f"{url}/v1/chat/completions", json=body) as response:
         if response.status != 200:
@@ -195,7 +195,7 @@ async def _timed(session: aiohttp.ClientSession, url: str, body: Row) -> tuple[f
     return (whole if first is None else first), whole
 
 
-def embedding(setting: Setting, scale: Scale) -> Iterator[Row]:
+def embedding(setting: Setting, scale: Scale) -> Iterator[PartRow]:
     """The bundled embedding model on the card and on this processor; medians."""
     import random
 
@@ -211,7 +211,7 @@ def embedding(setting: Setting, scale: Scale) -> Iterator[Row]:
         ways["gpu"] = in_pytorch(model(BUNDLED, "cuda", threads))
     dice = random.Random(0)
     for size in scale.texts:
-        row: Row = {"texts": size, "threads": threads}
+        row: PartRow = {"texts": size, "threads": threads}
         for name, encode in ways.items():
             times = []
             for _ in range(12):
@@ -223,7 +223,7 @@ def embedding(setting: Setting, scale: Scale) -> Iterator[Row]:
         yield row
 
 
-def tests(setting: Setting, scale: Scale) -> Iterator[Row]:
+def tests(setting: Setting, scale: Scale) -> Iterator[PartRow]:
     """The suite's tests of the engine, but those of the base model: how many passed, and what failed."""
     report = Path(os.environ.get("TMPDIR", "/tmp"), f"tests-{os.getpid()}.xml")
     command = [sys.executable, "-m", "pytest", *TESTS, f"--junitxml={report}", "-q", "--timeout=60"]
@@ -243,16 +243,16 @@ def tests(setting: Setting, scale: Scale) -> Iterator[Row]:
     yield {"status": status, "run": len(cases) - skipped, "skipped": skipped, "failed": failed}
 
 
-PARTS: dict[str, Callable[[Setting, Scale], Iterator[Row]]] = {
+PARTS: dict[str, Callable[[Setting, Scale], Iterator[PartRow]]] = {
     part.__name__: part for part in (engine, rain, serve, embedding, tests)
 }
 
 
-def _each(rows: AsyncIterator[Row]) -> Iterator[Row]:
+def _each(rows: AsyncIterator[PartRow]) -> Iterator[PartRow]:
     """What comes asynchronously, one by one."""
     with asyncio.Runner() as runner:
 
-        async def following() -> Row | None:
+        async def following() -> PartRow | None:
             return await anext(rows, None)
 
         while (row := runner.run(following())) is not None:

@@ -23,13 +23,15 @@ PRESENT = frozenset(
 )
 # What measures nothing there: tools of development, and what only a CPU or one command uses.
 UNUSED = frozenset(
-    "agent-detector ast-serialize build deptry detect-installer execnet fakeredis fastapi-cli fastapi-cloud-cli fastar "
-    "graphql-core grpcio harfile hatchling hypothesis hypothesis-graphql intel-cmplr-lib-ur intel-openmp jsonschema-rs "
-    "librt lupa mypy mypy-extensions narwhals ninja opentelemetry-exporter-http-transport opentelemetry-exporter-otlp "
+    "agent-detector ast-serialize build deptry detect-installer execnet fakeredis fastapi-cli "
+    "fastapi-cloud-cli fastar graphql-core grpcio harfile hatchling hypothesis hypothesis-graphql "
+    "intel-cmplr-lib-ur intel-openmp jsonschema-rs librt lupa mypy mypy-extensions narwhals ninja "
+    "opentelemetry-exporter-http-transport opentelemetry-exporter-otlp "
     "opentelemetry-exporter-otlp-common opentelemetry-exporter-otlp-proto-common "
-    "opentelemetry-exporter-otlp-proto-grpc opentelemetry-exporter-otlp-proto-http opentelemetry-proto openvino "
-    "openvino-telemetry pathspec pycountry pyproject-hooks pytest-xdist redis requirements-parser rignore rotel ruff "
-    "schemathesis sentry-sdk sortedcontainers trove-classifiers types-pyyaml vl-convert-python".split()
+    "opentelemetry-exporter-otlp-proto-grpc opentelemetry-exporter-otlp-proto-http opentelemetry-proto "
+    "openvino openvino-telemetry pathspec pycountry pyproject-hooks pytest-xdist redis "
+    "requirements-parser rignore rotel ruff schemathesis sentry-sdk sortedcontainers trove-classifiers "
+    "types-pyyaml vl-convert-python".split()
 )
 # Not needed to measure, and large: asked for by name. The base model adds its own URIAL; OpenVINO, how a CPU embeds.
 EXTRAS = {
@@ -84,7 +86,7 @@ def _name(pin: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Parcel:
     """A stretch of the archive. `size` in bytes."""
 
     name: str
@@ -92,17 +94,17 @@ class Piece:
     sha256: str
 
 
-def cut(archive: BinaryIO, size: int, folder: Path) -> list[Piece]:
+def cut(archive: BinaryIO, size: int, folder: Path) -> list[Parcel]:
     """Writes an archive as files of at most `size` bytes, which one after the other are the archive again."""
     pieces = []
     while data := archive.read(size):
         name = f"{len(pieces) + 1:02d}.piece"
         (folder / name).write_bytes(data)
-        pieces.append(Piece(name, len(data), hashlib.sha256(data).hexdigest()))
+        pieces.append(Parcel(name, len(data), hashlib.sha256(data).hexdigest()))
     return pieces
 
 
-def manifest(pieces: Sequence[Piece], wheels: Iterable[Path], facts: dict[str, Any]) -> dict[str, Any]:
+def manifest(pieces: Sequence[Parcel], wheels: Iterable[Path], facts: dict[str, Any]) -> dict[str, Any]:
     """What `receive.py` holds the pieces against, and a person reads. `facts`: of the whole bundle."""
     files = {w.name: {"size": w.stat().st_size, "sha256": _digest(w)} for w in wheels}
     return {**facts, "pieces": [asdict(piece) for piece in pieces], "wheels": files}

@@ -1,9 +1,9 @@
 """vLLM's CUDA wheel cut down to what one kind of card needs, so that it travels in a tenth of its size.
 
-Left out: FlashAttention 2 (a Hopper card takes 3), kernels of models that are not measured, the Rust front end, headers
-of kernels that are compiled on the machine. Of the kernels that stay, the machine code for other cards goes: each fat
-binary ends earlier, and what stood behind it is zeros, which take no room once compressed. Members are compressed with
-LZMA, which pip reads as any other.
+Left out: FlashAttention 2 (a Hopper card takes 3), kernels of models that are not measured, the Rust front end,
+headers of kernels that are compiled on the machine. Of the kernels that stay, the machine code for other cards goes:
+each fat binary ends earlier, and what stood behind it is zeros, which take no room once compressed. Members are
+compressed with LZMA, which pip reads as any other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ARCH = 28  # where an entry has its architecture, in bytes from its start
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CardCode:
     """Code for one architecture (90: compute capability 9.0): where it lies in a file with its header, in bytes."""
 
     kind: int
@@ -46,7 +46,7 @@ class FatBinary:
     start: int
     first: int
     end: int
-    entries: tuple[Entry, ...]
+    entries: tuple[CardCode, ...]
 
 
 def trimmed(wheel: Path, folder: Path, arch: int) -> Path:
@@ -86,7 +86,7 @@ def pruned(library: bytes, arch: int) -> bytes:
     return bytes(out)
 
 
-def _runs(entries: Sequence[Entry], arch: int) -> list[Entry]:
+def _runs(entries: Sequence[CardCode], arch: int) -> list[CardCode]:
     """What a card takes: its own code, else code of its generation, else the newest PTX that it can compile."""
     older = [e for e in entries if e.arch <= arch]
     code = [e for e in older if e.kind == _CODE and e.arch // 10 == arch // 10]
@@ -106,7 +106,7 @@ def fat_binaries(library: bytes) -> Iterator[FatBinary]:
         while place < close:
             kind, _, own, length = _ENTRY.unpack_from(library, place)
             (arch,) = struct.unpack_from("<I", library, place + _ARCH)
-            entries.append(Entry(kind, arch, place, own + length))
+            entries.append(CardCode(kind, arch, place, own + length))
             place += own + length
         yield FatBinary(position, position + header, close, tuple(entries))
         position = close + -close % 8
