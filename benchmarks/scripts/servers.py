@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
+from heedful.benchmarks.machine import gpu
 from heedful.benchmarks.machine import machine as machine
 from heedful.server.models import bundled
 
-# What heedful sets for itself on a CPU, so that both engines run alike.
-ALIKE = {"VLLM_CPU_KVCACHE_SPACE": "2", "TORCH_COMPILE_DISABLE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+# What heedful sets for itself on a CPU, so that both engines run alike. On a GPU it leaves all of that to vLLM.
+ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "2", "TORCH_COMPILE_DISABLE": "1"}
 _START_LIMIT = 400
 
 
@@ -48,7 +49,9 @@ def vllm(model: str, *options: str) -> Iterator[str]:
         "--port",
         str(port),
     ]
-    command += ["--host", "127.0.0.1", "--enforce-eager", "--disable-uvicorn-access-log", *options]
+    command += ["--host", "127.0.0.1", "--disable-uvicorn-access-log", *options]
+    if not gpu():
+        command.append("--enforce-eager")
     with running(command, f"http://127.0.0.1:{port}") as url:
         yield url
 
@@ -72,7 +75,12 @@ def process(
     """
     started = subprocess.Popen(
         command,
-        env={**os.environ, **ALIKE, **(environment or {})},
+        env={
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            **({} if gpu() else ON_CPU),
+            **os.environ,
+            **(environment or {}),
+        },
         stdout=errors or subprocess.DEVNULL,
         stderr=errors or (None if environment is None else subprocess.DEVNULL),
     )

@@ -66,7 +66,7 @@ async def load(url: str, concurrency: int, seed: int) -> tuple[list[float], floa
 
 
 def direct_path(rounds: int) -> list[dict[str, Any]]:
-    """heedful and vLLM in turn, at each concurrency; medians over rounds, ratios heedful / vLLM."""
+    """heedful and vLLM at each concurrency."""
     rows = []
     with ExitStack() as stack:
         urls = {
@@ -74,34 +74,39 @@ def direct_path(rounds: int) -> list[dict[str, Any]]:
             "vllm": stack.enter_context(servers.vllm(CHAT, "--max-model-len", "4096")),
         }
         for concurrency in (1, 8, 32):
-            first: dict[str, list[float]] = {name: [] for name in urls}
-            rate: dict[str, list[float]] = {name: [] for name in urls}
-            # Single streams are short, so more of them; a round before the count lets kernels and caches settle.
-            bursts = rounds * (4 if concurrency == 1 else 1)
-            for i in range(-1, bursts):
-                for name in urls if i % 2 else reversed(urls):
-                    times, speed = asyncio.run(load(urls[name], concurrency, seed=1000 * concurrency + i))
-                    if i >= 0:
-                        first[name].append(statistics.median(times))
-                        rate[name].append(speed)
-            row: dict[str, Any] = {"concurrency": concurrency, "bursts": bursts}
-            for name in urls:
-                row[f"{name}_tokens_per_s"] = round(statistics.median(rate[name]), 1)
-                row[f"{name}_first_ms"] = round(1000 * statistics.median(first[name]), 1)
-            # Pair by pair, so that a slow moment of the machine counts for both.
-            row["tokens_ratio"] = round(
-                statistics.median(a / b for a, b in zip(rate["heedful"], rate["vllm"], strict=True)), 3
-            )
-            row["first_ratio"] = round(
-                statistics.median(a / b for a, b in zip(first["heedful"], first["vllm"], strict=True)), 3
-            )
-            row["raw"] = {"first_s": first, "tokens_per_s": rate}
-            rows.append(row)
-            print({k: v for k, v in row.items() if k != "raw"}, flush=True)
+            rows.append(in_turn(urls, concurrency, rounds))
+            print({k: v for k, v in rows[-1].items() if k != "raw"}, flush=True)
     return rows
 
 
-async def _urial(url: str, model: str) -> dict[str, Any]:
+def in_turn(urls: dict[str, str], concurrency: int, rounds: int) -> dict[str, Any]:
+    """heedful and vLLM in turn; medians over rounds, ratios heedful / vLLM. `urls`: of the two, by name."""
+    first: dict[str, list[float]] = {name: [] for name in urls}
+    rate: dict[str, list[float]] = {name: [] for name in urls}
+    # Single streams are short, so more of them; a round before the count lets kernels and caches settle.
+    bursts = rounds * (4 if concurrency == 1 else 1)
+    for i in range(-1, bursts):
+        for name in urls if i % 2 else reversed(urls):
+            times, speed = asyncio.run(load(urls[name], concurrency, seed=1000 * concurrency + i))
+            if i >= 0:
+                first[name].append(statistics.median(times))
+                rate[name].append(speed)
+    row: dict[str, Any] = {"concurrency": concurrency, "bursts": bursts}
+    for name in urls:
+        row[f"{name}_tokens_per_s"] = round(statistics.median(rate[name]), 1)
+        row[f"{name}_first_ms"] = round(1000 * statistics.median(first[name]), 1)
+    # Pair by pair, so that a slow moment of the machine counts for both.
+    row["tokens_ratio"] = round(
+        statistics.median(a / b for a, b in zip(rate["heedful"], rate["vllm"], strict=True)), 3
+    )
+    row["first_ratio"] = round(
+        statistics.median(a / b for a, b in zip(first["heedful"], first["vllm"], strict=True)), 3
+    )
+    return row | {"raw": {"first_s": first, "tokens_per_s": rate}}
+
+
+async def urial(url: str, model: str) -> dict[str, Any]:
+    """Time to first text of the first URIAL request and of later ones with other questions."""
     times = []
     async with aiohttp.ClientSession() as session:
         for topic in ("bread", "rain", "trains", "maps", "bees"):
@@ -121,11 +126,11 @@ async def _urial(url: str, model: str) -> dict[str, Any]:
 
 
 def shared_prefix() -> list[dict[str, Any]]:
-    """Time to first text of the first URIAL request and of later ones with other questions."""
+    """URIAL on each bundled model."""
     rows = []
     for model in (CHAT, BASE):
         with servers.heedful(model, "--max-model-len", "4096") as url:
-            rows.append(asyncio.run(_urial(url, model)))
+            rows.append(asyncio.run(urial(url, model)))
             print(rows[-1], flush=True)
     return rows
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def engine_arguments(
     model: str, served_name: str, options: Sequence[str], *, media_hosts: Sequence[str] = ()
 ) -> Namespace:
-    """vLLM's own command-line parser over `options` (as in `vllm serve`), with defaults that fit a CPU.
+    """vLLM's own command-line parser over `options` (as in `vllm serve`), with defaults that fit the machine.
 
     Exits with vLLM's usage message for an unknown option, as any command line does.
     """
@@ -30,6 +30,8 @@ def engine_arguments(
     os.environ.setdefault("VLLM_MAX_STOP_STRINGS", "16")
     # A host that is listed may not send vLLM on to one that is not.
     os.environ.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
+    # As vLLM's own command does: this process has threads by now, and a fork of one that has them may hang.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.platforms import current_platform
     from vllm.utils.argparse_utils import FlexibleArgumentParser
