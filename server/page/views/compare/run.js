@@ -8,7 +8,7 @@ import { draft, fresh, letter, setup, turns } from "./state.js";
 
 const NEW = {
   state: "waiting", text: "", reasoning: "", calls: [], error: null, seed: null, firstMs: null, totalMs: null, usage: null,
-  trace: null, finish: null, asked: null,
+  trace: null, notes: [], finish: null, asked: null,
 };
 const running = new Map(); // the AbortController of each answer's store
 /** How many answers are being written. */
@@ -62,12 +62,13 @@ async function write(turn, column, seed) {
   running.set(answer, control);
   busy.set(running.size);
   const began = performance.now();
-  const made = { ...answer.get(), state: "waiting", asked };
+  const made = { ...answer.get(), state: "waiting", notes: [], asked };
   answer.set({ ...made });
   // Only of this writing: a later one of the same answer has begun where the signal is another's.
   const show = perFrame(() => running.get(answer) === control && answer.set({ ...made }));
   try {
-    const sent = { ...asked, stream: true, stream_options: { include_usage: true } };
+    const trace = { prompt: true, live: true, nodes: 10_000 };
+    const sent = { ...asked, alignment: { ...asked.alignment, trace }, stream: true, stream_options: { include_usage: true } };
     for await (const event of stream("v1/chat/completions", { body: sent, signal: control.signal })) {
       take(made, event, began);
       show();
@@ -86,6 +87,7 @@ async function write(turn, column, seed) {
 }
 
 function take(made, event, began) {
+  if (event.event === "heedful") made.notes.push(event);
   if (event.usage) made.usage = event.usage;
   if (event.alignment) made.trace = event.alignment;
   const choice = event.choices?.[0];
