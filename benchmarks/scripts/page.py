@@ -103,13 +103,13 @@ async def streaming(page: Page, seconds: float) -> dict[str, Any]:
     session = await page.context.new_cdp_session(page)
     # Of the page's own thread: on a busy machine frames are late that it had time for.
     await session.send("Performance.enable", {"timeDomain": "threadTicks"})
-    before = await _busy(session)
+    before = await busy(session)
     await page.evaluate(FRAMES)
     await page.locator('article[aria-busy="false"]').nth(COLUMNS - 1).wait_for(timeout=seconds * 5000)
     frames: list[float] = await page.evaluate("window.frames_")
     written = await page.locator("dd").nth(2).inner_text()
     frames = sorted(frames[1:])
-    after = await _busy(session)
+    after = await busy(session)
     return {
         "columns": COLUMNS,
         "tokens_per_second_each": RATE,
@@ -123,7 +123,7 @@ async def streaming(page: Page, seconds: float) -> dict[str, Any]:
     }
 
 
-async def _busy(session: CDPSession) -> float:
+async def busy(session: CDPSession) -> float:
     """Seconds of a processor that the page's thread has used."""
     metrics = (await session.send("Performance.getMetrics"))["metrics"]
     return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))

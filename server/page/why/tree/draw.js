@@ -65,6 +65,11 @@ function edge(context, node, taken, look, zoom) {
   context.beginPath();
   context.moveTo(...from);
   if (from[1] === to[1]) context.lineTo(...to);
+  else if (zoom < SMALL / 2) {
+    context.lineTo((from[0] + to[0]) / 2, from[1]);
+    context.lineTo((from[0] + to[0]) / 2, to[1]);
+    context.lineTo(...to);
+  }
   else {
     const bend = from[0] + (CELL.width - CELL.pill) * 0.5;
     const round = Math.min(8, (to[1] - from[1]) / 2);
@@ -81,6 +86,14 @@ function edge(context, node, taken, look, zoom) {
 function pill(context, node, taken, { look, zoom, marked, fresh, focused }) {
   const [left, top] = [node.x * CELL.width, node.y * CELL.height + (CELL.height - CELL.tall) / 2];
   const kind = judged(node);
+  if (zoom < SMALL / 2 && node !== marked) {
+    // A smear of colour is all that can be seen, and there are thousands.
+    context.fillStyle = taken ? look.accent : kind === "mixed" ? look["line-strong"] : look[kind];
+    context.globalAlpha = taken ? 1 : 0.5;
+    context.fillRect(left, top, CELL.pill, CELL.tall);
+    context.globalAlpha = 1;
+    return;
+  }
   context.beginPath();
   context.roundRect(left, top, CELL.pill, CELL.tall, 5);
   context.fillStyle = node.depth === 0 ? look.surface : look[kind === "mixed" ? "sunken" : `${kind}-weak`];
