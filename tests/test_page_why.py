@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from page_fixtures import PAGE, Open, Tab
 from playwright.async_api import expect
-from search_stories import SLOTS, teller
 from waiting import HANG
 
+from heedful.benchmarks.scripts.stories import SEARCH, SLOTS, teller
 from heedful.retrieval import Item
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store.stores import Stores
@@ -28,8 +28,7 @@ pytestmark = PAGE
 Serving = Callable[..., AbstractContextManager[str]]
 HOSTILE = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
 DRAFT, BETTER = "Post it, there is a guarantee.", "Post it once they agree."
-RAIN = {"rain": {"seed": 3, "similarity": False, "min_visits": 5, "max_iterations": 24, "children": 6,
-                 "threshold": 0.7, "set_lengths": [4, 8, 12, 16]}}  # fmt: skip
+RAIN = {"rain": SEARCH}
 REFINE = {"refine": {"verifiers": [{"policy": {"words": ["guarantee"]}}], "max_rounds": 2}}
 
 

@@ -245,7 +245,7 @@ def test_parts_that_are_no_text() -> None:
 @pytest.mark.parametrize("shows", ["own", "full"])
 def test_under_a_floor_each_sees_its_own(serving: Serving, stores: Stores, shows: Any) -> None:
     """Neither the operator's words nor those of hidden calls come by way of the prompt, the tree or the notes."""
-    floor = FloorSettings(enforce=("principles",), trace=shows)  # type: ignore[arg-type]
+    floor = FloorSettings(enforce=("principles",), trace=shows)
     wish = {"prompt": True, "live": True, "nodes": 10_000}
     with serving(searching(), config=Config(floor=floor), stores=stores) as url:
         answer = post(url, {"pipeline": [RAIN], "trace": wish}, stream=True)

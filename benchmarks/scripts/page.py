@@ -60,10 +60,10 @@ class Paced(ScriptedEngine):
 
 
 @contextmanager
-def serving(engine: ScriptedEngine, stores: Stores | None = None) -> Iterator[str]:
-    """heedful before the engine, in a thread of its own."""
+def serving(*engines: ScriptedEngine, stores: Stores | None = None) -> Iterator[str]:
+    """heedful before the engines, in a thread of its own."""
     alignments = Alignments(Config(), Resources(Prompts(), stores=stores))
-    app = create_app(Service(Config(), {engine.model: engine}, alignments))
+    app = create_app(Service(Config(), {engine.model: engine for engine in engines}, alignments))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http="httptools"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -105,8 +105,12 @@ async def streaming(page: Page, seconds: float) -> dict[str, Any]:
     await session.send("Performance.enable", {"timeDomain": "threadTicks"})
     before = await busy(session)
     await page.evaluate(FRAMES)
+    browser = page.context.browser
+    assert browser is not None
+    await browser.start_tracing(page=page, categories=["disabled-by-default-devtools.timeline"])
     await page.locator('article[aria-busy="false"]').nth(COLUMNS - 1).wait_for(timeout=seconds * 5000)
     frames: list[float] = await page.evaluate("window.frames_")
+    tasks = _tasks(await browser.stop_tracing())
     written = await page.locator("dd").nth(2).inner_text()
     frames = sorted(frames[1:])
     after = await busy(session)
@@ -115,6 +119,8 @@ async def streaming(page: Page, seconds: float) -> dict[str, Any]:
         "tokens_per_second_each": RATE,
         "tokens_each": int(written.replace(",", "")),
         "page_thread_busy": round((after - before) / (sum(frames) / 1000), 3),
+        "longest_task_ms": round(max(tasks), 1),
+        f"tasks_over_{TOO_LONG}_ms": sum(each > TOO_LONG for each in tasks),
         "frames": len(frames),
         "median_ms": round(median(frames), 1),
         "p99_ms": round(frames[int(0.99 * len(frames))], 1),
@@ -127,6 +133,18 @@ async def busy(session: CDPSession) -> float:
     """Seconds of a processor that the page's thread has used."""
     metrics = (await session.send("Performance.getMetrics"))["metrics"]
     return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))
+
+
+def _tasks(trace: bytes) -> list[float]:
+    """The tasks of the page's thread, in milliseconds of a processor: what else the machine does is not in them."""
+    events = json.loads(trace)["traceEvents"]
+    named = {
+        (e["pid"], e["tid"])
+        for e in events
+        if e["name"] == "thread_name" and "CrRendererMain" in str(e["args"])
+    }
+    own = [e for e in events if e["name"] == "RunTask" and (e["pid"], e["tid"]) in named and "tdur" in e]
+    return [e["tdur"] / 1000 for e in own]
 
 
 async def measure(seconds: float) -> dict[str, Any]:
@@ -154,7 +172,7 @@ async def measure(seconds: float) -> dict[str, Any]:
         },
         "streaming": frames,
         "browser": f"Chromium {version}, headless, 1280 × 900",
-        "machine": machine(),
+        "machine": {**machine(), "load_average": [round(each, 1) for each in os.getloadavg()]},
     }
 
 

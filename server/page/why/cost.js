@@ -19,7 +19,7 @@ export function Cost({ trace, usage }) {
   return html`
     <div class="scroll-x" tabindex="0" role="region" aria-label="Cost by stage">
       <table class="table why-cost">
-        <thead><tr><th scope="col">Stage</th><th scope="col" class="num">Calls</th><th scope="col" class="num">Tokens read</th><th scope="col" class="num">Tokens written</th></tr></thead>
+        <thead><tr><th scope="col">Stage</th><th scope="col" class="num">Calls</th><th scope="col" class="num">Read</th><th scope="col" class="num">Written</th></tr></thead>
         <tbody>
           ${stages.map(([name, stage]) => html`
             <tr key=${name}><th scope="row">${name.startsWith(FLOOR) ? html`${name.slice(FLOOR.length)} <${Operators} />` : name}</th>
@@ -31,7 +31,7 @@ export function Cost({ trace, usage }) {
         </tfoot>
       </table>
     </div>
-    <p class="small faint why-foot">Hidden is all that is no part of the answer: drafts, judgements, corrections, reasoning. It counts as the rest does.</p>`;
+    <p class="small faint why-foot">Tokens read and written. Hidden is all that is no part of the answer: drafts, judgements, corrections, reasoning. It counts as the rest does.</p>`;
 }
 
 const Numbers = ({ calls, prompt, completion }) => html`

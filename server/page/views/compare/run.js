@@ -1,6 +1,7 @@
 // Sending and streaming. Nothing here draws: an answer is a store, changed at most once a frame.
 import { stream } from "../../core/api.js";
 import { perFrame } from "../../core/frames.js";
+import { key } from "../../core/key.js";
 import { store } from "../../core/store.js";
 import { announce } from "../../ui/toast.js";
 import { body, messagesOf } from "./request.js";
@@ -11,6 +12,10 @@ const NEW = {
   trace: null, notes: [], finish: null, asked: null,
 };
 const running = new Map(); // the AbortController of each answer's store
+let traces = true; // whether the server shows them to this key
+key.watch(() => {
+  traces = true;
+});
 /** How many answers are being written. */
 export const busy = store(0);
 
@@ -67,9 +72,7 @@ async function write(turn, column, seed) {
   // Only of this writing: a later one of the same answer has begun where the signal is another's.
   const show = perFrame(() => running.get(answer) === control && answer.set({ ...made }));
   try {
-    const trace = { prompt: true, live: true, nodes: 10_000 };
-    const sent = { ...asked, alignment: { ...asked.alignment, trace }, stream: true, stream_options: { include_usage: true } };
-    for await (const event of stream("v1/chat/completions", { body: sent, signal: control.signal })) {
+    for await (const event of events(made, control.signal)) {
       take(made, event, began);
       show();
     }
@@ -85,6 +88,28 @@ async function write(turn, column, seed) {
   answer.set({ ...made });
   told(made, column);
 }
+
+/** The stream of an answer. Where the server shows this key no trace, the answer without one. */
+async function* events(made, signal) {
+  if (!traces) made.asked = untraced(made.asked);
+  const ask = () => stream("v1/chat/completions", { body: streamed(made.asked), signal });
+  try {
+    yield* ask();
+  } catch (error) {
+    if (error.code !== "trace_not_allowed") throw error;
+    traces = false;
+    made.asked = untraced(made.asked);
+    yield* ask();
+  }
+}
+
+/** Of the trace all that there is, and that as it is made. */
+function streamed({ alignment, ...rest }) {
+  const trace = alignment.trace && { prompt: true, live: true, nodes: 10_000 };
+  return { ...rest, alignment: { ...alignment, trace }, stream: true, stream_options: { include_usage: true } };
+}
+
+const untraced = (asked) => ({ ...asked, alignment: { ...asked.alignment, trace: false } });
 
 function take(made, event, began) {
   if (event.event === "heedful") made.notes.push(event);

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
-from rain.conftest import judged
-
 from heedful.strategies import Call
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 
@@ -21,6 +19,16 @@ SLOTS: tuple[tuple[str, ...], ...] = (
     ("take it down when asked", "tell them where it is", "never mind complaints"),
     (".",),
 )
+SEARCH = {
+    "seed": 3,
+    "similarity": False,
+    "min_visits": 5,
+    "max_iterations": 24,
+    "children": 6,
+    "threshold": 0.7,
+    "set_lengths": [4, 8, 12, 16],
+}
+"""Options of `rain` for it: its tokens are letters."""
 UNKIND = ("Just post", "Nobody will", "since you took", "Whatever", "everyone", "never mind")
 
 
@@ -51,13 +59,21 @@ def judge(said: str) -> tuple[bool, bool]:
     return kind and rng.random() < 0.75, kind and rng.random() < 0.75
 
 
+def judged(prompt: str) -> dict[int, float]:
+    """Probabilities of A and B at the end of RAIN's judging prompt."""
+    said, _, options = prompt.rpartition("Assistant:\n")[2].rpartition("\n(A) ")
+    good_first = not options.startswith("harmful")
+    a = judge(said)[0 if good_first else 1] == good_first
+    return {ord("A"): 0.7 if a else 0.2, ord("B"): 0.2 if a else 0.7}
+
+
 def teller(name: str = "teller", slots: Sequence[Sequence[str]] = SLOTS) -> ScriptedEngine:
     """Searches by letters. In a chat it says what is likeliest."""
 
     def step(tokens: Sequence[int]) -> Mapping[int, float]:
         text = bytes(tokens).decode(errors="replace")
         if text.endswith("answer is: ("):
-            return judged(text, judge)
+            return judged(text)
         return story(text.rpartition("<assistant>")[2], slots)
 
     def reply(_: Call) -> str:
