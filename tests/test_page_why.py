@@ -85,7 +85,9 @@ async def asked(tab: Tab, model: str, steps: list[Any], question: str = "May I s
     await expect(tab.page.get_by_label("Question", exact=True)).to_be_visible()
     await tab.page.evaluate(
         """async ([model, steps]) => { const { setup } = await import("./page/views/compare/state.js");
-           setup.set((now) => ({ ...now, columns: [{ ...now.columns[0], model, alignment: steps }] })); }""",
+           const { columns, settings } = setup.get();
+           const column = { ...columns[0], model, alignment: steps };
+           setup.patch({ columns: [column], settings: { ...settings, seed: 3 } }); }""",
         [model, steps],
     )
     await tab.page.get_by_label("Question", exact=True).fill(question)
@@ -121,18 +123,17 @@ async def test_what_was_done_step_by_step(server: str, opened: Open) -> None:
     await expect(rounds.locator("ins").first).to_contain_text("once they agree")
     await expect(rounds.get_by_text("failed")).to_have_count(2)
     await expect(rounds.get_by_text("taken", exact=True)).to_be_visible()
-    await tab.accessible()
 
 
 async def test_the_prompt_and_what_it_took(server: str, opened: Open) -> None:
     tab = await opened(server, width=390)
     dialog = await why(tab, "plain", ["norms", {"principles": {"mode": "cot"}}])
     await expect(step(dialog, "Principles")).to_contain_text("reasoning")
+    await tab.accessible()
     await dialog.get_by_role("tab", name="Prompt").click()
     own = dialog.locator(".why-part:not(.added)")
     await expect(own).to_have_text(["May I share a photo?"])
     await expect(dialog.locator(".why-part.added").first).to_contain_text("Principles")
-    await tab.accessible()
     await dialog.get_by_role("tab", name="Cost").click()
     await expect(dialog.get_by_role("row", name="principles")).to_contain_text("1")
     hidden = dialog.get_by_role("row", name="of it hidden")
@@ -163,7 +164,7 @@ async def test_the_operators_steps_are_marked(serving: Serving, opened: Open) ->
         await expect(step(dialog, "Verified")).to_contain_text("what failed did not go out")
 
 
-async def test_a_tree_by_keyboard(server: str, opened: Open) -> None:
+async def test_a_tree_by_keyboard_and_by_mouse(server: str, opened: Open) -> None:
     tab = await opened(server)
     dialog = await why(tab, "teller", [RAIN])
     page, tree = tab.page, dialog.get_by_role("tree", name="Search tree")
@@ -196,6 +197,15 @@ async def test_a_tree_by_keyboard(server: str, opened: Open) -> None:
     await page.keyboard.press("Home")
     await expect(item).to_contain_text("The beginning of the answer")
     await tab.accessible()
+    await dialog.get_by_role("button", name="All of it").click()
+    canvas = dialog.locator("canvas")
+    await canvas.hover(position={"x": 130, "y": 18})
+    await expect(picture).to_have_attribute("data-marked", "Ask")
+    await canvas.click(position={"x": 225, "y": 18})
+    await page.mouse.move(5, 5)
+    await expect(picture).to_have_attribute("data-marked", "your nei")
+    await canvas.dblclick(position={"x": 225, "y": 18})
+    await expect(picture).to_have_attribute("data-nodes", "3")
 
 
 async def test_a_tree_commit_by_commit(server: str, opened: Open) -> None:
@@ -218,21 +228,6 @@ async def test_a_tree_commit_by_commit(server: str, opened: Open) -> None:
     await dialog.get_by_role("button", name="Play commit by commit").click()
     await expect(written).to_have_text(answer)
     await expect(dialog.get_by_role("button", name="Play commit by commit")).to_be_visible()
-    await expect(dialog.get_by_label("The node in hand")).to_contain_text("commit 9")
-
-
-async def test_a_node_by_the_mouse(server: str, opened: Open) -> None:
-    tab = await opened(server)
-    dialog = await why(tab, "teller", [RAIN])
-    picture = dialog.locator(".why-picture")
-    await expect(picture).to_have_attribute("data-marked", "start")
-    await dialog.locator("canvas").hover(position={"x": 200, "y": 33})
-    await expect(picture).to_have_attribute("data-marked", "Ask")
-    await dialog.locator("canvas").click(position={"x": 340, "y": 33})
-    await tab.page.mouse.move(5, 5)
-    await expect(picture).to_have_attribute("data-marked", "your nei")
-    await dialog.get_by_role("button", name="All of it").click()
-    await dialog.get_by_role("button", name="To the commit").click()
     await expect(dialog.get_by_label("The node in hand")).to_contain_text("commit 9")
 
 

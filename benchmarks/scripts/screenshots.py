@@ -65,7 +65,7 @@ async def why(page: Page) -> None:
     await page.evaluate(
         """async (steps) => { const { setup } = await import("./page/views/compare/state.js");
            const column = { ...setup.get().columns[0], model: "teller", alignment: steps };
-           setup.patch({ columns: [column] }); }""",
+           setup.patch({ columns: [column], settings: { ...setup.get().settings, seed: 3 } }); }""",
         ["norms", {"rain": SEARCH}],
     )
     await page.get_by_label("Question", exact=True).fill("May I share a photo of my neighbour online?")

@@ -62,7 +62,9 @@ def judge(said: str) -> tuple[bool, bool]:
 def judged(prompt: str) -> dict[int, float]:
     """Probabilities of A and B at the end of RAIN's judging prompt."""
     said, _, options = prompt.rpartition("Assistant:\n")[2].rpartition("\n(A) ")
-    good_first = not options.startswith("harmful")
+    good_first = not any(
+        word in options.split("\n")[0] for word in ("harmful", "untruthful", "breaks", "bad")
+    )
     a = judge(said)[0 if good_first else 1] == good_first
     return {ord("A"): 0.7 if a else 0.2, ord("B"): 0.2 if a else 0.7}
 

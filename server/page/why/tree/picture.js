@@ -8,7 +8,7 @@ import { arrange } from "./layout.js";
 import { inAnswer, line } from "./model.js";
 import { Node } from "./node.js";
 
-const [LEAST, MOST] = [0.06, 2];
+const [LEAST, READABLE, MOST] = [0.06, 0.6, 2];
 
 /** `step`: how many commits are shown, Infinity for all; `at` the same as a number. */
 export function Picture({ tree, step, at, live }) {
@@ -37,7 +37,9 @@ export function Picture({ tree, step, at, live }) {
     const element = canvas.current;
     const fit = () => {
       const { clientWidth: width, clientHeight: height } = element;
+      const first = !state.width;
       Object.assign(state, { width, height, ratio: devicePixelRatio || 1 });
+      if (first && !live && wholeZoom(state, layoutNow.current) >= READABLE) overview(state, layoutNow.current);
       element.width = Math.round(width * state.ratio);
       element.height = Math.round(height * state.ratio);
       state.paint();
@@ -93,8 +95,7 @@ export function Picture({ tree, step, at, live }) {
   };
   const whole = () => {
     follow(false);
-    const zoom = Math.min(1, state.width / (layout.columns * CELL.width + 20), state.height / (layout.rows * CELL.height + 20));
-    state.camera = { zoom: Math.max(LEAST, zoom), x: -8, y: -10 };
+    overview(state, layout);
     paint();
   };
   const pointer = usePointers(state, layout, { there, hover, choose, toggle, moved: () => { follow(false); paint(); } });
@@ -125,6 +126,15 @@ const Legend = () => html`
     <li><span class="why-sign line" aria-hidden="true"></span>the answer; the wider, the more visits</li>
     <li><span class="why-sign warn" aria-hidden="true">↺</span>came back to from another branch</li>
   </ul>`;
+
+/** At which the whole tree is in sight. */
+function wholeZoom({ width, height }, { columns, rows }) {
+  return Math.min(1, width / (columns * CELL.width + 20), height / (rows * CELL.height + 20));
+}
+
+function overview(state, layout) {
+  state.camera = { zoom: Math.max(LEAST, wholeZoom(state, layout)), x: -8, y: -10 };
+}
 
 /** Brings a node into sight, `where` of the width from the left, if it is not well inside. */
 function show(node, state, where) {
