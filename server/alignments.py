@@ -15,6 +15,7 @@ from heedful.strategies import HeedfulError, NotFound, Plan, RequestError, Resou
 from heedful.strategies.plan import Step
 from heedful.strategies.registry import names as strategy_names
 from heedful.strategies.retrieve import require_store
+from heedful.strategies.trace import MOST_NODES, TraceWish
 from heedful.strategies.verifiers.registry import VERIFIERS, configured
 
 PARAM = "alignment"
@@ -30,7 +31,8 @@ class Selection:
     """What a request asked for. `spec` is a name, "a+b", or a list of steps; None: nothing was asked."""
 
     spec: str | list[Any] | None = None
-    trace: bool = False
+    trace: TraceWish | None = None
+    """What is wanted of the trace; None: no trace."""
 
     @classmethod
     def from_body(cls, value: Any) -> Selection:
@@ -48,12 +50,34 @@ class Selection:
             )
         if "name" in value and "pipeline" in value:
             raise RequestError("alignment: give either `name` or `pipeline`", param=PARAM)
-        spec, trace = value.get("pipeline", value.get("name")), value.get("trace", False)
-        if not isinstance(trace, bool):
-            raise RequestError("alignment.trace: must be true or false", param=f"{PARAM}.trace")
+        spec, trace = value.get("pipeline", value.get("name")), _wish(value.get("trace", False))
         if spec is not None and not isinstance(spec, str | list):
             raise RequestError("alignment: `name` is a string and `pipeline` a list of steps", param=PARAM)
         return cls(spec, trace)
+
+
+def _wish(value: Any) -> TraceWish | None:
+    """Reads `alignment.trace`."""
+    if isinstance(value, bool):
+        return TraceWish() if value else None
+    param = f"{PARAM}.trace"
+    if not isinstance(value, dict):
+        raise RequestError(f"{param}: must be true or false, or an object", param=param)
+    if unknown := set(value) - {"prompt", "live", "nodes"}:
+        raise RequestError(
+            f"{param}: unknown key {min(unknown)!r}; keys: prompt, live, nodes",
+            param=f"{param}.{min(unknown)}",
+        )
+    for name in ("prompt", "live"):
+        if not isinstance(value.get(name, False), bool):
+            raise RequestError(f"{param}.{name}: must be true or false", param=f"{param}.{name}")
+    nodes = value.get("nodes")
+    whole = isinstance(nodes, int) and not isinstance(nodes, bool) and 0 <= nodes <= MOST_NODES
+    if nodes is not None and not whole:
+        raise RequestError(
+            f"{param}.nodes: must be a whole number from 0 to {MOST_NODES}", param=f"{param}.nodes"
+        )
+    return TraceWish(value.get("prompt", False), value.get("live", False), nodes)
 
 
 def _verifiers(config: Config, resources: Resources) -> dict[str, Verifier]:

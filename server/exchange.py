@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope
 from heedful.server.access.concealing import concealed
 from heedful.server.http import EventStream, WhileConnected, body_of, in_header, json_object, json_response
 from heedful.server.limits.account import account_of
+from heedful.server.live import with_notes
 from heedful.server.observe.facts import facts_of
 from heedful.server.service import Service, Target
 from heedful.server.shapes import speaks_anthropic
@@ -152,7 +153,9 @@ async def respond(exchange: Exchange, *, stream: bool) -> Response:
         answer.usage = usage_shown(answer.usage, exchange.target.plan)
         return json_response(exchange.wire.whole(answer, exchange.alignment))
     # The status line waits for the first event, so that what fails before it is a plain error response.
-    pieces = _pieces(exchange)
+    pieces, trace = _pieces(exchange), exchange.run.trace
+    if trace.wish.live:
+        pieces = with_notes(pieces, trace, exchange.target.plan)
     first = await anext(pieces)
     return EventStream(first, pieces, broken=exchange.broken, deadline=exchange.run.deadline)
 

@@ -41,6 +41,7 @@ from heedful.strategies import (
     Run,
     Trace,
 )
+from heedful.strategies.trace import TraceWish
 
 _DEADLINE = "heedful.deadline"  # where a request's ASGI scope holds it
 
@@ -52,7 +53,8 @@ class Target:
     engine: ServedModel
     """As it serves this one request: bound to the client's own key and ids."""
     plan: Plan
-    trace: bool
+    trace: TraceWish | None
+    """What the client wants to be told; None: nothing."""
     client: Client = ANYBODY
     facts: Facts | None = None
     """What is gathered of the request, where somebody is told."""
@@ -182,10 +184,12 @@ class Service:
                 raise NotFound.among("model", model, self.engines, param="alignment", code="model_not_found")
             return self.engines[model].bound(headers, fields)
 
+        trace = Trace() if target.facts is None else target.facts.trace
+        trace.wish = target.trace or trace.wish
         return Run(
             target.engine,
             self.resources(target.client),
-            Trace() if target.facts is None else target.facts.trace,
+            trace,
             Ledger(account=account_of(request.scope)),
             deadline=self.deadline(request.scope),
             find=find,
@@ -261,8 +265,8 @@ def target_of(
     floor: Floor | None = None,
     *,
     writes: bool = True,
-) -> tuple[ServedModel, Plan, bool]:
-    """Model, plan, and whether the trace is wanted.
+) -> tuple[ServedModel, Plan, TraceWish | None]:
+    """Model, plan, and what of the trace is wanted.
 
     The alignment: body field, then header, then `MODEL@ALIGNMENT`, then the server's default.
     """
@@ -281,7 +285,7 @@ def target_of(
     selection = Selection.from_body(body.get("alignment"))
     spec = next((s for s in (selection.spec, header, suffix) if s is not None), None)
     plan = floor.over(spec, client.role) if floor is not None and writes else alignments.resolve(spec)
-    if selection.trace and plan.shows == "off":
+    if selection.trace is not None and plan.shows == "off":
         raise RequestError(
             "alignment.trace: this server shows none",
             param="alignment.trace",

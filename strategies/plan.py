@@ -172,6 +172,7 @@ class Plan:
                 yield Chunk.of(context.refusal, index=index, finish_reason="content_filter")
             yield Finish(run.ledger.split)
             return
+        run.trace.given = context
         answering = self._answering(context)
         step, decoder = answering.decoder
         for vetting in reversed(self.vetting):  # the first is the last that looks

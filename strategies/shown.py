@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from heedful.strategies.added import prompt_parts
 from heedful.strategies.plan import Plan
 from heedful.strategies.run import FLOOR, Run
 from heedful.strategies.types import Usage
@@ -16,7 +17,7 @@ _NAMES = frozenset(
     "passed_through action".split()
 )
 # What a store holds, in the notes of those who read it for the client.
-_READ = {"norms": frozenset({"text", "source"})}
+_READ = {"norms": frozenset({"text", "source"}), "demos": frozenset({"text", "answer"})}
 
 
 def describe(run: Run, plan: Plan) -> dict[str, Any]:
@@ -25,19 +26,32 @@ def describe(run: Run, plan: Plan) -> dict[str, Any]:
     A decision record takes `run.trace.steps` and `run.ledger.stages`, which are whole.
     """
     stages = run.ledger.stages.items()
-    trace = run.trace.steps
     if plan.shows != "full":
         stages = {name: usage for name, usage in stages if not name.startswith(FLOOR)}.items()
-        trace = [entry for entry in trace if not entry.get("floor")]
-        if plan.on_the_floor:
-            trace = [_own(entry, _NAMES | _READ.get(entry["step"], frozenset())) for entry in trace]
-    return {
+    told = {
         "name": plan.name,
         "pipeline": plan.steps,
         "usage": {stage: asdict(usage) for stage, usage in stages},
         "answer": None if run.ledger.answer is None else _tokens(run.ledger.answer),
-        "trace": trace,
+        "trace": [shown for entry in run.trace.steps if (shown := note_shown(entry, plan)) is not None],
     }
+    if run.trace.wish.prompt:
+        # The floor's words and those of hidden calls can't be told from the client's own steps' in it.
+        hidden = run.trace.given is None or (plan.shows != "full" and plan.on_the_floor)
+        told["prompt"] = None if hidden or run.trace.given is None else prompt_parts(run.trace.given)
+    return told
+
+
+def note_shown(note: Mapping[str, Any], plan: Plan) -> Mapping[str, Any] | None:
+    """One note as far as the client may see it; None: not at all."""
+    if plan.shows == "full":
+        return note
+    if note.get("floor"):
+        return None
+    if plan.on_the_floor:
+        own: Mapping[str, Any] = _own(note, _NAMES | _READ.get(note["step"], frozenset()))
+        return own
+    return note
 
 
 def _tokens(usage: Usage) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -12,11 +12,13 @@ from random import getrandbits
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from heedful.strategies.types import Event
+from heedful.strategies.types import Context, Event
 
 Kind = Literal["request", "stage", "call", "retrieval", "verifier", "search"]
 MOST_SPANS = 2000
 """Spans of one request that are kept: a long search asks its model thousands of times."""
+MOST_NODES = 10_000
+"""Nodes of a search's tree that a trace shows at most, whoever asks for how many."""
 
 
 class Span:
@@ -104,6 +106,19 @@ class Origin:
     """`tracestate` as the caller sent it."""
 
 
+@dataclass(frozen=True, slots=True)
+class TraceWish:
+    """What a client that asks for the trace wants of it beside the notes.
+
+    `prompt`: what the one that decodes was given. `live`: in a stream, each note as soon as it is made. `nodes`: of a
+    search's tree at most, in place of the strategy's own option.
+    """
+
+    prompt: bool = False
+    live: bool = False
+    nodes: int | None = None
+
+
 @dataclass(slots=True)
 class Trace:
     """Notes in the order in which they were made, kept out of the event stream; and spans, where somebody watches."""
@@ -122,6 +137,11 @@ class Trace:
     origin: Origin | None = None
     floor: bool = False
     """Whether what is noted is of the server's floor, and marked so."""
+    wish: TraceWish = TraceWish()
+    given: Context | None = None
+    """What the one that decodes was given; None where no model was asked, or not yet."""
+    listeners: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
+    """Who is told of each note as soon as it is made."""
 
     def release(self) -> None:
         """Once all is over: the spans hold neither it nor the frames of what failed."""
@@ -137,9 +157,23 @@ class Trace:
 
     def note(self, step: str, **facts: Any) -> None:
         """Adds one entry: which strategy, at what time (`at_ms` since the request came in), and JSON-able facts."""
+        entry = self._entry(step, facts)
+        self.steps.append(entry)
+        self._tell(entry)
+
+    def tell(self, step: str, **facts: Any) -> None:
+        """What only those hear who listen now: progress, which a later note sums up."""
+        if self.listeners:
+            self._tell(self._entry(step, facts))
+
+    def _entry(self, step: str, facts: dict[str, Any]) -> dict[str, Any]:
         at = round((time.perf_counter() - self.started) * 1000, 1)
         mark = {"floor": True} if self.floor else {}
-        self.steps.append({"step": step, "at_ms": at, **facts, **mark})
+        return {"step": step, "at_ms": at, **facts, **mark}
+
+    def _tell(self, entry: dict[str, Any]) -> None:
+        for listener in self.listeners:
+            listener(entry)
 
     def span(self, kind: Kind, name: str, within: Span = NOTHING, **facts: Any) -> Span:
         """Begins a span inside another; `NOTHING`, which is false, where nobody watches this kind."""

@@ -60,10 +60,10 @@ class Paced(ScriptedEngine):
 
 
 @contextmanager
-def serving(engine: ScriptedEngine, stores: Stores | None = None) -> Iterator[str]:
-    """heedful before the engine, in a thread of its own."""
+def serving(*engines: ScriptedEngine, stores: Stores | None = None) -> Iterator[str]:
+    """heedful before the engines, in a thread of its own."""
     alignments = Alignments(Config(), Resources(Prompts(), stores=stores))
-    app = create_app(Service(Config(), {engine.model: engine}, alignments))
+    app = create_app(Service(Config(), {engine.model: engine for engine in engines}, alignments))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http="httptools"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -103,7 +103,7 @@ async def streaming(page: Page, seconds: float) -> dict[str, Any]:
     session = await page.context.new_cdp_session(page)
     # Of the page's own thread: on a busy machine frames are late that it had time for.
     await session.send("Performance.enable", {"timeDomain": "threadTicks"})
-    before = await _busy(session)
+    before = await busy(session)
     await page.evaluate(FRAMES)
     browser = page.context.browser
     assert browser is not None
@@ -113,7 +113,7 @@ async def streaming(page: Page, seconds: float) -> dict[str, Any]:
     tasks = _tasks(await browser.stop_tracing())
     written = await page.locator("dd").nth(2).inner_text()
     frames = sorted(frames[1:])
-    after = await _busy(session)
+    after = await busy(session)
     return {
         "columns": COLUMNS,
         "tokens_per_second_each": RATE,
@@ -129,7 +129,7 @@ async def streaming(page: Page, seconds: float) -> dict[str, Any]:
     }
 
 
-async def _busy(session: CDPSession) -> float:
+async def busy(session: CDPSession) -> float:
     """Seconds of a processor that the page's thread has used."""
     metrics = (await session.send("Performance.getMetrics"))["metrics"]
     return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))

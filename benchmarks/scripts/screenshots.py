@@ -18,6 +18,7 @@ from pathlib import Path
 from playwright.async_api import Page, async_playwright
 
 from heedful.benchmarks.scripts.page import serving
+from heedful.benchmarks.scripts.stories import SEARCH, teller
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store.stores import Stores
 from heedful.strategies import Call, Chunk, Event, Finish, Usage
@@ -59,8 +60,25 @@ async def compare(page: Page) -> None:
     await page.locator("ins").first.wait_for()
 
 
-VIEWS: dict[str, Shot] = {"compare": compare}
-"""By the view's name in its address."""
+async def why(page: Page) -> None:
+    """A search's tree, at a branch that was left."""
+    await page.evaluate(
+        """async (steps) => { const { setup } = await import("./page/views/compare/state.js");
+           const column = { ...setup.get().columns[0], model: "teller", alignment: steps };
+           setup.patch({ columns: [column], settings: { ...setup.get().settings, seed: 3 } }); }""",
+        ["norms", {"rain": SEARCH}],
+    )
+    await page.get_by_label("Question", exact=True).fill("May I share a photo of my neighbour online?")
+    await page.keyboard.press("Enter")
+    await page.locator('article[aria-busy="false"]').wait_for()
+    await page.get_by_role("button", name="Why").click()
+    await page.get_by_role("treeitem", selected=True).focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowDown"):
+        await page.keyboard.press(key)
+
+
+VIEWS: dict[str, Shot] = {"compare": compare, "why": why}
+"""By the view's name in its address; Why opens in Compare."""
 
 
 async def shoot(out: Path, only: str | None) -> None:
@@ -69,7 +87,7 @@ async def shoot(out: Path, only: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         stores = Stores(Path(folder), word_embedder(dimension=256))
         stores.add_starters()
-        with serving(Told(model="tiny"), stores=stores) as url:
+        with serving(Told(model="tiny"), teller(), stores=stores) as url:
             async with async_playwright() as playwright:
                 browser = await playwright.chromium.launch(executable_path=chromium, args=options)
                 for name, show in VIEWS.items():
@@ -81,7 +99,7 @@ async def shoot(out: Path, only: str | None) -> None:
                             color_scheme="dark" if dark else "light",
                             reduced_motion="reduce",
                         )
-                        await page.goto(f"{url}/#/{name}")
+                        await page.goto(f"{url}/#/{'compare' if name == 'why' else name}")
                         await show(page)
                         await page.screenshot(path=out / f"{name}-{size}.png")
                         await page.close()

@@ -17,6 +17,7 @@ from msgspec import Meta, inspect
 
 from heedful.server.api.refusals import refusal
 from heedful.strategies import RequestError
+from heedful.strategies.trace import MOST_NODES
 
 T = TypeVar("T", bound=msgspec.Struct)
 _LONGEST = 200  # characters of a field's name, which may be as long as a body
@@ -37,12 +38,20 @@ def refused(why: str) -> Meta:
     return Meta(extra={"fate": "refused", "why": why})
 
 
+class TraceField(msgspec.Struct, forbid_unknown_fields=True):
+    """The trace, and what is told beside its notes."""
+
+    prompt: bool = False
+    live: bool = False
+    nodes: Annotated[int, Meta(ge=0, le=MOST_NODES)] | None = None
+
+
 class Selected(msgspec.Struct, forbid_unknown_fields=True):
     """An alignment by name or step by step."""
 
     name: str | list[StepField] | None = None
     pipeline: str | list[StepField] | None = None
-    trace: bool = False
+    trace: bool | TraceField = False
 
 
 StepField = str | Annotated[dict[str, Any], Meta(min_length=1, max_length=1)]

@@ -181,7 +181,7 @@ async def _judged(
             param="model",
         )
     plan = service.alignments.resolve("direct") if floor is None else floor.over(None, client.role)
-    target = Target(engine.bound(request.scope["headers"]), plan, False, client)
+    target = Target(engine.bound(request.scope["headers"]), plan, None, client)
     run = service.run(target, request).stage("moderations")
     if (facts := facts_of(request.scope)) is not None:
         facts.run = run

@@ -5,6 +5,7 @@ import { go, link, route } from "./core/router.js";
 import { may, readServer, server } from "./core/server.js";
 import { theme } from "./core/settings.js";
 import { useStore } from "./core/store.js";
+import { stylesheet } from "./core/stylesheet.js";
 import { Button } from "./ui/controls.js";
 import { Icon } from "./ui/icons.js";
 import { KeyDialog } from "./ui/key-dialog.js";
@@ -56,17 +57,6 @@ function useView(entry) {
     ).then(() => again((n) => n + 1));
   }, [entry]);
   return loaded.get(entry.name);
-}
-
-/** Adds one of the page's stylesheets; resolves once it holds. */
-function stylesheet(path) {
-  const href = new URL(path, import.meta.url).href;
-  return new Promise((resolve, reject) => {
-    const element = Object.assign(document.createElement("link"), { rel: "stylesheet", href });
-    element.onload = resolve;
-    element.onerror = () => reject(new Error(`${path} can't be read`));
-    document.head.append(element);
-  });
 }
 
 function Open({ entry, rest, query }) {

@@ -201,6 +201,7 @@ def _trace(steps: Sequence[Mapping[str, Any]], digests: Digests | None) -> list[
             dropped = []
         if isinstance(note.get("commits"), list):
             note["commits"] = len(note["commits"])
+            note.pop("open", None)
         note = digests.trace(note) if digests else note
         notes.append(note | {"dropped": dropped} if dropped else note)
     return notes

@@ -96,7 +96,13 @@ class Demos(ContextStrategy):
             tokens="exact" if counts_exactly(run.engine) else "estimated",
             room=left,
             used=[
-                {**qualified(self.store, h), "score": round(h.score or 0.0, 4), "tokens": n}
+                {
+                    **qualified(self.store, h),
+                    "text": h.item.text,
+                    "answer": h.item.answer,
+                    "score": round(h.score or 0.0, 4),
+                    "tokens": n,
+                }
                 for h, n in chosen
             ],
             dropped=dropped,

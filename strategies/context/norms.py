@@ -156,16 +156,19 @@ def data(text: str) -> str:
     return _BRACKET_TOKEN.sub(r"(\1)", line)
 
 
+def defused(text: str) -> str:
+    """A text unable to show a block of norms of its own making."""
+    return _OUR_TAG.sub("‹", text)
+
+
 def _without_our_tags(message: Message) -> Message:
     """A turn, whoever's, unable to show a block of norms of its own making; all else in it stays."""
     content = message.get("content")
     if isinstance(content, str):
-        return {**message, "content": _OUR_TAG.sub("‹", content)} if _OUR_TAG.search(content) else message
+        return {**message, "content": defused(content)} if _OUR_TAG.search(content) else message
     if isinstance(content, list):
         parts = [
-            {**p, "text": _OUR_TAG.sub("‹", p["text"])}
-            if isinstance(p, dict) and isinstance(p.get("text"), str)
-            else p
+            {**p, "text": defused(p["text"])} if isinstance(p, dict) and isinstance(p.get("text"), str) else p
             for p in content
         ]
         return {**message, "content": parts}

@@ -164,14 +164,15 @@ class _Search:
             judgement = await self._panel.judge(self._context, text, self._run)
             self._ranks[choice.index], passed = judgement.rank, judgement.passed
             score = round(judgement.score, 4)
-            note("best_of_n", choice=choice.index, score=score, passed=passed, verdicts=judgement.facts)
+            facts = {"score": score, "passed": passed, "verdicts": judgement.facts}
+            note("best_of_n", choice=choice.index, text=text, **facts)
         elif (mean := self._mean_logprob(choice)) is None:
             # Engines report none for the tokens of tool calls.
-            note("best_of_n", choice=choice.index, mean_logprob=None)
+            note("best_of_n", choice=choice.index, text=text, mean_logprob=None)
             self._ranks[choice.index] = (-math.inf, 1.0)
         else:
             self._ranks[choice.index] = (mean,)
-            note("best_of_n", choice=choice.index, mean_logprob=round(mean, 4))
+            note("best_of_n", choice=choice.index, text=text, mean_logprob=round(mean, 4))
         if passed:
             self._passed.add(choice.index)
             if len(self._passed) >= self._wanted:

@@ -57,7 +57,8 @@ export async function send(path, options = {}) {
 
 /**
  * The events of a stream, parsed, one after the other. Ends with the server's [DONE]; raises ApiError where an event
- * is an error, or where the stream breaks off before its end.
+ * is an error, or where the stream breaks off before its end. Notes of a trace that is told live come as
+ * `{event: "heedful", ...note}`.
  */
 export async function* stream(path, options) {
   const response = await send(path, { method: "POST", ...options });

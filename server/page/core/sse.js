@@ -1,6 +1,10 @@
 // Server-sent events of a fetched body.
+const NOTE = ": heedful ";
 
-/** Each event of a stream of bytes, as `{event, data}`; what is begun and not ended is none. */
+/**
+ * Each event of a stream of bytes, as `{event, data}`; what is begun and not ended is none. A comment of ours, by which
+ * the server tells what it does meanwhile, is an event "heedful".
+ */
 export async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -20,6 +24,7 @@ export async function* events(body) {
           event = "";
           data = [];
         } else if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
+        else if (line.startsWith(NOTE)) yield { event: "heedful", data: line.slice(NOTE.length) };
         else if (line.startsWith("event:")) event = line.slice(line[6] === " " ? 7 : 6);
       }
     }

@@ -70,7 +70,7 @@ class RainChoice:
         self.search = Search(options, options.rule_to_stop, eager=not options.fast)
         self.writer = Writer(engine, self.request, self.index)
         self.notes = Notes(choice=self.index, seed=self.seed, mode="fast" if options.fast else "reference")
-        self.shown = Shown(options.trace_nodes)
+        self.shown = Shown(options.trace_nodes if (most := self.run.trace.wish.nodes) is None else most)
         self.undecided = None if options.soft else 0
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
@@ -97,6 +97,7 @@ class RainChoice:
         except Spent as spent:
             self.notes.outcome = f"the budget {spent} was spent"
             best = self.search.best_so_far()
+            self._leave_open(best)
             if best is not self.search.root:
                 yield _joined(best)
             if self.options.when_spent == "decode" and best.end is None:
@@ -107,6 +108,7 @@ class RainChoice:
             self.notes.no_opinion = "fell back to plain decoding"
             self.notes.outcome = "plain decoding: the judge has no opinion"
             after = self.search.root
+            self._leave_open(after)
         if after is not None:
             async with aclosing(self.drafter.plain(after)) as pieces:
                 async for draft in pieces:
@@ -153,6 +155,9 @@ class RainChoice:
         self.notes.searches += 1
         self.notes.rewinds += rewound
         self.last = leaf.path
+        searched = self.shown.reached(leaf, found, self.notes.searches, rewind=rewound)
+        if self.run.trace.listeners:
+            self.run.trace.tell("rain", choice=self.index, search=msgspec.to_builtins(searched))
         if span := self.run.span("search", "rain", choice=self.index, rewind=rewound, value=found.value):
             span.start, self.searching_since = self.searching_since, span.start
             span.close()
@@ -166,8 +171,17 @@ class RainChoice:
             self.notes.no_opinion = "went on"
 
     def _note(self, commit: Commit) -> None:
-        self.notes.commits.append(self.shown.commit(commit))
+        note = self.shown.commit(commit)
+        self.notes.commits.append(note)
+        if self.run.trace.listeners:
+            self.run.trace.tell("rain", choice=self.index, commit=msgspec.to_builtins(note))
         self.notes.children_added += additions(commit)
+
+    def _leave_open(self, upto: Node) -> None:
+        """Notes what was searched for a commit that did not come; `upto` is the last node that goes out."""
+        root, searches = self.search.root, self.search.searches
+        if searches:
+            self.notes.open = self.shown.open(root, searches, upto if upto is not root else None)
 
     def _tell(self) -> None:
         notes = self.notes

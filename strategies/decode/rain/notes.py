@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from heedful.strategies.decode.rain.search import Commit
-from heedful.strategies.decode.rain.tree import End, Node
+from heedful.strategies.decode.rain.tree import End, Evaluation, Node
 
 
 class Counts(msgspec.Struct):
@@ -32,17 +33,22 @@ class Counts(msgspec.Struct):
 class NodeNote(msgspec.Struct, kw_only=True):
     """A visited node. The committed one has no children here: the next commit goes on from it.
 
-    `visits` are true ones, `weight` those with similarity shares, `value` the mean in [-1, 1], `prior` in [0, 1]
-    (unknown where the greedy set was chosen without need to draw the others).
+    `search`: the number of the inner search that reached it first, counted over the whole answer; no two nodes share
+    one. `visits` are true ones, `weight` those with similarity shares, `value` the mean in [-1, 1], `prior` in [0, 1]
+    (unknown where the greedy set was chosen without need to draw the others). `rewinds`: searches that came to it as
+    their leaf from another branch. `taken`: it went out uncommitted, at the end of a budget.
     """
 
     text: str
+    search: int
     visits: int
     weight: float
     value: float
     prior: float | UnsetType = UNSET
     end: End | UnsetType = UNSET
     committed: bool | UnsetType = UNSET
+    taken: bool | UnsetType = UNSET
+    rewinds: int | UnsetType = UNSET
     children: list[NodeNote] | UnsetType = UNSET
 
 
@@ -54,6 +60,29 @@ class CommitNote(msgspec.Struct, kw_only=True):
     children: list[NodeNote]
     unvisited: int | UnsetType = UNSET
     """Siblings never visited; unknown where they were not drawn."""
+
+
+class OpenNote(msgspec.Struct):
+    """What was searched after the last commit, where the search ended before its answer."""
+
+    searches: int
+    children: list[NodeNote]
+
+
+class SearchNote(msgspec.Struct):
+    """One inner search while it is going on, for those who listen: the leaf that it came to, and what that is worth.
+
+    `node` is the number of the search that reached the leaf first (this one, unless the leaf ends the answer), and
+    `parent` that of the search that reached its parent; 0: the beginning of the answer.
+    """
+
+    number: int
+    node: int
+    parent: int
+    text: str
+    value: float
+    rewind: bool
+    end: End | UnsetType = UNSET
 
 
 class Gate(msgspec.Struct):
@@ -90,6 +119,7 @@ class Notes(msgspec.Struct, kw_only=True):
     children_added: int = 0
     """By dynamic node addition, in the part of the tree that the commits have settled."""
     commits: list[CommitNote] = []
+    open: OpenNote | UnsetType = UNSET
     nodes_left_out: int = 0
 
 
@@ -99,16 +129,35 @@ class Shown:
 
     room: int
     left_out: int = 0
+    _first: dict[tuple[int, ...], int] = field(default_factory=lambda: {(): 0})
+    """By the tokens up to a node: the search that reached it first."""
+    _rewinds: Counter[tuple[int, ...]] = field(default_factory=Counter)
+    _taken: frozenset[tuple[int, ...]] = frozenset()
+
+    def reached(self, leaf: Node, found: Evaluation, number: int, *, rewind: bool) -> SearchNote:
+        """Takes in one inner search."""
+        first = self._first.setdefault(leaf.path, number)
+        self._rewinds[leaf.path] += rewind
+        parent = self._first[leaf.parent.path if leaf.parent else ()]
+        return SearchNote(number, first, parent, leaf.draft.text, found.value, rewind, leaf.end or UNSET)
 
     def commit(self, commit: Commit) -> CommitNote:
         siblings, whole = commit.root.children or [], commit.root.whole
-        visited = sorted((s for s in siblings if s.visits), key=lambda s: -s.weight)
-        return CommitNote(
+        visited = _visited(siblings)
+        note = CommitNote(
             text=commit.node.draft.text,
             searches=commit.searches,
             children=self._nodes(visited, whole, commit.node),
             unvisited=len(siblings) - len(visited) if whole else UNSET,
         )
+        path = commit.node.path
+        self._first = {known: n for known, n in self._first.items() if known[: len(path)] == path}
+        return note
+
+    def open(self, root: Node, searches: int, taken: Node | None) -> OpenNote:
+        """What lies below the last commit; `taken`: the node up to which it went out all the same."""
+        self._taken = frozenset(node.path for node in taken.lineage()) if taken else frozenset()
+        return OpenNote(searches, self._nodes(_visited(root.children or []), root.whole, None))
 
     def _nodes(self, nodes: list[Node], whole: bool, committed: Node | None) -> list[NodeNote]:
         shown = []
@@ -119,18 +168,28 @@ class Shown:
             self.room -= 1
             note = NodeNote(
                 text=node.draft.text,
+                search=self._first[node.path],
                 visits=node.visits,
                 weight=round(node.weight, 3),
                 value=round(node.value, 4),
                 prior=round(node.prior, 4) if whole else UNSET,
                 end=node.end or UNSET,
             )
+            if rewinds := self._rewinds[node.path]:
+                note.rewinds = rewinds
+            if node.path in self._taken:
+                note.taken = True
             if node is committed:
                 note.committed = True
             elif children := [c for c in node.children or () if c.visits]:
                 note.children = self._nodes(children, node.whole, None)
             shown.append(note)
         return shown
+
+
+def _visited(nodes: list[Node]) -> list[Node]:
+    """Those that were visited, the most visited first."""
+    return sorted((node for node in nodes if node.visits), key=lambda node: -node.weight)
 
 
 def additions(commit: Commit) -> int:

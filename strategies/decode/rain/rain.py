@@ -27,6 +27,7 @@ from heedful.strategies.decode.rain.tree import Constants
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
+from heedful.strategies.trace import MOST_NODES
 from heedful.strategies.types import Context, Event
 
 Count = Annotated[int, Field(ge=1)]
@@ -86,7 +87,7 @@ class Rain(Constants, DecodingStrategy):
     """At the end of a budget: end with the best sequence so far, or go on from it by plain decoding."""
     seed: int | None = None
     """Where the client sends none; unset: drawn anew, and told in the trace."""
-    trace_nodes: Annotated[int, Field(ge=0, le=10_000)] = 200
+    trace_nodes: Annotated[int, Field(ge=0, le=MOST_NODES)] = 200
     """Nodes of the tree that a trace shows at most."""
 
     needs: ClassVar[Capability] = Capability.TOKENS

@@ -138,6 +138,7 @@ class _Writer:
             choice=self.index,
             round=self.rounds,
             at=len(self.released),
+            text=piece if isinstance(piece, str) else text_to_judge(piece),
             score=round(judgement.score, 4),
             passed=judgement.passed,
             verdicts=judgement.facts,

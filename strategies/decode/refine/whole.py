@@ -66,6 +66,7 @@ async def _refined(
             facts["malformed"] = candidate.malformed
         judgement = candidate.judgement
         facts |= {"score": round(judgement.score, 4), "verdicts": judgement.facts}
+        facts["text"] = text_to_judge(candidate.choice)
         run.trace.note("refine", choice=draft.index, round=number, passed=candidate.passed, **facts)
 
     best = await judged(draft)

@@ -33,9 +33,10 @@ export function Answer({ turn, column, name, answer, against, hidden }) {
       ${!hidden && html`<${Figures} now=${now} model=${now.asked?.model ?? column.model} />`}
       <footer class="compare-tools">
         ${running
-          ? html`<${Button} small icon="stop" onClick=${() => stop(answer)}>Stop<//>`
+          ? html`<${Button} small icon="stop" onClick=${() => stop(answer)}>Stop<//>
+            ${!hidden && now.notes.length > 0 && html`<${Button} small kind="quiet" icon="why" onClick=${() => setOpen("why")}>Why<//>`}`
           : html`
-            ${!hidden && html`<${Button} small kind="quiet" icon="why" disabled=${!now.trace} onClick=${() => setOpen("why")}>Why<//>`}
+            ${!hidden && html`<${Button} small kind="quiet" icon="why" disabled=${!now.trace && !now.notes.length} onClick=${() => setOpen("why")}>Why<//>`}
             <${Button} small kind="quiet" icon="retry" label=${`Retry ${name} with the same seed`} onClick=${() => retry(turn, column, now.seed)} />
             <${Button} small kind="quiet" icon="dice" label=${`Retry ${name} with another seed`} onClick=${() => retry(turn, column, drawn())} />
             <${CopyButton} kind="quiet" text=${now.text} label=${`Copy answer ${name}`} />
@@ -50,8 +51,8 @@ export function Answer({ turn, column, name, answer, against, hidden }) {
 }
 
 /** As the other views know an answer. */
-const asked = ({ asked: { model, messages, alignment }, text, usage, trace, state }) => ({
-  model, messages, text, usage, trace, alignment: alignment.pipeline ?? alignment.name ?? null,
+const asked = ({ asked: { model, messages, alignment }, text, usage, trace, notes, state }) => ({
+  model, messages, text, usage, trace, notes, alignment: alignment.pipeline ?? alignment.name ?? null,
   live: state === "waiting" || state === "streaming",
 });
 

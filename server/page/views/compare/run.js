@@ -9,7 +9,7 @@ import { draft, fresh, letter, setup, turns } from "./state.js";
 
 const NEW = {
   state: "waiting", text: "", reasoning: "", calls: [], error: null, seed: null, firstMs: null, totalMs: null, usage: null,
-  trace: null, finish: null, asked: null,
+  trace: null, notes: [], finish: null, asked: null,
 };
 const running = new Map(); // the AbortController of each answer's store
 let traces = true; // whether the server shows them to this key
@@ -67,7 +67,7 @@ async function write(turn, column, seed) {
   running.set(answer, control);
   busy.set(running.size);
   const began = performance.now();
-  const made = { ...answer.get(), state: "waiting", asked };
+  const made = { ...answer.get(), state: "waiting", notes: [], asked };
   answer.set({ ...made });
   // Only of this writing: a later one of the same answer has begun where the signal is another's.
   const show = perFrame(() => running.get(answer) === control && answer.set({ ...made }));
@@ -92,7 +92,7 @@ async function write(turn, column, seed) {
 /** The stream of an answer. Where the server shows this key no trace, the answer without one. */
 async function* events(made, signal) {
   if (!traces) made.asked = untraced(made.asked);
-  const ask = () => stream("v1/chat/completions", { body: { ...made.asked, stream: true, stream_options: { include_usage: true } }, signal });
+  const ask = () => stream("v1/chat/completions", { body: streamed(made.asked), signal });
   try {
     yield* ask();
   } catch (error) {
@@ -103,9 +103,16 @@ async function* events(made, signal) {
   }
 }
 
+/** Of the trace all that there is, and that as it is made. */
+function streamed({ alignment, ...rest }) {
+  const trace = alignment.trace && { prompt: true, live: true, nodes: 10_000 };
+  return { ...rest, alignment: { ...alignment, trace }, stream: true, stream_options: { include_usage: true } };
+}
+
 const untraced = (asked) => ({ ...asked, alignment: { ...asked.alignment, trace: false } });
 
 function take(made, event, began) {
+  if (event.event === "heedful") made.notes.push(event);
   if (event.usage) made.usage = event.usage;
   if (event.alignment) made.trace = event.alignment;
   const choice = event.choices?.[0];
