@@ -69,6 +69,7 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
         "model": model,
         "alignment": alignment,
         "plan": _plan(target.plan) if target else [],
+        "floor": target.plan.fixed if target else 0,
         **{place: list(_used(steps, step)) for step, place in _RETRIEVED.items()},
         "trace": _trace(steps, None if full else digests),
         "verdict": verdict,
