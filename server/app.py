@@ -30,6 +30,7 @@ from heedful.server.api import (
     openapi,
     page,
     records,
+    reports,
     score,
     stores,
     usage,
@@ -62,6 +63,7 @@ OPERATIONS = (
     *stores.OPERATIONS,
     *admin.OPERATIONS,
     *records.OPERATIONS,
+    *reports.OPERATIONS,
     *usage.OPERATIONS,
     *whoami.OPERATIONS,
 )
