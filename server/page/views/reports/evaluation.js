@@ -75,13 +75,13 @@ function judgesOf({ judgements, comparisons, scores, items }) {
     return found.get(id);
   };
   for (const row of judgements) {
-    const { values } = judge(`${row.measure} by ${row.judge}`, `${row.measure}, by ${row.judge}`, () => ({ values: new Map(), facts: new Map() }));
+    const { values } = judge(`${row.measure} by ${row.judge}`, `${good(row.measure)}, by ${row.judge}`, () => ({ values: new Map(), facts: new Map() }));
     if (typeof row.value === "number") put(values, columnKey(row), itemKey(row), row.value);
   }
   for (const row of scores) {
     const item = items.get(itemKey(row));
     const value = likelihood(item, row);
-    if (value !== null) put(judge(item.measure, `${item.measure}, by likelihood`, () => ({ values: new Map() })).values, columnKey(row), itemKey(row), value);
+    if (value !== null) put(judge(item.measure, `${good(item.measure)}, by likelihood`, () => ({ values: new Map() })).values, columnKey(row), itemKey(row), value);
   }
   for (const row of comparisons) {
     const value = preference(row);
@@ -90,6 +90,10 @@ function judgesOf({ judgements, comparisons, scores, items }) {
   }
   return [...found.values()];
 }
+
+const GOOD = { harmlessness: "harmless", "over-refusal": "safe prompt answered", capability: "right", truthfulness: "truthful", norms: "norm right", preference: "preference shared" };
+/** What a value of 1 means, of a measure. */
+const good = (measure) => GOOD[measure] ?? measure;
 
 /** For `a`, 0 to 1: over the orders in which it was judged. */
 function preference({ first, second, once }) {

@@ -65,9 +65,9 @@ export function Item({ evaluated, found, a, b, judge, onVoted, onClose, onBefore
         </div>
         ${can && html`
           <div class="row reports-vote" role="group" aria-label="Your vote">
-            <${Button} onClick=${() => vote(0)}>${hidden ? "1 is better" : "Left is better"}<//>
+            <${Button} onClick=${() => vote(0)}>${hidden ? "1" : named(columns[order[0]], evaluated.columns)} is better<//>
             <${Button} onClick=${() => vote(null)}>They are alike<//>
-            <${Button} onClick=${() => vote(1)}>${hidden ? "2 is better" : "Right is better"}<//>
+            <${Button} onClick=${() => vote(1)}>${hidden ? "2" : named(columns[order[1]], evaluated.columns)} is better<//>
             ${voted !== null && html`<span class="soft small">${voted === -1 ? "You find them alike." : `You voted for ${named(columns[voted], evaluated.columns)}.`}</span>`}
           </div>`}
         ${onVoted && a.model !== b.model && html`<p class="faint small">Votes are between alignments of one model.</p>`}

@@ -108,7 +108,7 @@ function Columns({ set, read, known }) {
       <${Select} label="Judged by" value=${judge} options=${choices} onValue=${(value) => draft.patch({ judge: value, options: {} })}
         hint=${judge === "" ? "You vote, item by item." : judge === EXACT ? "Right or wrong, as heedful eval counts it." : judge === LIKELIHOOD ? "Which of the two thinks the reference likelier, per token; it needs a model with tokens." : (known.verifiers[judge]?.about ?? "")} />
       ${options && Object.keys(options).length > 0 && html`<details><summary class="small soft">Options of ${judge}</summary><div class="reports-options"><${SchemaForm} options=${options} values=${set.options} onValues=${(values) => draft.patch({ options: values })} /></div></details>`}
-      <div class="grid">
+      <div class="reports-numbers">
         <${NumberInput} label="Tokens at most" whole value=${numbers.max_tokens} onValue=${(value) => settings({ max_tokens: value })} />
         <${NumberInput} label="Temperature" value=${numbers.temperature} placeholder="the model's" onValue=${(value) => settings({ temperature: value })} />
         <${NumberInput} label="Seed" whole value=${numbers.seed} placeholder="none" onValue=${(value) => settings({ seed: value })} />
