@@ -82,6 +82,7 @@ class ToldApart:
     worse: list[str]
     alike: list[str]
     power: Power
+    share: bool
 
 
 def told_apart(board: Board, matters: float = MATTERS) -> list[ToldApart]:
@@ -96,5 +97,9 @@ def told_apart(board: Board, matters: float = MATTERS) -> list[ToldApart]:
             verdict: [name for name, each in verdicts.items() if each == verdict]
             for verdict in ("better", "worse", None)
         }
-        made.append(ToldApart(known.title, known.about, by["better"], by["worse"], by[None], found))
+        made.append(
+            ToldApart(
+                known.title, known.about, by["better"], by["worse"], by[None], found, known.unit == "share"
+            )
+        )
     return sorted(made, key=lambda each: -len(each.better) - len(each.worse))

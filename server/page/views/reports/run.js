@@ -11,6 +11,7 @@ import { LIKELIHOOD, judged, likelihoodOf, measureOf, preferred } from "./judges
  * was asked for; `evaluated`: what came back, as an evaluation.
  */
 export const run = store({ state: "none", done: 0, total: 0, failed: 0, plan: null, evaluated: null });
+const EVERY = 250; // milliseconds
 let control = null;
 let rows = null;
 
@@ -49,20 +50,25 @@ async function work(plan, jobs) {
   run.set({ state: "running", done: 0, total: jobs.length, failed: 0, plan, evaluated: snapshot(plan) });
   const waiting = jobs.values();
   let done = 0;
-  let shown = 0;
+  let later = null;
+  // Answers come faster than a table of them can be drawn: some at a time.
+  const show = () => {
+    later ??= setTimeout(() => {
+      later = null;
+      if (control === mine && run.get().state === "running") run.patch({ done, failed: failures(), evaluated: snapshot(plan) });
+    }, EVERY);
+  };
   const worker = async () => {
     for (const job of waiting) {
       if (mine.signal.aborted) return;
       await ask(plan, job, mine.signal);
       if (mine.signal.aborted || control !== mine) return;
       done++;
-      const now = performance.now();
-      if (now - shown < 250 && done < jobs.length) continue;
-      shown = now;
-      run.patch({ done, failed: failures(), evaluated: snapshot(plan) });
+      show();
     }
   };
   await Promise.all(Array.from({ length: Math.min(plan.settings.concurrency, jobs.length) }, worker));
+  clearTimeout(later);
   if (control !== mine) return;
   const state = mine.signal.aborted ? "stopped" : "done";
   run.patch({ state, done, failed: failures(), evaluated: snapshot(plan) });
