@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 import httpx
@@ -187,44 +185,49 @@ async def test_what_people_and_models_said_stays_text(
     await expect(page.get_by_role("alert")).to_be_visible()
 
 
-async def test_digests_and_others_records_can_not_be_replayed(
-    serving: Serving, stores: Stores, opened: Open
-) -> None:
-    settings = TenantSettings.model_validate({"records": {"texts": "digests"}})
+@pytest.fixture(scope="module")
+def closed(serving: Serving, stores: Stores) -> Iterator[str]:
+    settings, full = (TenantSettings.model_validate({"records": {"texts": t}}) for t in ("digests", "full"))
     clients = {
         "op": Client(Tenant("default", settings), Role.ADMIN),
-        "clinic": Client(
-            Tenant("clinic", TenantSettings.model_validate({"records": {"texts": "full"}})), Role.ADMIN
-        ),
+        "clinic": Client(Tenant("clinic", full), Role.ADMIN),
         "user": Client(Tenant("default", settings), Role.USER),
     }
     engine = ScriptedEngine(reply, model="tiny")
     with serving(engine, config=config(stores, "digests"), stores=stores, clients=clients) as url:
         for key in ("op", "clinic"):
             body = {"messages": [{"role": "user", "content": "Secret?"}]}
-            sent = {"json": body, "headers": {"authorization": f"Bearer {key}"}}
-            await asyncio.to_thread(partial(httpx.post, f"{url}/v1/chat/completions", **sent))
-        tab = await opened(f"{url}/#/records")
-        tab.expected = ["401"]
-        page = tab.page
-        await page.get_by_label("Key", exact=True).fill("op")
-        await page.get_by_role("button", name="Use it").click()
-        rows = page.locator("a.records-row")
-        for row, why in ((1, "kept as digests"), (0, "of the tenant “clinic”")):
-            await rows.nth(row).click()
-            await page.get_by_role("tab", name="Replay").click()
-            await expect(page.get_by_role("tabpanel")).to_contain_text(why)
-            await page.get_by_role("link", name="All records").click()
-        await expect(rows.nth(1)).to_contain_text("7 characters, kept as a digest")
-        user = await opened(f"{url}/#/records")
-        user.expected = ["401"]
-        await user.page.get_by_label("Key", exact=True).fill("user")
-        await user.page.get_by_role("button", name="Use it").click()
-        await expect(user.page.get_by_role("heading", name="Not with this key")).to_be_visible()
+            httpx.post(f"{url}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
+        yield url
 
 
-async def test_where_nothing_is_recorded_it_says_how(serving: Serving, opened: Open) -> None:
+@pytest.fixture(scope="module")
+def plain(serving: Serving) -> Iterator[str]:
     with serving(ScriptedEngine(model="tiny")) as url:
-        tab = await opened(f"{url}/#/records")
-        await expect(tab.page.get_by_text("keep_days: 30")).to_be_visible()
-        await tab.accessible()
+        yield url
+
+
+async def test_digests_and_others_records_can_not_be_replayed(closed: str, opened: Open) -> None:
+    tab = await opened(f"{closed}/#/records")
+    tab.expected = ["401"]
+    page = tab.page
+    await page.get_by_label("Key", exact=True).fill("op")
+    await page.get_by_role("button", name="Use it").click()
+    rows = page.locator("a.records-row")
+    for row, why in ((1, "kept as digests"), (0, "of the tenant “clinic”")):
+        await rows.nth(row).click()
+        await page.get_by_role("tab", name="Replay").click()
+        await expect(page.get_by_role("tabpanel")).to_contain_text(why)
+        await page.get_by_role("link", name="All records").click()
+    await expect(rows.nth(1)).to_contain_text("7 characters, kept as a digest")
+    user = await opened(f"{closed}/#/records")
+    user.expected = ["401"]
+    await user.page.get_by_label("Key", exact=True).fill("user")
+    await user.page.get_by_role("button", name="Use it").click()
+    await expect(user.page.get_by_role("heading", name="Not with this key")).to_be_visible()
+
+
+async def test_where_nothing_is_recorded_it_says_how(plain: str, opened: Open) -> None:
+    tab = await opened(f"{plain}/#/records")
+    await expect(tab.page.get_by_text("keep_days: 30")).to_be_visible()
+    await tab.accessible()
