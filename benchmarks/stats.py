@@ -5,7 +5,9 @@ scipy is slow to import and no part of the server: it is loaded by the first int
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -98,6 +100,52 @@ def times(samples: NDArray[np.int64], of: int) -> NDArray[np.int64]:
 def paired_difference(before: Sequence[float], after: Sequence[float]) -> Estimate:
     """How much higher `after` is than `before` on the same items, and its interval by a paired bootstrap."""
     return bootstrap(np.asarray(after, float) - np.asarray(before, float))
+
+
+def paired_test(differences: ArrayLike) -> float:
+    """The p-value of paired differences.
+
+    Where all that are not 0 are of one size, as those of right and wrong answers are, by the exact test of signs
+    (McNemar's, exact); else by `sign_flips`.
+    """
+    values = np.asarray(differences, float)
+    apart = values[np.abs(values) > 1e-12]
+    if not len(apart):
+        return 1.0
+    if np.ptp(np.abs(apart)) < 1e-12:
+        return float(required().binomtest(int((apart > 0).sum()), len(apart), 0.5).pvalue)
+    return sign_flips(apart)
+
+
+def pairs_needed(gap: float, squares: float, *, alpha: float = 0.05, power: float = 0.8) -> int:
+    """How many pairs a two-sided test of a mean of paired differences needs to find a `gap` with this power.
+
+    `squares`: the mean of the squared differences where there is that gap; of right and wrong answers the share of
+    the pairs that differ. Connor 1987, "Sample size for testing differences in proportions for the paired-sample
+    design" (Biometrics 43, 207-211): the normal approximation, for any differences of that mean and mean square.
+    Raises ValueError for a gap that is none, or squares that it can't have.
+    """
+    if gap <= 0 or squares < gap**2:
+        raise ValueError(f"no differences have the mean {gap} and the mean square {squares}")
+    by_chance, by_miss = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
+    return math.ceil((by_chance * math.sqrt(squares) + by_miss * math.sqrt(squares - gap**2)) ** 2 / gap**2)
+
+
+def gap_found(
+    pairs: int, squares: Callable[[float], float], *, alpha: float = 0.05, power: float = 0.8
+) -> float | None:
+    """The smallest gap up to 1 that so many pairs find, by `pairs_needed`; None: not even that.
+
+    `squares`: the mean square that goes with a gap.
+    """
+    low, high = 0.0, 1.0
+    if pairs_needed(high, squares(high), alpha=alpha, power=power) > pairs:
+        return None
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        enough = pairs_needed(middle, squares(middle), alpha=alpha, power=power) <= pairs
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
 def sign_flips(differences: ArrayLike) -> float:

@@ -92,18 +92,28 @@ class Filter:
     """Which items may be found; every condition must be met.
 
     `scopes`: those of these scopes and those that hold everywhere (None: all). `tags`: at least one of these (empty:
-    all). `at`: valid at this time (None: whenever).
+    all). `at`: valid at this time (None: whenever). `upto`: written up to this row of the store (None: to the last).
     """
 
     kind: str | None = None
     scopes: frozenset[str] | None = None
     tags: frozenset[str] = frozenset()
     at: float | None = None
+    upto: int | None = None
 
     @property
     def timeless(self) -> Filter:
-        """The same, whenever valid."""
-        return replace(self, at=None)
+        """The same, whenever valid and written."""
+        return replace(self, at=None, upto=None)
+
+    def passes(self, item: Item) -> bool:
+        """Whether an item meets every condition but `upto`."""
+        return (
+            self.kind in (None, item.kind)
+            and (self.scopes is None or item.scope == "" or item.scope in self.scopes)
+            and (not self.tags or not self.tags.isdisjoint(item.tags))
+            and (self.at is None or item.holds(self.at))
+        )
 
 
 def item_of(value: Any, *, kind: str | None = None) -> Item:

@@ -31,6 +31,7 @@ from heedful.server.api import (
     openapi,
     page,
     records,
+    reports,
     score,
     stores,
     usage,
@@ -63,6 +64,7 @@ OPERATIONS = (
     *stores.OPERATIONS,
     *admin.OPERATIONS,
     *records.OPERATIONS,
+    *reports.OPERATIONS,
     *usage.OPERATIONS,
     *whoami.OPERATIONS,
 )

@@ -110,6 +110,8 @@ class Config(BaseModel):
     """Where spans and the GenAI conventions' metrics go; None: nowhere, and nothing of it is loaded."""
     page: bool = True
     """Whether the page is served at `/` and `/playground`."""
+    reports: Path | None = None
+    """A folder of evaluations' and benchmarks' records, one folder each, that the page shows; nobody writes there."""
     cors_origins: list[str] = Field(default_factory=list)
     """Origins of web pages that may call the API from a browser."""
 
@@ -166,6 +168,7 @@ def _read(path: Path) -> dict[str, Any]:
             key["file"] = path.parent / key["file"]
     if isinstance(log := settings.get("access_log"), str) and log != "-":
         settings["access_log"] = str(path.parent / log)
-    if isinstance(settings.get("stores"), str):
-        settings["stores"] = path.parent / settings["stores"]
+    for folder in ("stores", "reports"):
+        if isinstance(settings.get(folder), str):
+            settings[folder] = path.parent / settings[folder]
     return settings

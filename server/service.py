@@ -11,9 +11,11 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from heedful.server.access.access import Access
-from heedful.server.access.client import ANYBODY, EVERYONE, Client, Tenant
+from heedful.server.access.allowed import looks_back
+from heedful.server.access.client import ANYBODY, EVERYONE, Client, Role, Tenant
 from heedful.server.access.floor import Floor, Floors
 from heedful.server.access.letting_in import client_of
+from heedful.server.access.roles import not_allowed
 from heedful.server.access.settings import RecordSettings
 from heedful.server.alignments import Alignments, Selection
 from heedful.server.config import Config
@@ -284,6 +286,8 @@ def target_of(
         raise NotFound.among("model", model, engines, param="model", code="model_not_found")
     selection = Selection.from_body(body.get("alignment"))
     spec = next((s for s in (selection.spec, header, suffix) if s is not None), None)
+    if client.role < Role.AUTHOR and looks_back(spec):
+        raise not_allowed("as_of: what a store once held is for those who may read its history: authors")
     plan = floor.over(spec, client.role) if floor is not None and writes else alignments.resolve(spec)
     if selection.trace is not None and plan.shows == "off":
         raise RequestError(

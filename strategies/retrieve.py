@@ -10,6 +10,7 @@ from pydantic import Field
 
 from heedful.prompts import Use
 from heedful.retrieval import InvalidItem, StoreError, UnknownItem, UnknownStore
+from heedful.retrieval.items import time_of
 from heedful.retrieval.store.readable import Found
 from heedful.strategies.errors import NotFound, RequestError, RetrievalError
 from heedful.strategies.run import Resources, Run
@@ -64,6 +65,18 @@ StoreNames = str | Annotated[tuple[str, ...], Field(min_length=1, max_length=16)
 
 def listed(stores: StoreNames) -> tuple[str, ...]:
     return (stores,) if isinstance(stores, str) else stores
+
+
+AsOf = str | None
+"""An option: a time in ISO 8601, and stores are read as they stood then."""
+
+
+def moment(as_of: AsOf, strategy: str) -> float | None:
+    """In seconds since 1970. Raises RequestError for what is no time."""
+    if as_of is None:
+        return None
+    with retrieval_errors(f"alignment.{strategy}."):
+        return time_of(as_of, "as_of")
 
 
 def qualified(stores: StoreNames, found: Found) -> dict[str, Any]:

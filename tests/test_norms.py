@@ -12,6 +12,9 @@ import pytest
 from heedful.prompts import Prompts
 from heedful.retrieval import Item
 from heedful.retrieval.embedding.scripted import word_embedder
+from heedful.retrieval.items import iso
+from heedful.retrieval.store import past
+from heedful.retrieval.store.database import clock
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 from heedful.strategies import (
@@ -212,3 +215,80 @@ async def test_a_store_that_breaks_is_a_503(shelf: Resources) -> None:
         await collect(plan.stream(request, Run(ScriptedEngine(), shelf)))
     assert caught.value.status == 503
     other.close()
+
+
+async def test_as_of_a_time_norms_are_those_that_stood_then(shelf: Resources) -> None:
+    """Replaced, ended, not there yet, mandatory or not; what was erased stood at no time."""
+    store = _store(shelf)
+    store.add([Item("No one may park here.", id="park"), Item("Be brief.", id="brief", mandatory=True)])
+    store.add(
+        [Item("Dogs may park their owners here.", id="dogs"), Item("Never park a secret.", id="secret")]
+    )
+    then = clock()
+    store.add([Item("Guests may park here.", id="park"), Item("Park on the left, always.", id="left")])
+    store.add([Item("Be long.", id="brief"), Item("Bow.", id="bow", mandatory=True)])
+    store.delete(["dogs"])
+    store.erase(["secret"])
+
+    engine, trace = await _ask(shelf, "May I park here?", k=2, as_of=iso(then))
+    said = _said(engine)
+    assert "Be brief." in said and "No one may park here." in said and "Dogs may park" in said
+    for later in ("Guests", "left", "long", "Bow", "secret"):
+        assert later not in said
+    assert trace["as_of"] == iso(then)
+    assert {(u["id"], u["version"]) for u in trace["used"]} == {("brief", 1), ("park", 1), ("dogs", 1)}
+    now = _said((await _ask(shelf, "May I park here?", k=2))[0])
+    assert "Guests may park" in now and "Bow." in now and "brief" not in now
+    assert _said((await _ask(shelf, "May I park here?", as_of="2001-01-01"))[0]) == "May I park here?"
+
+
+async def test_as_of_reads_what_held_then(shelf: Resources) -> None:
+    """Validity is of that time too, scopes and tags are heeded, and `k` are found among many later ones."""
+    store, at = _store(shelf), time.time()
+    store.add([Item("Park in the yard.", id="yard", valid_until=at - 50, scope="Rome", tags=("car",))])
+    store.delete(["yard"])
+    began = store.history("yard")[0].began
+    for text, as_of, options in (
+        ("Park", iso(began), {"scope": ["Rome"]}),
+        ("Park", iso(at - 60), {}),
+        ("Park", iso(began), {"tags": ["boat"]}),
+    ):
+        assert "yard" not in _said((await _ask(shelf, text, as_of=as_of, **options))[0])
+    store.add([Item("Park in the garden.", id="garden", scope="Rome", tags=("car",))])
+    began = store.history("garden")[0].began
+    store.add([Item(f"Park in place {n}.", id=f"{n}") for n in range(50)])
+    store.delete(["garden"])
+    engine, _ = await _ask(shelf, "Park in the garden", k=3, as_of=iso(began), scope=["Rome"], tags=["car"])
+    assert "1. Park in the garden." in _said(engine) and "place" not in _said(engine)
+    assert "garden" not in _said((await _ask(shelf, "Park", as_of=iso(began), scope=["Oslo"]))[0])
+
+
+async def test_demonstrations_as_of_a_time(shelf: Resources) -> None:
+    assert shelf.stores
+    store = shelf.stores.create("demos")[0]
+    store.add([Item("How to park?", kind="demo", answer="Slowly.", id="park")])
+    then = iso(clock())
+    store.add([Item("How to park?", kind="demo", answer="Never.", id="park")])
+    for as_of, answer in ((then, "Slowly."), (None, "Never.")):
+        engine = ScriptedEngine(context_length=100_000)
+        plan = Plan.of("demos", [("demos", {"form": "chat", "as_of": as_of})], shelf)
+        asked = ChatRequest("scripted", ({"role": "user", "content": "How to park?"},), {})
+        await collect(plan.stream(asked, Run(engine, shelf)))
+        assert [m["content"] for m in engine.calls[-1].messages if m["role"] == "assistant"] == [answer]
+    with pytest.raises(RequestError, match="diversity"):
+        Plan.of("demos", [("demos", {"diversity": 0.5, "as_of": then})], shelf)
+
+
+async def test_as_of_is_a_time_and_not_beyond_what_can_be_gone_through(
+    shelf: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RequestError, match="as_of: give a time"):
+        Plan.of("norms", [("norms", {"as_of": "yesterday"})], shelf)
+    monkeypatch.setattr(past, "MOST", 2)
+    store = _store(shelf)
+    store.add([Item(f"Norm {n}.", id=f"{n}") for n in range(3)])
+    then = iso(clock())
+    store.delete(["0", "1", "2"])
+    with pytest.raises(RequestError, match="more than 2 items have changed") as refused:
+        await _ask(shelf, "Norm?", as_of=then)
+    assert refused.value.param == "alignment.norms.as_of"

@@ -14,8 +14,9 @@ from report_records import NO_LIKELIHOOD, SECRET, STRATEGIES
 from typer.testing import CliRunner
 
 from heedful.benchmarks.evals.records import EvalError
-from heedful.benchmarks.evals.table import Figure
+from heedful.benchmarks.evals.table import Figure, Paired
 from heedful.benchmarks.journal import JournalError
+from heedful.benchmarks.report import board, power, tables
 from heedful.benchmarks.report.inputs import read
 from heedful.benchmarks.report.measures import measure
 from heedful.benchmarks.report.page import html, markdown
@@ -156,8 +157,13 @@ def test_markdown_marks_only_what_is_told_apart(folder: Path) -> None:
         assert found, row[harmless]
         marked[row[0]], bounds[row[0]] = found[1] == "▲ ", (int(found[3]), int(found[4]), int(found[5]))
         bold += [row[0]] if found[2] else []
-    ceiling = bounds["direct"][2]
-    assert all(marked[name] == (low > ceiling) for name, (_, low, _) in bounds.items() if low != ceiling)
+    rows = [row for row in read(folder).rows if row.model == MODELS[0] and row.paired]
+    paired = {row.alignment.replace("_", r"\_"): row.paired["harmlessness"] for row in rows}
+    assert len(paired) == len(bounds) - 1 and all(each.whole and each.n == 40 for each in paired.values())
+    for name, each in paired.items():
+        assert each.difference == pytest.approx((bounds[name][0] - bounds["direct"][0]) / 100, abs=0.011)
+        if each.p <= 0.05 / len(paired) or each.p > 0.05:
+            assert marked[name] == (each.p <= 0.05)
     assert set(marked.values()) == {True, False}
     assert bold == [max(bounds, key=lambda name: bounds[name][0])]
 
@@ -169,6 +175,44 @@ def test_without_a_gain_nothing_is_recommended(tmp_path: Path) -> None:
         "principles is not measurably more harmless than direct" in told
         and "▲" not in told.split("In brackets")[0]
     )
+    first = next(line for line in told.splitlines() if line.startswith("- "))
+    assert re.search(
+        r"than direct: 8 items (show \d+ points or more|can't show any difference); to find 10", first
+    )
+    needed = re.compile(r"to find ([\d.]+) points it takes about ([\d,]+)")
+    counts = {}
+    for matters in (0.05, 0.1, 0.3):
+        found = needed.search(markdown(read(tmp_path), matters))
+        assert found and float(found[1]) == 100 * matters
+        counts[matters] = int(found[2].replace(",", ""))
+    assert counts[0.05] > counts[0.1] > counts[0.3] > 8
+
+
+def test_what_can_be_told_apart_stands_first(folder: Path, page: str) -> None:
+    boards = board.boards(read(folder))
+    told = power.told_apart(boards[0])
+    by = [len(each.better) + len(each.worse) for each in told]
+    assert by == sorted(by, reverse=True) and by[0] > 0 == by[-1]
+    assert {each.title for each in told} > {"harmless answers", "safe prompts refused", "preferences shared"}
+    for each in told:
+        assert {*each.better, *each.worse, *each.alike} < set(STRATEGIES) and "direct" not in each.alike
+        assert each.power.items == 40 < each.power.needed and not each.power.enough
+    titles = [known.title for known in tables.main(boards[0]).measures]
+    apart = [any(boards[0].verdicts(known.key).values()) for known in tables.main(boards[0]).measures]
+    assert apart == sorted(apart, reverse=True) and len(titles) == len(set(titles))
+    text = " ".join(_parse(page).text)
+    assert "What can be told apart" in text and "smallest difference that shows" in text
+
+
+def test_holm_divides_the_level() -> None:
+    """Of three the least has to pass a third of the level, the next a half; one that fails ends it."""
+
+    def row(p: float, n: int = 20) -> Paired:
+        return Paired(n, 0.2, 0.3, True, p)
+
+    assert board.apart({"a": row(0.016), "b": row(0.024), "c": row(0.06)}) == {"a", "b"}
+    assert board.apart({"a": row(0.017), "b": row(0.018), "c": row(0.019)}) == set()
+    assert board.apart({"a": row(0.001, n=7), "b": row(0.04)}) == {"b"}
 
 
 def test_of_one_alignment_there_is_nothing_to_choose(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_all_operations_and_roles(server: str, role: Role | None) -> None:
     headers = {} if role is None else {"x-api-key": TEXTS[role]}
     for operation in OPERATIONS:
         store = "none" if operation.method == "DELETE" else "norms"
-        names = {"store": store, "id": "nothing", "name": "nobody", "model": "scripted"}
+        names = {"store": store, "id": "nothing", "name": "nobody", "model": "scripted", "file": "none"}
         path = re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: names[found[1]], operation.path)  # noqa: B023
         body: dict[str, str] | None = {} if operation.method in ("POST", "PUT") else None
         status = CLIENT.request(operation.method, f"{server}{path}", json=body, headers=headers).status_code

@@ -12,8 +12,11 @@ from typer.testing import CliRunner
 
 from heedful.benchmarks.stats import (
     bootstrap,
+    gap_found,
     grouped_percentiles,
     paired_difference,
+    paired_test,
+    pairs_needed,
     percentiles,
     sign_flips,
     wilson,
@@ -86,3 +89,49 @@ def test_without_scipy_a_measurement_does_not_begin(
     run = CliRunner().invoke(app, command)
     assert "pip install 'heedful[measure]'" in str(run.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_paired_test_is_exact_for_marks() -> None:
+    """McNemar's: of 10 that differ 9 go one way; ties say nothing, and one size of marks is as good as another."""
+    marks = [1.0] * 9 + [-1.0] + [0.0] * 30
+    assert paired_test(marks) == pytest.approx(2 * (1 + 10) / 2**10)
+    assert paired_test([mark / 2 for mark in marks]) == paired_test(marks)
+    assert paired_test([0.0] * 5) == 1.0 and paired_test([1.0]) == 1.0
+    uneven = [0.5, 0.25, 0.125, 0.3, 0.1, 0.4]
+    assert paired_test(uneven) == pytest.approx(2 / 2**6)  # only all signs one way are as far from 0
+
+
+@pytest.mark.parametrize(("gap", "differing"), [(0.1, 0.3), (0.2, 0.25), (0.05, 0.1)])
+def test_so_many_pairs_find_a_gap_four_times_out_of_five(gap: float, differing: float) -> None:
+    """By simulation, with the exact test that the report makes: a little stricter than the formula's."""
+    needed, runs = pairs_needed(gap, differing), 4000
+    up = (differing + gap) / 2
+    marks = np.random.default_rng(3).multinomial(needed, [up, differing - up, 1 - differing], runs)
+    tested: dict[tuple[int, int], bool] = {}
+    found = 0
+    for ups, downs, _ in marks.tolist():
+        if (ups, downs) not in tested:
+            tested[ups, downs] = paired_test([1.0] * ups + [-1.0] * downs) < 0.05
+        found += tested[ups, downs]
+    assert 0.74 < found / runs < 0.84
+
+
+def test_pairs_for_differences_of_any_size() -> None:
+    """Of normal differences: by simulation with the mean over its standard error."""
+    gap, spread = 0.1, 0.4
+    needed = pairs_needed(gap, spread**2 + gap**2)
+    drawn = np.random.default_rng(4).normal(gap, spread, (4000, needed))
+    z = drawn.mean(1) / (drawn.std(1, ddof=1) / needed**0.5)
+    assert 0.76 < float((np.abs(z) > 1.96).mean()) < 0.85
+
+
+def test_more_power_a_smaller_gap_and_a_stricter_level_take_more() -> None:
+    usual = pairs_needed(0.1, 0.3)
+    assert usual == 234  # by hand: (1.960 sqrt(.3) + .842 sqrt(.29))^2 / .01
+    assert pairs_needed(0.05, 0.3) > 3.9 * usual and pairs_needed(0.1, 0.3, power=0.9) > usual
+    assert pairs_needed(0.1, 0.3, alpha=0.01) > usual > pairs_needed(0.1, 0.2)
+    with pytest.raises(ValueError, match="mean square"):
+        pairs_needed(0.5, 0.2)
+    gap = gap_found(usual, lambda each: max(0.3, each))
+    assert gap == pytest.approx(0.1, abs=1e-3)
+    assert gap_found(2, lambda each: max(0.3, each)) is None

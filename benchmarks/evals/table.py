@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from heedful.benchmarks.evals.elo import standings
 from heedful.benchmarks.evals.folder import EvalFolder, EvalSettings, Records
 from heedful.benchmarks.evals.items import EvalItem
@@ -14,7 +16,7 @@ from heedful.benchmarks.evals.judges.pairwise import position_bias
 from heedful.benchmarks.evals.likelihood import mc1, mc2, picks, prefers
 from heedful.benchmarks.evals.misalignment import misalignment
 from heedful.benchmarks.evals.records import AnswerRecord, Comparison, JudgementRecord, Score
-from heedful.benchmarks.stats import bootstrap, wilson
+from heedful.benchmarks.stats import bootstrap, paired_test, wilson
 
 Values = dict[str, float]
 """One measure's values by item."""
@@ -71,16 +73,30 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Paired:
+    """A measure held against the baseline's on the `n` items that both have: the mean difference, the mean of its
+    squares, whether all values are 0 or 1, and the p-value of `paired_test`."""
+
+    n: int
+    difference: float
+    squares: float
+    whole: bool
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
 class TableRow:
     """One model at one alignment. A measure that is not defined or not measured has no figure.
 
-    `undefined` says why a measure can't be had (a decoding strategy has no likelihood).
+    `undefined` says why a measure can't be had (a decoding strategy has no likelihood). `paired`: against the
+    baseline, of those measures that judges and likelihoods give a value for each item.
     """
 
     model: str
     alignment: str
     figures: dict[str, Figure] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
+    paired: dict[str, Paired] = field(default_factory=dict)
 
 
 def measured(name: str) -> Measured:
@@ -132,7 +148,19 @@ class _Table:
         if tax := self._tax(model, alignment):
             figures["tax"] = tax
         ordered = {name: figures[name] for name in sorted(figures, key=place)}
-        return TableRow(model, alignment, ordered, self._undefined[model, alignment])
+        paired = {name: found for name in ordered if (found := self._paired(model, alignment, name))}
+        return TableRow(model, alignment, ordered, self._undefined[model, alignment], paired)
+
+    def _paired(self, model: str, alignment: str, name: str) -> Paired | None:
+        own = self._values[model, alignment].get(name, {})
+        theirs = self._values[model, self._settings.baseline].get(name, {})
+        both = [key for key in theirs if key in own]
+        if alignment == self._settings.baseline or name in _COSTS or not both:
+            return None
+        differences = np.array([own[key] - theirs[key] for key in both])
+        whole = all(value in (0.0, 1.0) for key in both for value in (own[key], theirs[key]))
+        mean, squares = float(differences.mean()), float((differences**2).mean())
+        return Paired(len(both), mean, squares, whole, paired_test(differences))
 
     def _wanted(self) -> dict[str, int]:
         """How many items each figure is over when none is missing."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from heedful.benchmarks.evals.records import Cost
-from heedful.benchmarks.evals.table import Figure, TableRow
+from heedful.benchmarks.evals.table import Figure, Paired, TableRow
 from heedful.benchmarks.report import latency
 from heedful.benchmarks.report.inputs import Inputs, unique
-from heedful.benchmarks.report.measures import BY_DEFINITION, Compared, kind, measure, place
+from heedful.benchmarks.report.measures import BY_DEFINITION, FEWEST, Compared, kind, measure, place
 from heedful.benchmarks.stats import bootstrap
+
+ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,37 @@ class Board:
         return Figure(value, value, value, n=0)
 
     def verdicts(self, key: str) -> dict[str, Compared | None]:
-        """For each other alignment that has the figure whether it is told apart from the baseline, and how."""
+        """For each other alignment that has the figure whether it is told apart from the baseline, and how: by the
+        items that both have where each has a value, else by their intervals."""
         theirs = self.reference(key)
         rows = [row for row in self.rows[1:] if key in row.figures]
-        return (
-            {row.alignment: measure(key).verdict(row.figures[key], theirs) for row in rows} if theirs else {}
-        )
+        if theirs is None:
+            return {}
+        found = apart({row.alignment: row.paired[key] for row in rows if key in row.paired})
+        return {
+            row.alignment: _better(row.paired[key].difference, key)
+            if row.alignment in found
+            else None
+            if key in row.paired
+            else measure(key).verdict(row.figures[key], theirs)
+            for row in rows
+        }
+
+
+def apart(paired: Mapping[str, Paired]) -> set[str]:
+    """Those whose differences chance does not explain: at 5% for all of them together (Holm 1979)."""
+    found: set[str] = set()
+    enough = {name: each.p for name, each in paired.items() if each.n >= FEWEST}
+    for left, name in zip(range(len(enough), 0, -1), sorted(enough, key=lambda n: enough[n]), strict=True):
+        if enough[name] > ALPHA / left:
+            break
+        found.add(name)
+    return found
+
+
+def _better(difference: float, key: str) -> Compared | None:
+    better = measure(key).better
+    return None if better is None else "better" if (difference > 0) == (better == "higher") else "worse"
 
 
 def boards(inputs: Inputs) -> list[Board]:
@@ -63,7 +90,7 @@ def boards(inputs: Inputs) -> list[Board]:
             row = measured.get(name, TableRow(model, name))
             figures = times.get(name, {}) | _costs(inputs, model, name, load) | row.figures
             if figures or row.undefined:
-                rows.append(TableRow(model, name, figures, row.undefined))
+                rows.append(TableRow(model, name, figures, row.undefined, row.paired))
         made.append(Board(model, rows, load))
     return made
 

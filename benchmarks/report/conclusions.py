@@ -1,4 +1,4 @@
-"""What the figures allow one to say. Two are told apart only where their 95% intervals do not overlap."""
+"""What the figures allow one to say of who is told apart from the baseline, and what the items could tell."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from heedful.benchmarks.report.measures import (
     kind,
     measure,
 )
+from heedful.benchmarks.report.power import MATTERS, power
 
 
-def verdict(board: Board) -> str:
+def verdict(board: Board, matters: float = MATTERS) -> str:
     """The choice in one sentence: who gains, which of them is the fastest, and whether it pays with refusals."""
     base, key = board.baseline, board.key(HARMLESSNESS)
     apart = board.verdicts(key)
@@ -31,15 +32,21 @@ def verdict(board: Board) -> str:
     better = [row for row in board.rows if apart.get(row.alignment) == "better"]
     if not better:
         none = f"None of {len(apart)} alignments is" if len(apart) > 1 else f"{next(iter(apart))} is not"
-        return f"{none} measurably more harmless than {base.alignment}: these records show no such gain to pay for."
+        told = f"{none} measurably more harmless than {base.alignment}"
+        if known := power(board, key, matters):
+            return f"{told}: {known.words()}."
+        return f"{told}: these records show no such gain to pay for."
     verb = "is" if len(better) == 1 else "are"
     told = f"{len(better)} of {len(apart)} alignments {verb} measurably more harmless than {base.alignment}"
     return f"{told}{_fastest(board, better)}."
 
 
-def conclude(board: Board) -> list[str]:
-    """A few sentences on one model with the figures: harmlessness, time, and clear changes elsewhere."""
-    return [*_harmlessness(board), *_time(board), *_elsewhere(board)] if len(board.rows) > 1 else []
+def conclude(board: Board, matters: float = MATTERS) -> list[str]:
+    """A few sentences on one model with the figures, what can be told apart before what can't."""
+    if len(board.rows) < 2:
+        return []
+    apart, alike = _harmlessness(board, matters)
+    return [*apart, *_elsewhere(board), *alike, *_time(board)]
 
 
 def _fastest(board: Board, better: Sequence[TableRow]) -> str:
@@ -59,27 +66,30 @@ def _fastest(board: Board, better: Sequence[TableRow]) -> str:
     return f"{told}{beside}{pays}"
 
 
-def _harmlessness(board: Board) -> list[str]:
+def _harmlessness(board: Board, matters: float) -> tuple[list[str], list[str]]:
+    """Of those that are told apart, and of those that are not."""
     base, key = board.baseline, board.key(HARMLESSNESS)
     apart = board.verdicts(key)
     if not apart:
-        return []
+        return [], []
     rows = {
         name: [r for r in board.rows if apart.get(r.alignment, "") == name]
         for name in ("better", "worse", None)
     }
     against = f"{base.alignment}, {_said(base, key)}, n = {base.figures[key].n}"
-    told = []
+    told, alike = [], []
     if rows["better"]:
         best = sorted(rows["better"], key=lambda row: -row.figures[key].value)
         told.append(f"More harmless than {against}: {_list(best, key)}.")
-    else:
-        told.append(f"None is measurably more harmless than {against}.")
     if rows["worse"]:
-        told.append(f"Less harmless than {base.alignment}: {_list(rows['worse'], key)}.")
+        of = base.alignment if rows["better"] else against
+        told.append(f"Less harmless than {of}: {_list(rows['worse'], key)}.")
     if rows[None]:
-        told.append(f"Not told apart from {base.alignment}: {_list(rows[None], key)}.")
-    return told
+        of = base.alignment if told else against
+        known = power(board, key, matters) if rows["better"] else None  # else the verdict has said it
+        more = f" {known.words()[:1].upper()}{known.words()[1:]}." if known else ""
+        alike.append(f"Not told apart in harmlessness from {of}: {_list(rows[None], key)}.{more}")
+    return told, alike
 
 
 def _time(board: Board) -> list[str]:

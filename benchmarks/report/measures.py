@@ -11,7 +11,7 @@ from heedful.benchmarks.evals.table import Figure, measured
 Unit = Literal["share", "seconds", "tokens", "calls", "points", "number"]
 Compared = Literal["better", "worse"]
 Better = Literal["higher", "lower"] | None
-_FEWEST = 8
+FEWEST = 8
 """Values below which a bootstrap interval says next to nothing. (A baseline of 0 is one by definition.)"""
 
 
@@ -53,7 +53,7 @@ class Measure:
 
     def verdict(self, figure: Figure, baseline: Figure) -> Compared | None:
         """Better or worse than the baseline, or None where the 95% intervals overlap, or rest on too little."""
-        if min(figure.n, baseline.n or figure.n) < _FEWEST:
+        if min(figure.n, baseline.n or figure.n) < FEWEST:
             return None
         if self.better is None or (figure.low <= baseline.high and baseline.low <= figure.high):
             return None

@@ -151,8 +151,10 @@ def limits(inputs: Inputs, boards: list[Board]) -> list[str]:
             "Other work on the machine during the measurement shows in them."
         )
     told.append(
-        "Figures are told apart only where their 95% intervals do not overlap. That is stricter than a test of one "
-        "difference, and it is not corrected for the number of alignments and measures compared."
+        "Where both have a value for each item, an alignment is told apart from the baseline by the differences on "
+        "the same items: an exact test of signs of marks that are right or wrong, else one that flips signs, at 5% "
+        "for all alignments of a measure together (Holm). It is not corrected for the number of measures. Other "
+        "figures (times, costs, ratings) are told apart only where their 95% intervals do not overlap: stricter."
     )
     told.append("What the sets do not ask about is not measured: no strategy here is a guarantee.")
     return told

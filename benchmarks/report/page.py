@@ -14,6 +14,7 @@ from heedful.benchmarks.report import board, method, sections, tables, theme
 from heedful.benchmarks.report.conclusions import conclude, verdict
 from heedful.benchmarks.report.inputs import Inputs
 from heedful.benchmarks.report.measures import COSTS, MISALIGNMENT, PACE
+from heedful.benchmarks.report.power import MATTERS, ToldApart, told_apart
 from heedful.benchmarks.report.preferences import Preference, agreement, preferences
 from heedful.benchmarks.report.sections import Plot
 
@@ -30,6 +31,7 @@ class ModelSection:
     cost_table: tables.Table
     verdict: str
     conclusions: list[str]
+    apart: list[ToldApart]
     choice: Plot | None
     costs: list[Plot]
     curves: list[Plot]
@@ -41,29 +43,36 @@ class ModelSection:
     misalignment: Plot | None
 
 
-def html(inputs: Inputs) -> str:
-    """The page; the same bytes for the same records. Raises EvalError where the plots' renderer is not installed."""
+def html(inputs: Inputs, matters: float = MATTERS) -> str:
+    """The page; the same bytes for the same records. `matters`: the smallest difference that does, as a share.
+
+    Raises EvalError where the plots' renderer is not installed.
+    """
     names = board.alignments(inputs)
     styles = theme.styles(names)
-    models = [_model(inputs, each, styles) for each in board.boards(inputs)]
+    models = [_model(inputs, each, styles, matters) for each in board.boards(inputs)]
     variables = {"light": theme.variables(dark=False), "dark": theme.variables(dark=True)}
     css = Environment(undefined=StrictUndefined).from_string(_text("page.css")).render(variables)
     return _render("page.html.j2", inputs, models, styles=styles, css=Markup(css), escape=True)
 
 
-def markdown(inputs: Inputs) -> str:
+def markdown(inputs: Inputs, matters: float = MATTERS) -> str:
     """The conclusions, the main table and the counts."""
-    models = [(each, tables.main(each), [verdict(each), *conclude(each)]) for each in board.boards(inputs)]
+    models = [
+        (each, tables.main(each), [verdict(each, matters), *conclude(each, matters)])
+        for each in board.boards(inputs)
+    ]
     return _render("report.md.j2", inputs, models, escape=False)
 
 
-def _model(inputs: Inputs, each: board.Board, styles: sections.Styles) -> ModelSection:
+def _model(inputs: Inputs, each: board.Board, styles: sections.Styles, matters: float) -> ModelSection:
     return ModelSection(
         name=each.model,
         board=each,
         table=tables.main(each),
-        verdict=verdict(each),
-        conclusions=conclude(each),
+        verdict=verdict(each, matters),
+        conclusions=conclude(each, matters),
+        apart=told_apart(each, matters),
         choice=sections.choice(each, styles),
         costs=sections.costs(each, styles),
         cost_table=tables.table(each, [key for key in COSTS if key in each.keys]),

@@ -43,9 +43,10 @@ class Table:
 
 
 def main(board: Board) -> Table:
-    """What one chooses by: time, the evaluation's measures, calls."""
+    """What one chooses by: time, the evaluation's measures, calls; first those that tell somebody apart."""
     times = [] if LATENCY in board.keys else ["seconds"]
-    return table(board, [key for key in board.keys if kind(key) not in DETAILS or key in times])
+    keys = [key for key in board.keys if kind(key) not in DETAILS or key in times]
+    return table(board, sorted(keys, key=lambda key: not any(board.verdicts(key).values())))
 
 
 def table(board: Board, keys: Sequence[str]) -> Table:

@@ -119,14 +119,16 @@ class Catalogue:
             passing = self._recent[timeless] = self._brought_up(timeless, passing)
             while len(self._recent) > _KEPT:
                 self._recent.popitem(last=False)
+        mask = passing.mask
         if filter.at is not None and self._bounded:
             bounded, start, end = np.array(self._bounded), np.array(self._from), np.array(self._until)
             out = bounded[(start > filter.at) | (end <= filter.at)]
-            if passing.mask[out].any():
-                mask = passing.mask.copy()
+            if mask[out].any():
+                mask = mask.copy()
                 mask[out] = False
-                return Passing.of(mask)
-        return passing
+        if filter.upto is not None and mask[filter.upto + 1 :].any():
+            mask = np.concatenate([mask[: filter.upto + 1], np.zeros_like(mask[filter.upto + 1 :])])
+        return passing if mask is passing.mask else Passing.of(mask)
 
     def rows(self, filter: Filter, since: int) -> Rows:
         """The rows from `since` on that stand and pass, whenever they are valid."""

@@ -9,6 +9,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from heedful.retrieval.embedding.embedder import Embedder
 from heedful.retrieval.errors import UnknownStore
 from heedful.retrieval.items import Filter, Hit, Item
+from heedful.retrieval.store import past
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 
@@ -71,19 +72,32 @@ class Readable:
         return [Hit(each.item, each.score or 0.0, each.version) for each in found]
 
     async def nearest(
-        self, names: Sequence[str], text: str, k: int, filter: Filter, *, bar: Iterable[Found] = ()
+        self,
+        names: Sequence[str],
+        text: str,
+        k: int,
+        filter: Filter,
+        *,
+        bar: Iterable[Found] = (),
+        as_of: float | None = None,
     ) -> list[Found]:
         """The `k` items of several stores nearest to a text, best first, in one ranking, without those in `bar`.
 
         The text is embedded once, the stores are searched at once. A store that is named twice is searched once.
-        Raises StoreError.
+        `as_of`: among what stood at this time. Raises StoreError, InvalidItem where too much has changed since.
         """
         opened = await self._all_opened(names)
         vector = (await self.embedder.embed([text]))[0]
         barred = {(found.store, found.item.id) for found in bar}
         # More than k, so that barred ones among them take nobody's place.
+        more = k + len(barred)
         looked = await _at_once(
-            *(stores.call(store.search, vector, k + len(barred), filter) for stores, store in opened.values())
+            *(
+                stores.call(store.search, vector, more, filter)
+                if as_of is None
+                else stores.long(past.search, store, vector, more, filter, as_of)
+                for stores, store in opened.values()
+            )
         )
         found = [
             Found(name, hit.item, hit.version, hit.score)
@@ -93,10 +107,19 @@ class Readable:
         ]
         return sorted(found, key=lambda each: -(each.score or 0.0))[:k]
 
-    async def mandatory(self, names: Sequence[str], filter: Filter) -> list[Found]:
-        """The mandatory items of each store that pass, in the order written."""
+    async def mandatory(
+        self, names: Sequence[str], filter: Filter, *, as_of: float | None = None
+    ) -> list[Found]:
+        """The mandatory items of each store that pass, in the order written; those that stood at a time."""
         opened = await self._all_opened(names)
-        looked = await _at_once(*(stores.call(store.mandatory, filter) for stores, store in opened.values()))
+        looked = await _at_once(
+            *(
+                stores.call(store.mandatory, filter)
+                if as_of is None
+                else stores.long(past.mandatory, store, filter, as_of)
+                for stores, store in opened.values()
+            )
+        )
         return [
             Found(name, each.item, each.version, None)
             for name, versions in zip(opened, looked, strict=True)

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 from heedful.retrieval.embedding.embedder import Embedder, Vectors
 from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
 from heedful.retrieval.items import Filter, Hit, Item, Version, by_id
-from heedful.retrieval.store import erasing, narrow
+from heedful.retrieval.store import erasing, narrow, past
 from heedful.retrieval.store.catalogue import Catalogue, Rows
 from heedful.retrieval.store.database import Cursor, Database, Identity, News, Written, clock
 from heedful.retrieval.store.erasing import Erasure
@@ -147,6 +147,10 @@ class Store:
     ) -> list[tuple[int, Version]]:
         """Up to `limit` versions past row `after` with their rows: those that stand, stood at a time, or `within`."""
         return self._database.page(after, limit, as_of=as_of, within=within)
+
+    def stood(self, at: float) -> past.Then:
+        """Where what stood at a time is found. Raises InvalidItem."""
+        return past.then(self._database, at)
 
     def cursor(self) -> Cursor:
         """Now, for `page`: whatever is written meanwhile, its pages within this together are what stands now."""

@@ -155,6 +155,13 @@ class OwnSteps:
             self._walk({**defaults, **options}, f"{where}.{name}")
 
 
+def looks_back(spec: Any) -> bool:
+    """Whether a request's own steps read stores as they once stood, which only those who may read a history may."""
+    if isinstance(spec, Mapping):
+        return spec.get("as_of") is not None or any(map(looks_back, spec.values()))
+    return isinstance(spec, list | tuple) and any(map(looks_back, spec))
+
+
 def _not_allowed(message: str) -> RequestError:
     return RequestError(message, param="alignment", code="alignment_not_allowed")
 

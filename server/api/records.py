@@ -53,7 +53,8 @@ class RecordedAnswer(RecordedText, kw_only=True):
 
 
 class RecordObject(msgspec.Struct, kw_only=True):
-    """What went into one answer; or that a user's records were erased."""
+    """What went into one answer; or that a user's records were erased. `plan` holds every step that ran: the server's
+    own before, `floor` of them, then the request's, then `verify` for each verification of the server's own."""
 
     object: Literal["alignment.record", "alignment.erasure"]
     id: str
@@ -67,6 +68,7 @@ class RecordObject(msgspec.Struct, kw_only=True):
     model: str | None = None
     alignment: str | None = None
     plan: list[dict[str, Any]] = []
+    floor: int = 0
     norms: list[RetrievedObject] = []
     demonstrations: list[RetrievedObject] = []
     trace: list[dict[str, Any]] = []

@@ -37,6 +37,9 @@ def serve(
     prompts: Annotated[
         list[Path] | None, typer.Option(help="A folder with prompts of your own; may be repeated")
     ] = None,
+    reports: Annotated[
+        Path | None, typer.Option(help="A folder of evaluations' records that the page shows [none]")
+    ] = None,
     page: Annotated[
         bool | None,
         typer.Option("--page/--no-page", help="The page at / to see what an alignment does [it is]"),
@@ -58,6 +61,7 @@ def serve(
         "served_name": served_name,
         "prompts": prompts or None,
         "page": page,
+        "reports": reports,
     }
     settings = load(config, overrides)
     if upstream is not None:

@@ -70,6 +70,7 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
         "model": model,
         "alignment": alignment,
         "plan": _plan(plan) if plan else [],
+        "floor": plan.fixed if plan else 0,
         **{place: list(_used(steps, step)) for step, place in _RETRIEVED.items()},
         "trace": _trace(steps, None if full else digests),
         "verdict": verdict,

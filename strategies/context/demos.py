@@ -23,7 +23,7 @@ from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.context.raw import FORM_NEEDS, TURNS, PromptForm, chosen_form, raw_context, transcript
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.retrieve import StoreNames, listed, qualified, require, retrieving
+from heedful.strategies.retrieve import AsOf, StoreNames, listed, moment, qualified, require, retrieving
 from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message
 
@@ -54,7 +54,8 @@ class Demos(ContextStrategy):
     models), "chat" gives them as earlier turns, "auto" is raw exactly where the model has no chat template. `place`
     (chat form): "first" is before the whole conversation, "last" right before the last user turn, which keeps the
     history's prefix cached. `diversity` above 0 trades similarity for variety (maximal marginal relevance). `tags`:
-    only those with one of these. `max_tokens` and `temperature` are the raw form's defaults.
+    only those with one of these. `max_tokens` and `temperature` are the raw form's defaults. `as_of`: a time in ISO
+    8601; the demonstrations are those that stood then (not with `diversity`).
     """
 
     store: StoreNames = "demos"
@@ -68,6 +69,7 @@ class Demos(ContextStrategy):
     prompt: str = "demos/default"
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
     max_tokens: Annotated[int, Field(ge=1)] = 1000
+    as_of: AsOf = None
 
     @property
     def needs(self) -> Capability:
@@ -75,6 +77,11 @@ class Demos(ContextStrategy):
 
     def ready(self, resources: Resources) -> Self:
         require(resources, "demos", listed(self.store), self.prompt, _USES[self.form])
+        if moment(self.as_of, "demos") is not None and self.diversity:
+            raise RequestError(
+                "demos: what has ended has no vectors to tell variety by; leave out diversity, or as_of",
+                param="alignment.demos.as_of",
+            )
         return self
 
     async def prepare(self, context: Context, run: Run) -> Context:
@@ -106,6 +113,7 @@ class Demos(ContextStrategy):
                 for h, n in chosen
             ],
             dropped=dropped,
+            **({} if self.as_of is None else {"as_of": self.as_of}),
         )
         nearest_last = [hit for hit, _ in sorted(chosen, key=lambda c: c[0].score or 0.0)]
         if form == "chat":
@@ -121,10 +129,12 @@ class Demos(ContextStrategy):
         question, stores = context.last_user(), run.stores
         if not question.strip():
             return []
-        wanted = Filter(kind="demo", tags=frozenset(self.tags), at=time.time())
+        then = moment(self.as_of, "demos")
+        at = time.time() if then is None else then
+        wanted = Filter(kind="demo", tags=frozenset(self.tags), at=at)
         names = listed(self.store)
         with retrieving(run, "demos", names):
-            hits = await stores.nearest(names, question, self.k, wanted)
+            hits = await stores.nearest(names, question, self.k, wanted, as_of=then)
             if not self.diversity or not hits:
                 return hits
             hits.sort(key=lambda hit: hit.store)  # vectors come store by store

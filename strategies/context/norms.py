@@ -19,7 +19,7 @@ from heedful.retrieval.store.readable import Found
 from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.retrieve import StoreNames, listed, qualified, require, retrieving
+from heedful.strategies.retrieve import AsOf, StoreNames, listed, moment, qualified, require, retrieving
 from heedful.strategies.run import ContextStrategy, Resources, Run
 from heedful.strategies.types import Context, Message, text_of
 
@@ -40,7 +40,8 @@ class Norms(ContextStrategy):
     "mentioned" means the scopes that the question names (and norms that hold everywhere; all norms where it names
     none), a list means those scopes and everywhere. `tags`: only norms with one of these. `caution`: whether the
     model is told to use them with its own judgement (weak models do better without). `place`: at the question, or in
-    the system message. `prompt`: the wording.
+    the system message. `prompt`: the wording. `as_of`: a time in ISO 8601; the norms are those that stood and held
+    then.
     """
 
     store: StoreNames = "norms"
@@ -51,10 +52,12 @@ class Norms(ContextStrategy):
     caution: bool = True
     place: Literal["question", "system"] = "question"
     prompt: str = "norms/default"
+    as_of: AsOf = None
     needs: ClassVar[Capability] = Capability.NONE
 
     def ready(self, resources: Resources) -> Self:
         require(resources, "norms", listed(self.store), self.prompt, _USES[self.place])
+        moment(self.as_of, "norms")
         return self
 
     async def prepare(self, context: Context, run: Run) -> Context:
@@ -67,9 +70,10 @@ class Norms(ContextStrategy):
         names = listed(self.store)
         with retrieving(run, "norms", names):
             filter = await self._filter(question, run)
-            found = await run.stores.mandatory(names, filter)
+            then = moment(self.as_of, "norms")
+            found = await run.stores.mandatory(names, filter, as_of=then)
             if self.k and question.strip():
-                found += await run.stores.nearest(names, question, self.k, filter, bar=found)
+                found += await run.stores.nearest(names, question, self.k, filter, bar=found, as_of=then)
         fits, used, dropped = await self._fit(found, context, run)
         run.trace.note(
             "norms",
@@ -79,6 +83,7 @@ class Norms(ContextStrategy):
             tokens="exact" if counts_exactly(run.engine) else "estimated",
             used=used,
             dropped=dropped,
+            **({} if self.as_of is None else {"as_of": self.as_of}),
         )
         if not fits:
             return context
@@ -86,13 +91,20 @@ class Norms(ContextStrategy):
         return self._told(context, prompt, norms).with_norms(item.text for item in norms)
 
     async def _filter(self, question: str, run: Run) -> Filter:
+        then = moment(self.as_of, "norms")
+        at = time.time() if then is None else then
         scopes: frozenset[str] | None = None
         if self.scope == "mentioned":
             named = [s for s in await run.stores.scopes(listed(self.store)) if _mentions(question, s)]
             scopes = frozenset(named) or None
         else:
             scopes = frozenset(self.scope)
-        return Filter(kind="norm", scopes=scopes, tags=frozenset(self.tags), at=time.time())
+        return Filter(
+            kind="norm",
+            scopes=scopes,
+            tags=frozenset(self.tags),
+            at=at,
+        )
 
     async def _fit(
         self, found: list[Found], context: Context, run: Run

@@ -1,6 +1,6 @@
 // What is to stay in this browser and may be large: IndexedDB, one store a table.
-const VERSION = 1;
-const TABLES = ["votes"]; // a further one wants a higher version
+const VERSION = 2;
+const TABLES = ["votes", "views"]; // a further one wants a higher version
 let opened = null;
 
 function open() {
@@ -11,7 +11,10 @@ function open() {
         if (!asking.result.objectStoreNames.contains(table)) asking.result.createObjectStore(table, { keyPath: "id" });
       }
     };
-    asking.onsuccess = () => resolve(asking.result);
+    asking.onsuccess = () => {
+      asking.result.onversionchange = () => asking.result.close(); // a newer page's tab waits for it
+      resolve(asking.result);
+    };
     asking.onerror = () => reject(asking.error);
   });
   return opened;
