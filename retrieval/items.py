@@ -92,18 +92,22 @@ class Filter:
     """Which items may be found; every condition must be met.
 
     `scopes`: those of these scopes and those that hold everywhere (None: all). `tags`: at least one of these (empty:
-    all). `at`: valid at this time (None: whenever).
+    all). `at`: valid at this time (None: whenever). `mandatory`: whether it is (None: either).
     """
 
     kind: str | None = None
     scopes: frozenset[str] | None = None
     tags: frozenset[str] = frozenset()
     at: float | None = None
+    mandatory: bool | None = None
 
     @property
     def timeless(self) -> Filter:
         """The same, whenever valid."""
         return replace(self, at=None)
+
+
+ALL = Filter()
 
 
 def item_of(value: Any, *, kind: str | None = None) -> Item:
