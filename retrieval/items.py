@@ -101,6 +101,14 @@ class Filter:
     at: float | None = None
     mandatory: bool | None = None
 
+    def lets(self, item: Item) -> bool:
+        """Whether an item passes, as stores have it."""
+        kind = self.kind in (None, item.kind)
+        scope = self.scopes is None or not item.scope or item.scope in self.scopes
+        tags = not self.tags or not self.tags.isdisjoint(item.tags)
+        binds = self.mandatory in (None, item.mandatory)
+        return kind and scope and tags and binds and (self.at is None or item.holds(self.at))
+
     @property
     def timeless(self) -> Filter:
         """The same, whenever valid."""
