@@ -8,7 +8,7 @@ BIN = $(VENV)/bin
 MODEL ?= smollm2-135m-instruct
 SEED ?= 1
 
-.PHONY: install demo serve test prove check lint types report bench-proxy bench-rain clean
+.PHONY: install browser demo serve test prove check lint types report bench-proxy bench-rain clean
 
 install: $(VENV)/.installed
 
@@ -22,13 +22,17 @@ demo: install
 serve: install
 	$(BIN)/heedful serve $(MODEL)
 
+# Debian's Chromium, for the tests of the page: installed where that can be done, else they are skipped and say so.
+browser:
+	@command -v chromium >/dev/null || .install/chromium.sh
+
 # Two workers: one for all that uses an engine, one for the rest.
-test: install
+test: install browser
 	$(BIN)/python -m pytest -n 2 --dist loadscope $(TESTS)
 
 # That the tests' truth hangs on no processor, load or order: they pass as on a processor with less, under load, and
 # shuffled. Half an hour on two quiet cores.
-prove: install
+prove: install browser
 	$(BIN)/python tests/lesser.py $(BIN)/python -m pytest -n 2 --dist loadscope
 	$(BIN)/python tests/busy.py $(BIN)/python -m pytest -n 2 --dist loadscope
 	PYTHONHASHSEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadscope --random-order --random-order-seed=$(SEED)

@@ -23,6 +23,7 @@ def test_sigterm_finishes_what_is_running(base_process: Server) -> None:
     url, process, log = base_process.url, base_process.process, base_process.log
     told = log.read_text()
     assert f"heedful is listening on {url}/v1" in told
+    assert f"the page: {url}/" in told
     assert f"model {BASE_MODEL} (completion, logprobs, tokens" in told
     assert re.search(r"alignments: house, .*direct.*; default: direct", told)
     body = {**BODY, "model": BASE_MODEL}

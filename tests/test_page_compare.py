@@ -16,9 +16,11 @@ import pytest
 from held_engine import HeldEngine
 from page_fixtures import PAGE, Open, Tab
 from playwright.async_api import Route, expect
+from test_roles import TEXTS, of_the_file
 from waiting import HANG
 
 from heedful.retrieval.store.stores import Stores
+from heedful.server.access.client import Role
 from heedful.server.config import Config
 from heedful.strategies import Call, EngineUnavailable
 from heedful.strategies.scripted import ScriptedEngine
@@ -247,6 +249,22 @@ async def test_a_link_opens_the_same_set_up_and_asks_nothing_by_itself(
     await expect(answer(fresh, "A")).to_contain_text(PLAIN)
     broken = await opened(f"{server}/#/compare?set=nonsense")
     await expect(broken.page.get_by_role("alert")).to_contain_text("This link is not whole")
+
+
+async def test_a_server_that_shows_no_traces_still_answers(
+    serving: Serving, model: Model, opened: Open
+) -> None:
+    config = of_the_file(floor={"trace": "off"})
+    with serving(model.engine, config=config) as url:
+        tab = await opened(f"{url}/")
+        tab.expected = ["401", "403"]
+        await tab.page.get_by_label("Key", exact=True).fill(TEXTS[Role.USER])
+        await tab.page.keyboard.press("Enter")
+        for _ in range(2):
+            await ask(tab, "What should I do?")
+            await expect(answer(tab, "B")).to_contain_text("lent")
+            await expect(answer(tab, "A").get_by_role("button", name="Why")).to_be_disabled()
+            await tab.page.get_by_role("button", name="Clear").click()
 
 
 async def test_curl_and_python_run_as_they_are(server: str, opened: Open) -> None:

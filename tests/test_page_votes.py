@@ -94,6 +94,9 @@ async def test_votes_are_blind_and_become_an_evaluation(server: str, opened: Ope
     assert all(a.cost.completion_tokens == a.cost.answer_tokens == len(a.text) for a in records.answers)
     for comparison in records.comparisons:
         assert comparison.judge == "human: Ana" and comparison.once
+    # For `principles`, whichever stood first: better, alike, worse.
+    told = [(c.preference, c.a) for c in records.comparisons]
+    assert [p if a == "principles" else 1 - (p or 0) for p, a in told] == [1.0, 0.5, 0.0]
     by_b = {row.alignment: row for row in rows(tmp_path / "votes-1")}["principles"]
     assert by_b.figures["helpfulness"].value == 0.5 and by_b.figures["helpfulness"].n == 3
     assert "human: Ana" in html(inputs.read(tmp_path / "votes-1", tmp_path / "votes-2"))

@@ -121,6 +121,10 @@ def test_what_can_not_start_says_why(
         (f"upstreams: [{{{up}, models: [a], api_key_file: none}}]", f"{tmp_path / 'none'}: No such file"),
         (f"upstreams: [{{{up}, models: [a]}}, {{{up}, models: [a]}}]", "two models are called 'a'"),
         (f"upstreams: [{{{up}, models: [a]}}]\nfallbacks: {{a: [b]}}", "fallbacks.a: unknown model 'b'"),
+        (
+            f"upstreams: [{{{up}, models: [a]}}]\nprices: {{b: {{prompt: 1, completion: 2}}}}",
+            "prices.b: no such model; known: a",
+        ),
     ):
         config.write_text(text)
         status, said = heedful_here("serve", "--config", str(config), "--port", "0")

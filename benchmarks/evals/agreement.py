@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from heedful.benchmarks.evals.records import Comparison
 from heedful.benchmarks.stats import Estimate, Floats, bootstrap_all, times
 
-Pair = tuple[str, str, str, str, str]
+JudgedPair = tuple[str, str, str, str, str]
 _KINDS = 3  # of verdicts: the one, alike, the other
 
 
@@ -54,7 +54,7 @@ def verdict(comparison: Comparison) -> int | None:
 
 def agreements(comparisons: Iterable[Comparison]) -> list[Agreement]:
     """Of each two judges that have judged the same pairs, in the order of their first appearance."""
-    by_judge: dict[str, dict[Pair, int]] = defaultdict(dict)
+    by_judge: dict[str, dict[JudgedPair, int]] = defaultdict(dict)
     for c in comparisons:
         if (given := verdict(c)) is not None:
             turned = c.a > c.b  # both judges' verdicts on a pair are read the same way round
@@ -66,7 +66,9 @@ def agreements(comparisons: Iterable[Comparison]) -> list[Agreement]:
     return [each for each in made if each is not None]
 
 
-def _agreement(one: str, other: str, ones: dict[Pair, int], others: dict[Pair, int]) -> Agreement | None:
+def _agreement(
+    one: str, other: str, ones: dict[JudgedPair, int], others: dict[JudgedPair, int]
+) -> Agreement | None:
     both = [pair for pair in ones if pair in others]
     if not both:
         return None

@@ -60,12 +60,40 @@ function walked(a, b, traces) {
   return found.reverse();
 }
 
-/** Runs of a kind as one. */
+/**
+ * Runs of a kind as one, what is removed before what is added. Where only space is the same between two changes, they are
+ * one change: phrases stay whole.
+ */
 function joined(pieces) {
   const runs = [];
-  for (const [kind, text] of pieces) {
+  let removed = "";
+  let added = "";
+  const push = (kind, text) => {
+    if (!text) return;
     if (runs.at(-1)?.[0] === kind) runs.at(-1)[1] += text;
     else runs.push([kind, text]);
-  }
+  };
+  const close = () => {
+    const before = commonSpace(removed.match(/^\s*/)[0], added.match(/^\s*/)[0]);
+    [removed, added] = [removed.slice(before.length), added.slice(before.length)];
+    const after = commonSpace(removed.match(/\s*$/)[0], added.match(/\s*$/)[0]);
+    push("same", before);
+    push("removed", removed.slice(0, removed.length - after.length));
+    push("added", added.slice(0, added.length - after.length));
+    push("same", after);
+    removed = added = "";
+  };
+  pieces.forEach(([kind, text], i) => {
+    const between = kind === "same" && !text.trim() && (removed || added) && (pieces[i + 1]?.[0] ?? "same") !== "same";
+    if (kind === "removed" || between) removed += text;
+    if (kind === "added" || between) added += text;
+    if (kind !== "same" || between) return;
+    close();
+    push("same", text);
+  });
+  close();
   return runs;
 }
+
+/** The space that both changes begin or end with, where it is all the space that is there; else none. */
+const commonSpace = (one, other) => (one === other ? one : "");

@@ -21,16 +21,23 @@ export default function Compare({ query }) {
   const [pending, setPending] = useState(null);
   const given = query.get("set");
   useEffect(() => {
-    if (!given) return settle(known);
+    const settled = () => {
+      const lost = settle(known);
+      return lost.length ? `This server has no model ${lost.join(", ")}: its columns were left out.` : null;
+    };
+    if (!given) {
+      settle(known);
+      return;
+    }
     take(given).then(
       (questions) => {
         clear();
         setPending(questions.length ? questions : null);
-        setFault(null);
+        setFault(settled());
       },
       (error) => {
-        setFault(error.message);
         settle(known);
+        setFault(error.message);
       },
     ).finally(() => go("compare", [], {}, { replace: true }));
   }, [known, given]);

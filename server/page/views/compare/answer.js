@@ -66,7 +66,23 @@ function Text({ now, against, running }) {
   if (now.state === "waiting") return html`<p class="compare-waiting"><span class="spinner" aria-hidden="true" />Waiting for the first token</p>`;
   if (differs && !running && first !== null && now.text) return html`<p class="compare-text"><${Diff} from=${first} to=${now.text} /></p>`;
   if (!now.text && !now.calls.length && now.state === "done") return html`<p class="faint">The model said nothing.</p>`;
-  return html`<p class="compare-text">${now.text}</p>`;
+  return html`<p class="compare-text">${pieces(now.text).map((piece, i) => html`<span key=${i}>${piece}</span>`)}</p>`;
+}
+
+const PIECE = 400; // characters
+
+/** A growing text in pieces that stay as they are but for the last: what has been laid out is not laid out again. */
+function pieces(text) {
+  const made = [];
+  let from = 0;
+  const ends = /\s/g;
+  while (text.length - from > PIECE) {
+    ends.lastIndex = from + PIECE;
+    if (!ends.test(text)) break;
+    made.push(text.slice(from, ends.lastIndex));
+    from = ends.lastIndex;
+  }
+  return [...made, text.slice(from)];
 }
 
 function State({ now: { state, finish } }) {

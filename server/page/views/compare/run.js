@@ -1,6 +1,7 @@
 // Sending and streaming. Nothing here draws: an answer is a store, changed at most once a frame.
 import { stream } from "../../core/api.js";
 import { perFrame } from "../../core/frames.js";
+import { key } from "../../core/key.js";
 import { store } from "../../core/store.js";
 import { announce } from "../../ui/toast.js";
 import { body, messagesOf } from "./request.js";
@@ -11,6 +12,10 @@ const NEW = {
   trace: null, finish: null, asked: null,
 };
 const running = new Map(); // the AbortController of each answer's store
+let traces = true; // whether the server shows them to this key
+key.watch(() => {
+  traces = true;
+});
 /** How many answers are being written. */
 export const busy = store(0);
 
@@ -67,8 +72,7 @@ async function write(turn, column, seed) {
   // Only of this writing: a later one of the same answer has begun where the signal is another's.
   const show = perFrame(() => running.get(answer) === control && answer.set({ ...made }));
   try {
-    const sent = { ...asked, stream: true, stream_options: { include_usage: true } };
-    for await (const event of stream("v1/chat/completions", { body: sent, signal: control.signal })) {
+    for await (const event of events(made, control.signal)) {
       take(made, event, began);
       show();
     }
@@ -84,6 +88,22 @@ async function write(turn, column, seed) {
   answer.set({ ...made });
   told(made, column);
 }
+
+/** The stream of an answer. Where the server shows this key no trace, the answer without one. */
+async function* events(made, signal) {
+  if (!traces) made.asked = untraced(made.asked);
+  const ask = () => stream("v1/chat/completions", { body: { ...made.asked, stream: true, stream_options: { include_usage: true } }, signal });
+  try {
+    yield* ask();
+  } catch (error) {
+    if (error.code !== "trace_not_allowed") throw error;
+    traces = false;
+    made.asked = untraced(made.asked);
+    yield* ask();
+  }
+}
+
+const untraced = (asked) => ({ ...asked, alignment: { ...asked.alignment, trace: false } });
 
 function take(made, event, began) {
   if (event.usage) made.usage = event.usage;

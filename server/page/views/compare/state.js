@@ -9,6 +9,7 @@ export const SETTINGS = { system: "", temperature: null, max_tokens: 512, seed: 
  * as the body field has them. What is set up stays in this browser; the conversation in this page.
  */
 export const setup = kept("compare", { columns: [], settings: SETTINGS }, local);
+setup.set(({ columns, settings }) => ({ columns: columns ?? [], settings: { ...SETTINGS, ...settings } }));
 
 /**
  * Turns: `{id, text, images, answers}`, `answers` by column id, each a store of
@@ -26,19 +27,23 @@ export const fresh = () => `c${Date.now().toString(36)}${(++last).toString(36)}`
 
 export const letter = (index) => "ABCD"[index];
 
-/** Columns for a server that has not been compared on: its model plain, and under the first alignment it can run. */
+/**
+ * Leaves out columns whose model is not here, and returns those models' names. Where none is left: the server's first
+ * model plain, and under an alignment that it can run.
+ */
 export function settle({ models, byDefault }) {
   const { columns, settings } = setup.get();
   const known = columns.filter(({ model }) => models.some(({ id }) => id === model));
-  if (known.length) {
-    if (known.length !== columns.length) setup.patch({ columns: known });
-    return;
+  const lost = [...new Set(columns.filter((column) => !known.includes(column)).map(({ model }) => model))];
+  if (known.length || !models.length) {
+    if (lost.length && known.length) setup.patch({ columns: known });
+    return lost;
   }
-  if (!models.length) return;
   const [{ id, alignments }] = models;
   const other = [byDefault, "principles", ...alignments].find((name) => name !== "direct" && alignments.includes(name));
   const made = ["direct", other].filter(Boolean).map((alignment) => ({ id: fresh(), model: id, alignment }));
-  setup.set({ columns: made, settings: { ...SETTINGS, ...settings } });
+  setup.set({ columns: made, settings });
+  return lost;
 }
 
 export const changeColumn = (id, fields) =>

@@ -36,7 +36,7 @@ export function Turn({ turn, index, columns }) {
             : html`<div key=${column.id} class="compare-missing">
                 <${Button} small icon="send" onClick=${() => retry(turn, column, seedOf(turn))}>Ask ${name} too<//></div>`)}
       </div>
-      ${unnamed && html`<${VoteBar} turn=${turn} shown=${shown} />`}
+      ${unnamed && html`<${VoteBar} key=${shown.map(({ column }) => column.id).join()} turn=${turn} shown=${shown} />`}
       ${turn.vote && html`<p class="compare-voted small" role="status">${turn.vote.said}</p>`}
     </section>`;
 }
