@@ -1,6 +1,19 @@
+// Norms and demonstrations: what answers are to heed, searched, mended, tried, and followed back in time.
 import { html } from "../core/html.js";
-import { Empty, View } from "../ui/view.js";
+import { useStore } from "../core/store.js";
+import { server } from "../core/server.js";
+import { ItemDrawer, NewDrawer } from "./norms/drawer.js";
+import { Shelf } from "./norms/shelf.js";
+import { StoreList } from "./norms/stores.js";
 
-export default function Norms() {
-  return html`<${View} title="Norms"><${Empty} title="Nothing here yet" /><//>`;
+/** `#/norms`, `#/norms/STORE`, `#/norms/STORE/ID`, each with `?add=norm|demo`. An id may hold slashes. */
+export default function Norms({ rest, query }) {
+  const { who } = useStore(server);
+  const [named, ...id] = rest.filter((part, i) => i > 0 || part);
+  // A trace names a shared store as its reader does; to whose it is it is one like any other.
+  const store = who.tenant === "default" && named === "shared" ? id.shift() : who.tenant === "default" ? named?.replace(/^shared\//, "") : named;
+  return html`
+    ${store ? html`<${Shelf} key=${store} store=${store} query=${query} />` : html`<${StoreList} />`}
+    ${store && id.length > 0 && html`<${ItemDrawer} key=${`${store}/${id.join("/")}`} store=${store} id=${id.join("/")} query=${query} />`}
+    ${query.get("add") && html`<${NewDrawer} store=${store} kind=${query.get("add")} query=${query} />`}`;
 }
