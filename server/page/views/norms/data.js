@@ -67,6 +67,7 @@ export function useLoad(load, deps) {
   const [state, set] = useState({ loading: true });
   const [turn, setTurn] = useState(0);
   const written = useStore(changes);
+  const mine = useStore(key);
   useEffect(() => {
     const control = new AbortController();
     set(({ value }) => ({ value, loading: true }));
@@ -75,6 +76,6 @@ export function useLoad(load, deps) {
       (error) => error.name !== "AbortError" && set({ error }),
     );
     return () => control.abort();
-  }, [...deps, written, turn]);
+  }, [...deps, written, turn, mine]);
   return { ...state, again: () => setTurn((n) => n + 1) };
 }

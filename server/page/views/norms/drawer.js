@@ -71,20 +71,20 @@ export function NewDrawer({ store: given, kind, query }) {
 /** An item that is, or was. */
 export function ItemDrawer({ store, id, query }) {
   const stores = useLoad(readStores, []);
-  const { value: history, error, again } = useLoad((signal) => readHistory(store, id, signal), [store, id]);
+  const { value: history, error, loading, again } = useLoad((signal) => readHistory(store, id, signal), [store, id]);
   const about = stores.value?.data.find(({ name }) => name === store);
   const versions = history?.filter(({ version }) => version) ?? [];
   const last = versions.at(-1);
   const standing = last && !last.ended ? last : null;
-  const title = last ? `${called(last.kind)[0].toUpperCase()}${called(last.kind).slice(1)}` : "Item";
+  const title = `${last?.kind === "demo" ? "Demonstration" : last ? "Norm" : "Item"} of ${store}`;
   const close = () => go("norms", [store], filtersOf(query));
   if (!history) {
     return html`<${Drawer} title=${title} onClose=${close}>${error ? html`<${Failed} error=${error} onRetry=${again} />` : html`<${Loading} what="Reading the item" />`}<//>`;
   }
-  return html`<${Item} ...${{ store, id, query, about, history, last, standing, title, close }} />`;
+  return html`<${Item} ...${{ store, id, query, about, history, loading, last, standing, title, close }} />`;
 }
 
-function Item({ store, id, query, about, history, last, standing, title, close }) {
+function Item({ store, id, query, about, history, loading, last, standing, title, close }) {
   const name = `${store}/${id}`;
   const { [name]: kept } = useStore(drafts);
   const may = about?.may ?? { write: false, erase: false };
@@ -121,8 +121,8 @@ function Item({ store, id, query, about, history, last, standing, title, close }
     ${standing && may.write && html`<${Button} kind="quiet" icon="stop" onClick=${() => setAsking("end")}>End<//>`}
     ${may.erase && html`<${Button} kind="danger" class="norms-erase" icon="trash" onClick=${() => setAsking("erase")}>Erase<//>`}
     <span class="push" />
-    ${kept && html`<${Button} kind="quiet" onClick=${() => { setDraft(name, null); setState({}); }}>Undo changes<//>`}
-    ${standing && may.write && html`<${Button} kind="primary" disabled=${!changed.length || state.busy} onClick=${() => save()}>Save as version ${standing.version + 1}<//>`}`;
+    ${kept && changed.length > 0 && html`<${Button} kind="quiet" onClick=${() => { setDraft(name, null); setState({}); }}>Undo changes<//>`}
+    ${standing && may.write && html`<${Button} kind="primary" disabled=${!changed.length || state.busy} title="Ctrl+Enter" onClick=${() => save()}>Save as version ${standing.version + 1}<//>`}`;
   const norm = last?.kind === "norm";
   const tabs = [...(standing ? [["write", may.write ? "Edit" : "Read"]] : []), ...(norm && standing ? [["try", "What would change"]] : []), ["history", `History (${history.length})`]];
   const open = tabs.some(([each]) => each === tab) ? tab : "history";
@@ -132,8 +132,8 @@ function Item({ store, id, query, about, history, last, standing, title, close }
     <${Drawer} title=${title} onClose=${close} foot=${(may.write || may.erase) && last && foot}>
       <div class="stack">
         <p class="norms-which faint small"><code>${store}/${id}</code>${standing && html` <span>version ${standing.version}</span>`}</p>
-        ${saved && html`<${Saved} what=${saved} version=${last?.version} kind=${last?.kind} />`}
-        ${!standing && !saved && html`<${Notice}>${last ? "It has ended: no answer heeds it. Any of its versions can be restored." : "It has been erased."}<//>`}
+        ${saved && !loading && html`<${Saved} what=${saved} version=${last?.version} kind=${last?.kind} />`}
+        ${!standing && !saved && !loading && html`<${Notice}>${last ? "It has ended: no answer heeds it. Any of its versions can be restored." : "It has been erased."}<//>`}
         ${conflict !== undefined && html`<${Conflict} current=${conflict} mine=${item} onMine=${() => save(conflict?.version ?? null)}
           onTheirs=${() => { setDraft(name, null); setState({}); }} />`}
         ${state.error && !wrong && conflict === undefined && html`<${Failed} error=${state.error} />`}

@@ -1,6 +1,5 @@
 // Between this view and Compare: a good answer becomes a demonstration, and a mended norm is asked about again.
 import { go } from "../../core/router.js";
-import { store } from "../../core/store.js";
 import { retry } from "../compare/run.js";
 import { setup, turns } from "../compare/state.js";
 import { setDraft } from "./data.js";
@@ -8,7 +7,7 @@ import { asForm } from "./item.js";
 
 /** The name under which a form that is no item's yet keeps its draft. */
 export const NEW = "new";
-/** Whether there is a conversation to go back to is not asked of Compare: it is here. */
+/** Compare's turns: whether there is something to go back to. */
 export const conversation = turns;
 
 /** Opens the form of a demonstration, filled in with a question and its answer. */
@@ -27,6 +26,3 @@ export function askAgain() {
     if (answer) retry(turns.get().at(-1), column, answer.seed);
   }
 }
-
-/** What was written last, until somebody has seen it: `{store, id, version}`. */
-export const written = store(null);

@@ -78,7 +78,7 @@ function Preview({ value: { added, replaced, unchanged, bad, changes }, skipBad,
     <p role="status" class="norms-counts"><strong>${count(added)}</strong> to add · <strong>${count(replaced)}</strong> to replace · <strong>${count(unchanged)}</strong> there already${bad.length > 0 && html` · <strong class="norms-bad">${plural(bad.length, "bad line")}</strong>`}</p>
     ${bad.length > 0 && html`
       <${Notice} kind="warn">Nothing is imported while lines are bad, unless they are passed over.
-        <${Check} label=${`Pass over ${plural(bad.length, "bad line")}`} checked=${skipBad} onValue=${onSkip} /><//>
+        <div><${Check} label=${`Pass over ${plural(bad.length, "bad line")}`} checked=${skipBad} onValue=${onSkip} /></div><//>
       <div class="scroll-x"><table class="table norms-lines"><caption class="unseen">Bad lines</caption>
         <thead><tr><th scope="col" class="num">Line</th><th scope="col">What is wrong</th></tr></thead>
         <tbody>${bad.slice(0, 200).map(({ line, problem }) => html`<tr key=${line}><td class="num">${line}</td><td>${problem}</td></tr>`)}</tbody></table></div>

@@ -1,4 +1,5 @@
 // An item as people read it and as forms hold it. Nothing here draws.
+import { moment } from "../../core/format.js";
 
 const FIELDS = ["text", "answer", "source", "scope", "tags", "mandatory", "valid_from", "valid_until", "meta"];
 export const NAMES = {
@@ -67,6 +68,9 @@ export function asIso(local) {
   const at = new Date(local);
   return local && !Number.isNaN(at.getTime()) ? at.toISOString() : null;
 }
+
+/** A moment in words, without a time that is midnight. */
+export const when = (value) => moment(value).replace(/, 00:00:00$/, "").replace(/(:\d\d):00$/, "$1");
 
 /** "valid", "past" or "future". */
 export function validity({ valid_from: from, valid_until: until }, now = Date.now()) {

@@ -1,8 +1,7 @@
 // An item in a list: what it says, and what bounds it.
 import { html } from "../../core/html.js";
-import { moment } from "../../core/format.js";
 import { link } from "../../core/router.js";
-import { validity } from "./item.js";
+import { validity, when } from "./item.js";
 
 export const ItemRow = ({ store, item, query }) => html`
   <a class="norms-item" href=${link("norms", [store, item.id], { ...query, tab: query.asOf ? "history" : "" })}>
@@ -21,9 +20,9 @@ export function Marks({ item }) {
     <span class="norms-marks">
       ${item.mandatory && html`<span class="chip accent">mandatory</span>`}
       ${item.scope && html`<span class="chip">${item.scope}</span>`}
-      ${holds === "future" && html`<span class="chip warn">valid from ${moment(item.valid_from)}</span>`}
-      ${holds === "past" && html`<span class="chip warn">not valid since ${moment(item.valid_until)}</span>`}
-      ${holds === "valid" && item.valid_until && html`<span class="chip">until ${moment(item.valid_until)}</span>`}
+      ${holds === "future" && html`<span class="chip warn">valid from ${when(item.valid_from)}</span>`}
+      ${holds === "past" && html`<span class="chip warn">not valid since ${when(item.valid_until)}</span>`}
+      ${holds === "valid" && item.valid_until && html`<span class="chip">until ${when(item.valid_until)}</span>`}
       ${(item.tags ?? []).map((tag) => html`<span key=${tag} class="faint small">#${tag}</span>`)}
       ${item.source && html`<span class="faint small">${item.source}</span>`}
       ${item.version > 1 && html`<span class="faint small">version ${item.version}</span>`}
