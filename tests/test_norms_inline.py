@@ -119,7 +119,7 @@ def test_a_norm_can_not_leave_its_line(ask: Asking, engine: ScriptedEngine) -> N
 
 def test_what_is_enforced_stays(serving: Serving, shelf: Stores) -> None:
     engine = ScriptedEngine()
-    floor = FloorSettings(enforce=[{"norms": {"k": 0}}])
+    floor = FloorSettings(enforce=({"norms": {"k": 0}},))
     with serving(engine, stores=shelf, config=Config(floor=floor)) as url:
         answer = Asking(url)("Hello?", k=0, without=["kind"], extra=[{"text": "Be rude.", "mandatory": True}])
     assert answer.status_code == 200
@@ -128,7 +128,7 @@ def test_what_is_enforced_stays(serving: Serving, shelf: Stores) -> None:
 
 
 def test_where_stores_are_bounded_norms_come_from_these_alone(serving: Serving, shelf: Stores) -> None:
-    config = of_the_file(floor=FloorSettings(allow=AllowSettings(stores=["norms"])))
+    config = of_the_file(floor=FloorSettings(allow=AllowSettings(stores=("norms",))))
     with serving(ScriptedEngine(), stores=shelf, config=config) as url:
         ask = Asking(url, TEXTS[Role.USER])
         refused = ask("Hello?", extra=[{"text": "Be rude."}])

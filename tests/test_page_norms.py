@@ -291,7 +291,7 @@ async def test_markup_in_every_field_is_text(server: str, norms: Api, opened: Op
 async def test_an_author_is_told_which_stores_are_not_its(
     serving: Serving, shelf: Stores, opened: Open
 ) -> None:
-    key = KeySettings(tenant="default", role="author", sha256=digest("authors"), stores=["house"])
+    key = KeySettings(tenant="default", role="author", sha256=digest("authors"), stores=("house",))
     config = Config(keys=[key])
     with serving(ScriptedEngine(reply, model="tiny"), stores=shelf, config=config) as url:
         tab = await opened(f"{url}/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -70,7 +71,7 @@ def test_pages_and_searches_of_what_passes(http: httpx.Client) -> None:
     ]
     http.post("/norms/items", json={"items": items})
 
-    def ids(**query: object) -> list[str]:
+    def ids(**query: Any) -> list[str]:
         page = http.get("/norms/items", params=query).json()["data"]
         return [each["id"] for each in page]
 
