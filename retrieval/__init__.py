@@ -10,6 +10,7 @@ from heedful.retrieval.errors import (
     StoreError,
     UnknownItem,
     UnknownStore,
+    VersionConflict,
 )
 from heedful.retrieval.items import Filter, Hit, Item, Version
 
@@ -27,4 +28,5 @@ __all__ = [
     "UnknownItem",
     "UnknownStore",
     "Version",
+    "VersionConflict",
 ]

@@ -4,6 +4,7 @@ StoreError
 ├── InvalidItem        an item, a filter or a name that can't be taken as it is
 ├── UnknownStore       no store of that name
 ├── UnknownItem        no item of that id
+├── VersionConflict    an item is no longer what the writer took it for
 ├── DamagedStore       the file is no heedful store, or is broken
 ├── EmbedderChanged    the vectors were made by another embedding model
 ├── EmbedderMissing    the embedding model can't be loaded
@@ -31,6 +32,14 @@ class UnknownStore(StoreError):
 
 class UnknownItem(StoreError):
     pass
+
+
+class VersionConflict(StoreError):
+    """`id`: of the item that somebody has changed meanwhile."""
+
+    def __init__(self, message: str, id: str) -> None:
+        super().__init__(message)
+        self.id = id
 
 
 class DamagedStore(StoreError):

@@ -38,6 +38,8 @@ class Parsed:
     """A file's items, and its bad lines as (number, what is wrong)."""
 
     items: list[Item] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    """Of the items, where each begins."""
     problems: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -114,6 +116,7 @@ def parse(
                 raise InvalidItem(f"has the id of line {first}, {item.id!r}, and says something else", "id")
             if first == line:
                 parsed.items.append(item)
+                parsed.lines.append(line)
         except InvalidItem as error:
             parsed.problems.append((line, str(error)))
     return parsed

@@ -93,6 +93,7 @@ class Filter:
 
     `scopes`: those of these scopes and those that hold everywhere (None: all). `tags`: at least one of these (empty:
     all). `at`: valid at this time (None: whenever). `upto`: written up to this row of the store (None: to the last).
+    `mandatory`: whether it is (None: either).
     """
 
     kind: str | None = None
@@ -100,6 +101,7 @@ class Filter:
     tags: frozenset[str] = frozenset()
     at: float | None = None
     upto: int | None = None
+    mandatory: bool | None = None
 
     @property
     def timeless(self) -> Filter:
@@ -112,8 +114,12 @@ class Filter:
             self.kind in (None, item.kind)
             and (self.scopes is None or item.scope == "" or item.scope in self.scopes)
             and (not self.tags or not self.tags.isdisjoint(item.tags))
+            and self.mandatory in (None, item.mandatory)
             and (self.at is None or item.holds(self.at))
         )
+
+
+ALL = Filter()
 
 
 def item_of(value: Any, *, kind: str | None = None) -> Item:

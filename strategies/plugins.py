@@ -131,6 +131,16 @@ class Plugins(Generic[T]):
                 described[name] = {"error": error.message}
                 continue
             about, _, details = cleandoc(cls.__doc__ or "").partition("\n")
-            options = self._adapter(cls).json_schema().get("properties", {})
+            schema = self._adapter(cls).json_schema()
+            options = _whole(schema.get("properties", {}), schema.get("$defs", {}))
             described[name] = {"about": about, "details": details.strip(), "options": options}
         return described
+
+
+def _whole(schema: Any, defined: Mapping[str, Any]) -> Any:
+    """A schema that refers to nothing outside itself."""
+    if isinstance(schema, Mapping):
+        if isinstance(name := schema.get("$ref"), str):
+            return _whole(defined[name.rpartition("/")[2]], defined)
+        return {key: _whole(value, defined) for key, value in schema.items()}
+    return [_whole(each, defined) for each in schema] if isinstance(schema, list) else schema

@@ -14,7 +14,7 @@ from heedful.strategies.types import Usage
 # Of the client's own steps under a floor: what their authors chose and no model wrote.
 _NAMES = frozenset(
     "step prompt store stores form place mode id reason tokens model instead_of scopes outcome left_out "
-    "passed_through action".split()
+    "passed_through action extra".split()
 )
 # What a store holds, in the notes of those who read it for the client.
 _READ = {"norms": frozenset({"text", "source"}), "demos": frozenset({"text", "answer"})}

@@ -25,6 +25,7 @@ from heedful.retrieval.items import item_of
 from heedful.retrieval.store.database import Database
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
+from heedful.server.api import store_files
 from heedful.server.api import stores as stores_http
 from heedful.server.cli import store as store_cli
 from heedful.server.cli.main import app
@@ -81,7 +82,7 @@ def test_an_export_is_what_stood_at_its_start(http: httpx.Client, monkeypatch: p
             assert go.wait(_WAIT)
         return page(self, *arguments, **options)
 
-    monkeypatch.setattr(stores_http, "_EXPORTED", 2)
+    monkeypatch.setattr(store_files, "_EXPORTED", 2)
     monkeypatch.setattr(Store, "page", waiting)
     with ThreadPoolExecutor(1) as thread:
         exporting = thread.submit(lambda: http.get("/norms/export").text)
@@ -109,7 +110,7 @@ def test_an_export_of_a_store_that_is_deleted_meanwhile_breaks_off(
             assert go.wait(_WAIT)
         return page(self, after, *arguments, **options)
 
-    monkeypatch.setattr(stores_http, "_EXPORTED", 2)
+    monkeypatch.setattr(store_files, "_EXPORTED", 2)
     monkeypatch.setattr(Database, "page", waiting)
     with ThreadPoolExecutor(1) as thread:
         exporting = thread.submit(http.get, "/norms/export")

@@ -77,7 +77,14 @@ async def why(page: Page) -> None:
         await page.keyboard.press(key)
 
 
-VIEWS: dict[str, Shot] = {"compare": compare, "why": why}
+async def norms(page: Page) -> None:
+    """A store, looked through by meaning."""
+    await page.locator(".norms-store", has_text="103 norms").click()
+    await page.get_by_label("Search by meaning").fill("May I share what a customer told me?")
+    await page.locator(".norms-score").first.wait_for()
+
+
+VIEWS: dict[str, Shot] = {"compare": compare, "norms": norms, "why": why}
 """By the view's name in its address; Why opens in Compare."""
 
 

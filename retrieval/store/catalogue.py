@@ -6,6 +6,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -105,6 +106,20 @@ class Catalogue:
         """Every scope that has been used, but the one that is everywhere."""
         return [s for s in self._scopes if s]
 
+    def facets(self, most: int) -> dict[str, Any]:
+        """Of what stands: how many of each kind, how many are mandatory, and its scopes and tags, at most so many."""
+        alive = self._alive[: self.size]
+        kinds = np.bincount(self._kind[: self.size][alive], minlength=len(KINDS))
+        used = set(np.unique(self._scope[: self.size][alive]).tolist())
+        scopes = sorted(scope for scope, code in self._scopes.items() if scope and code in used)
+        tags = sorted(tag for tag, rows in self._tags.items() if alive[np.array(rows, np.int64)].any())
+        return {
+            "kinds": dict(zip(KINDS, kinds.tolist(), strict=True)),
+            "mandatory": len(self._mandatory),
+            "scopes": scopes[:most],
+            "tags": tags[:most],
+        }
+
     def known(self, filter: Filter) -> Filter:
         """Without scopes and tags that no item has ever had, so that what is remembered by filter is bounded."""
         scopes = filter.scopes and frozenset(s for s in filter.scopes if s in self._scopes)
@@ -167,6 +182,10 @@ class Catalogue:
             for code in codes[1:]:
                 passing |= scope == code
             mask &= passing
+        if filter.mandatory is not None:
+            binds = np.zeros(len(mask), bool)
+            binds[[row - since for row in self._mandatory if row >= since]] = True
+            mask &= binds == filter.mandatory
         if filter.tags:
             tagged = np.zeros(len(mask), bool)
             for tag in filter.tags:

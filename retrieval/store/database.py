@@ -21,9 +21,11 @@ import numpy as np
 
 from heedful.retrieval.embedding.embedder import SAME_MODEL, Vectors
 from heedful.retrieval.errors import EmbedderChanged
-from heedful.retrieval.items import Item, Version
-from heedful.retrieval.store import erasing, files, records
+from heedful.retrieval.items import ALL, Filter, Item, Version
+from heedful.retrieval.store import erasing, expected, files, paging, records
 from heedful.retrieval.store.connections import Connections, new_file
+from heedful.retrieval.store.expected import Expected
+from heedful.retrieval.store.paging import Cursor
 
 _ROWS_AT_ONCE = 500  # SQLite takes 32,766 values in a statement
 T = TypeVar("T")
@@ -61,14 +63,6 @@ class Identity:
 
 StoreFacts = tuple[int, str, str, str, int, float | None, float | None]
 """What filters need of a row: row, kind, scope, tags (JSON), mandatory, valid_from, valid_until."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """A moment of a store: the last row that there was, and the number of the last write; the same until the next."""
-
-    row: int = 0
-    seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +160,13 @@ class Database:
             found += self._fetch(f"{query} WHERE row IN ({records.marks(piece)})", piece)
         return {r[0]: Version(records.item(r[4:]), r[1], r[2], r[3]) for r in found}
 
-    def item(self, id: str) -> Item | None:
-        """The standing version of an item."""
-        found = self._fetch(f"SELECT {records.FIELDS} FROM items WHERE id = ? AND ended IS NULL", [id])
-        return records.item(found[0]) if found else None
+    def standing(self, ids: Sequence[str]) -> dict[str, Version]:
+        """The standing versions of those of these items that have one, by id."""
+        found: list[Any] = []
+        for piece in records.pieces(ids):
+            query = f"SELECT version, began, ended, {records.FIELDS} FROM items"
+            found += self._fetch(f"{query} WHERE id IN ({records.marks(piece)}) AND ended IS NULL", piece)
+        return {r[3]: Version(records.item(r[3:]), r[0], r[1], r[2]) for r in found}
 
     def texts(self, ids: Sequence[str]) -> dict[str, str]:
         """The texts of those of these items that stand, by id."""
@@ -185,20 +182,17 @@ class Database:
         return [Version(records.item(r[3:]), r[0], r[1], r[2]) for r in self._fetch(query, [id])]
 
     def page(
-        self, after: int, limit: int, *, as_of: float | None = None, within: Cursor | None = None
+        self,
+        after: int,
+        limit: int,
+        *,
+        as_of: float | None = None,
+        within: Cursor | None = None,
+        filter: Filter = ALL,
     ) -> list[tuple[int, Version]]:
-        """Versions from the row past `after`, in the order written: that stand, stood at `as_of`, or `within`."""
-        stood, values = "ended IS NULL", {"after": after, "limit": limit}
-        if within is not None:
-            stood = "row <= :last AND (ended_seq IS NULL OR ended_seq > :seq)"
-            values |= {"last": within.row, "seq": within.seq}
-        elif as_of is not None:
-            stood = "began <= :at AND (ended IS NULL OR ended > :at)"
-        query = (
-            f"SELECT row, version, began, ended, {records.FIELDS} FROM items "
-            f"WHERE row > :after AND {stood} ORDER BY row LIMIT :limit"
-        )
-        found = self._fetch(query, {**values, "at": as_of})
+        """Versions past row `after`, in the order written: that stand, stood at `as_of`, or `within`; and pass."""
+        query, values = paging.page(after, limit, as_of=as_of, within=within, filter=filter)
+        found = self._fetch(query, values)
         return [(r[0], Version(records.item(r[4:]), r[1], r[2], r[3])) for r in found]
 
     def cursor(self) -> Cursor:
@@ -262,22 +256,26 @@ class Database:
         items: Sequence[Item],
         vectors: Mapping[str, Vectors],
         generation: str,
+        known: Expected | None = None,
     ) -> Written:
         """Adds or replaces items in one transaction; what is there already stays as it is.
 
         `vectors` has the vector of every text that is not the standing text of its item. Raises EmbedderChanged
-        where the store has been embedded anew since `generation`.
+        where the store has been embedded anew since `generation`, VersionConflict where an item is not what is
+        `known` of it.
         """
         now, done = clock(), Written([], [], [])
         with self.writing(generation) as (db, seq):
+            expected.require(db, known or {})
             for piece in records.pieces(items, _ROWS_AT_ONCE):
                 _write(db, piece, vectors, now, seq, done)
         return done
 
-    def delete(self, ids: Sequence[str]) -> list[str]:
-        """Ends items in one transaction; returns the ids that stood. Their history stays."""
+    def delete(self, ids: Sequence[str], known: Expected | None = None) -> list[str]:
+        """Ends items in one transaction; returns the ids that stood. Their history stays. Raises VersionConflict."""
         gone: list[str] = []
         with self.writing(None) as (db, seq):
+            expected.require(db, known or {})
             for piece in records.pieces(list(dict.fromkeys(ids))):
                 query = f"SELECT id, row FROM items WHERE id IN ({records.marks(piece)}) AND ended IS NULL"
                 rows = dict(db.execute(query, piece).fetchall())

@@ -12,13 +12,16 @@ from typing import ParamSpec, TypeVar
 
 from heedful.retrieval.embedding.embedder import Embedder, Vectors
 from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
-from heedful.retrieval.items import Filter, Hit, Item, Version, by_id
+from heedful.retrieval.items import ALL, Filter, Hit, Item, Version, by_id
 from heedful.retrieval.store import erasing, narrow, past
 from heedful.retrieval.store.catalogue import Catalogue, Rows
-from heedful.retrieval.store.database import Cursor, Database, Identity, News, Written, clock
+from heedful.retrieval.store.database import Database, Identity, News, Written, clock
 from heedful.retrieval.store.erasing import Erasure
+from heedful.retrieval.store.expected import Expected
+from heedful.retrieval.store.hurry import Behind, hurry
 from heedful.retrieval.store.index import FLAT_ROWS, Index
 from heedful.retrieval.store.narrow import Narrow
+from heedful.retrieval.store.paging import Cursor
 from heedful.retrieval.store.reembedding import reembed
 from heedful.retrieval.store.sharing import Sharing
 
@@ -27,30 +30,11 @@ Progress = Callable[[str, float], None]
 P = ParamSpec("P")
 T = TypeVar("T")
 _CHUNK = 20_000
+_FACETS = 1000  # scopes, and tags, that a description names
 _FEW_ROWS = 1000  # are read while searches wait
 _UNSAVED_ROWS = 20_000  # taken in again at the next start in a second or two
 _SOON = 2000  # rows written elsewhere that a hurried thread takes in by itself, in a few milliseconds
 _SOON_SECONDS = 0.05  # for which it waits for another that takes them in
-
-
-class Behind(Exception):
-    """Much has been written elsewhere that a store takes in first (`Store.catch_up`)."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(f"{store.path.name} has much to take in")
-        self.store = store
-
-
-class _Hurry(threading.local):
-    on = False
-
-
-_hurry = _Hurry()
-
-
-def in_a_hurry() -> None:
-    """From now on this thread is never kept by a store that takes in what was written elsewhere: it raises Behind."""
-    _hurry.on = True
 
 
 class Store:
@@ -123,7 +107,12 @@ class Store:
             return self._catalogue.scopes()
 
     def get(self, id: str) -> Item | None:
-        return self._database.item(id)
+        found = self._database.standing([id])
+        return found[id].item if id in found else None
+
+    def standing(self, ids: Sequence[str]) -> dict[str, Version]:
+        """The standing versions of those of these items that have one, by id."""
+        return self._database.standing(ids)
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """Vectors of standing items, shape (n, d), in the order of ids; zeros for one that stands no more."""
@@ -144,9 +133,10 @@ class Store:
         *,
         as_of: float | None = None,
         within: Cursor | None = None,
+        filter: Filter = ALL,
     ) -> list[tuple[int, Version]]:
         """Up to `limit` versions past row `after` with their rows: those that stand, stood at a time, or `within`."""
-        return self._database.page(after, limit, as_of=as_of, within=within)
+        return self._database.page(after, limit, as_of=as_of, within=within, filter=filter)
 
     def stood(self, at: float) -> past.Then:
         """Where what stood at a time is found. Raises InvalidItem."""
@@ -167,23 +157,32 @@ class Store:
         return self._database.count()
 
     def describe(self) -> dict[str, object]:
-        """Name, number of items, embedder and kind of index."""
+        """Name, number of items, what they are by kind, scopes and tags, embedder and kind of index."""
         self._refresh()
+        with self._sharing.reading():
+            facets = self._catalogue.facets(_FACETS)
         return {
             "name": self.path.stem,
             "items": self._catalogue.count,
             "embedder": self._identity.embedder,
             "dimension": int(self._identity.probe.shape[1]),
             "index": self._index.kind,
+            **facets,
         }
 
     # -- writing
 
-    def add(self, items: Sequence[Item], vectors: Mapping[str, Vectors] | None = None) -> Written:
+    def add(
+        self,
+        items: Sequence[Item],
+        vectors: Mapping[str, Vectors] | None = None,
+        expected: Expected | None = None,
+    ) -> Written:
         """Adds or replaces (same id) items, all in one transaction; on the disk when it returns.
 
         `vectors`: those of texts that this store's embedder has embedded already, shape (d,). Raises InvalidItem
-        for two different items of one id, EmbedderChanged where the store was embedded anew.
+        for two different items of one id, EmbedderChanged where the store was embedded anew, VersionConflict where
+        an item's version is not the one that is `expected` to stand.
         """
         named = by_id(items)
         for text, vector in (vectors or {}).items():
@@ -194,7 +193,9 @@ class Store:
             if new := self.unembedded(items, known):
                 known |= zip(new, self.embedder.embed_now(new), strict=True)
             try:
-                written = self._database.write(list(named.values()), known, self._identity.generation)
+                written = self._database.write(
+                    list(named.values()), known, self._identity.generation, expected
+                )
             except KeyError:  # another writer has changed an item in between, so that its text is new again
                 continue
             self._refresh()
@@ -208,9 +209,12 @@ class Store:
         there = self._database.texts([item.id for item in changed])
         return sorted({item.text for item in changed if there.get(item.id) != item.text})
 
-    def delete(self, ids: Sequence[str]) -> list[str]:
-        """Ends items; returns the ids that stood. On the disk when it returns; their history stays."""
-        gone = self._database.delete(ids)
+    def delete(self, ids: Sequence[str], expected: Expected | None = None) -> list[str]:
+        """Ends items; returns the ids that stood. On the disk when it returns; their history stays.
+
+        Raises VersionConflict where an item's version is not the one that is `expected` to stand.
+        """
+        gone = self._database.delete(ids, expected)
         self._refresh()
         return gone
 
@@ -265,11 +269,11 @@ class Store:
 
     def catch_up(self) -> None:
         """Takes in what has been written since the last time, however long it takes."""
-        hurried, _hurry.on = _hurry.on, False
+        hurried, hurry.on = hurry.on, False
         try:
             self._refresh()
         finally:
-            _hurry.on = hurried
+            hurry.on = hurried
 
     def _refresh(self) -> None:
         with self._one_refreshing():
@@ -278,8 +282,8 @@ class Store:
                 return
             if self._database.identity().generation != self._identity.generation:
                 raise EmbedderChanged(f"{self.path.name}: the store has been embedded anew; open it again")
-            if _hurry.on and now.row - self._seen.row > _SOON:
-                raise Behind(self)
+            if hurry.on and now.row - self._seen.row > _SOON:
+                raise Behind(self.path.name, self.catch_up)
             self._take_in()
             if self._building is None and self._index.outgrown(self._catalogue.count):
                 self._building = threading.Thread(target=self._build, name="index", daemon=True)
@@ -287,8 +291,8 @@ class Store:
 
     @contextmanager
     def _one_refreshing(self) -> Iterator[None]:
-        if not self._refreshing.acquire(timeout=_SOON_SECONDS if _hurry.on else -1):
-            raise Behind(self)
+        if not self._refreshing.acquire(timeout=_SOON_SECONDS if hurry.on else -1):
+            raise Behind(self.path.name, self.catch_up)
         try:
             yield
         finally:

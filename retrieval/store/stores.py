@@ -20,7 +20,9 @@ from heedful.retrieval.ingest import STARTERS, Imported, import_items, pieces, s
 from heedful.retrieval.items import Filter, Hit, Item
 from heedful.retrieval.store import files
 from heedful.retrieval.store.database import Database, Written
-from heedful.retrieval.store.store import Behind, Progress, Store, in_a_hurry
+from heedful.retrieval.store.expected import Expected
+from heedful.retrieval.store.hurry import Behind, in_a_hurry
+from heedful.retrieval.store.store import Progress, Store
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SUFFIX, _TENANTS = ".db", "tenants"
@@ -207,7 +209,7 @@ class Stores:
             try:
                 return await _in(self._threads.quick, function, *args, **kwargs)
             except Behind as behind:
-                await self._once(behind.store, self._threads.long, behind.store.catch_up)
+                await self._once(behind.catch_up, self._threads.long, behind.catch_up)
 
     async def long(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs a blocking function that takes longer: it waits for a thread while others do such things."""
@@ -238,18 +240,18 @@ class Stores:
         vectors = await self.embedder.embed([text])
         return await self.call(store.search, vectors[0], k, filter)
 
-    async def add(self, store: Store, items: Sequence[Item]) -> Written:
+    async def add(self, store: Store, items: Sequence[Item], expected: Expected | None = None) -> Written:
         """`Store.add`, embedding before the store's turn to write comes."""
         look = self.call if len(items) <= _FEW_ITEMS else self.long
         new = await look(store.unembedded, items, {})
         vectors = dict(zip(new, await self.embedder.embed(new), strict=True))
-        written = await asyncio.wrap_future(store.in_turn(store.add, items, vectors))
+        written = await asyncio.wrap_future(store.in_turn(store.add, items, vectors, expected))
         cut = await self.embedder.truncated(new)
         return replace(written, truncated=list(dict.fromkeys(item.id for item in items if item.text in cut)))
 
-    async def delete(self, store: Store, ids: Sequence[str]) -> list[str]:
+    async def delete(self, store: Store, ids: Sequence[str], expected: Expected | None = None) -> list[str]:
         """`Store.delete` when its turn comes."""
-        return await asyncio.wrap_future(store.in_turn(store.delete, ids))
+        return await asyncio.wrap_future(store.in_turn(store.delete, ids, expected))
 
     async def erase(self, store: Store, ids: Sequence[str], by: str | None) -> dict[str, int]:
         """`Store.erase` when its turn comes."""

@@ -42,6 +42,10 @@ class Allowed:
         return self._lists["models"] is not None
 
     @property
+    def bounds_stores(self) -> bool:
+        return self._lists["stores"] is not None
+
+    @property
     def bounds_anything(self) -> bool:
         return self.bounds_steps or self._lists["paths"] is not None
 
@@ -93,6 +97,10 @@ class OwnSteps:
             if cap in defaults and not (cap == "max_tokens" and name in _READERS) and cap not in options:
                 if defaults[cap] is None or defaults[cap] > most:
                     fitted[cap] = type(most)(most)
+        if options.get("extra") and name in _READERS and self._allowed.bounds_stores:
+            raise _not_allowed(
+                f"{where}.extra: norms of your own can't be used here, only those of some stores"
+            )
         self._walk({**defaults, **fitted}, where, reads=name in _READERS)
         self._gate({**defaults, **fitted}, where)
         return fitted

@@ -180,6 +180,8 @@ def _used(steps: Sequence[Mapping[str, Any]], step: str) -> Iterator[dict[str, A
     for note in steps:
         if note["step"] == step:
             for used in note.get("used", ()):
+                if used.get("extra"):  # the plan has its text
+                    continue
                 yield {"store": note.get("store"), **_reference(used)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -17,6 +18,7 @@ from heedful.prompts import Prompt, Use
 from heedful.retrieval import Filter, Item
 from heedful.retrieval.store.readable import Found
 from heedful.strategies.budget import counts, counts_exactly, room
+from heedful.strategies.context.inline_norms import INLINE, MOST_INLINE, InlineNorm, check_inline, items
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.retrieve import AsOf, StoreNames, listed, moment, qualified, require, retrieving
@@ -41,7 +43,9 @@ class Norms(ContextStrategy):
     none), a list means those scopes and everywhere. `tags`: only norms with one of these. `caution`: whether the
     model is told to use them with its own judgement (weak models do better without). `place`: at the question, or in
     the system message. `prompt`: the wording. `as_of`: a time in ISO 8601; the norms are those that stood and held
-    then.
+    then. `extra`: norms that are in no store, taken as if they were: ranked with the others by their meaning; `scope`,
+    `tags` and the limits hold for them too. `without`: ids of items that are left out; where several stores are listed,
+    STORE/ID.
     """
 
     store: StoreNames = "norms"
@@ -53,11 +57,14 @@ class Norms(ContextStrategy):
     place: Literal["question", "system"] = "question"
     prompt: str = "norms/default"
     as_of: AsOf = None
+    extra: Annotated[tuple[InlineNorm, ...], Field(max_length=MOST_INLINE)] = ()
+    without: Annotated[tuple[str, ...], Field(max_length=MOST_INLINE)] = ()
     needs: ClassVar[Capability] = Capability.NONE
 
     def ready(self, resources: Resources) -> Self:
         require(resources, "norms", listed(self.store), self.prompt, _USES[self.place])
         moment(self.as_of, "norms")
+        check_inline(self.extra)
         return self
 
     async def prepare(self, context: Context, run: Run) -> Context:
@@ -70,10 +77,7 @@ class Norms(ContextStrategy):
         names = listed(self.store)
         with retrieving(run, "norms", names):
             filter = await self._filter(question, run)
-            then = moment(self.as_of, "norms")
-            found = await run.stores.mandatory(names, filter, as_of=then)
-            if self.k and question.strip():
-                found += await run.stores.nearest(names, question, self.k, filter, bar=found, as_of=then)
+            found = await self._find(names, question, filter, run)
         fits, used, dropped = await self._fit(found, context, run)
         run.trace.note(
             "norms",
@@ -90,12 +94,43 @@ class Norms(ContextStrategy):
         norms = [each.item for each in fits]
         return self._told(context, prompt, norms).with_norms(item.text for item in norms)
 
+    async def _find(self, names: tuple[str, ...], question: str, filter: Filter, run: Run) -> list[Found]:
+        """The mandatory ones, then the `k` nearest, best first; of the stores, and of what the alignment brings."""
+        inline = [Found(INLINE, item, 0, None) for item in items(self.extra) if filter.passes(item)]
+        then = moment(self.as_of, "norms")
+        mandatory = await run.stores.mandatory(names, filter, as_of=then)
+        found = [each for each in mandatory if not self._leaves_out(each)]
+        binding = found + [each for each in inline if each.item.mandatory]
+        if not self.k or not question.strip():
+            return binding
+        left_out = [Found(store, Item("-", id=id), 0, None) for store, id in self._left_out(names)]
+        bar = [*found, *left_out]
+        near = await run.stores.nearest(names, question, self.k, filter, bar=bar, as_of=then)
+        if others := [each for each in inline if not each.item.mandatory]:
+            vectors = await run.stores.embedder.embed([question, *(each.item.text for each in others)])
+            scores = (vectors[1:] @ vectors[0]).tolist()
+            near += [each._replace(score=score) for each, score in zip(others, scores, strict=True)]
+            near = sorted(near, key=lambda each: -(each.score or 0.0))[: self.k]
+        return binding + near
+
+    def _left_out(self, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        """Stores, as they are named, and ids of what is left out."""
+        if isinstance(self.store, str):
+            yield from ((self.store, id) for id in self.without)
+            return
+        for named in self.without:
+            yield from ((s, named.removeprefix(f"{s}/")) for s in names if named.startswith(f"{s}/"))
+
+    def _leaves_out(self, found: Found) -> bool:
+        return (found.store, found.item.id) in set(self._left_out((found.store,)))
+
     async def _filter(self, question: str, run: Run) -> Filter:
         then = moment(self.as_of, "norms")
         at = time.time() if then is None else then
         scopes: frozenset[str] | None = None
         if self.scope == "mentioned":
-            named = [s for s in await run.stores.scopes(listed(self.store)) if _mentions(question, s)]
+            known = [*await run.stores.scopes(listed(self.store)), *(n.scope for n in self.extra if n.scope)]
+            named = [s for s in known if _mentions(question, s)]
             scopes = frozenset(named) or None
         else:
             scopes = frozenset(self.scope)
@@ -123,7 +158,7 @@ class Norms(ContextStrategy):
         for each, tokens in zip(found, lengths, strict=True):
             item, score = each.item, each.score
             entry: dict[str, Any] = {
-                **qualified(self.store, each),
+                **({"id": item.id, "extra": True} if each.store == INLINE else qualified(self.store, each)),
                 "text": item.text,
                 "source": item.source,
                 "tokens": tokens,

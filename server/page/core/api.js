@@ -5,11 +5,11 @@ import { key, wanted } from "./key.js";
 /** The server's own address, also below a path: this file is PATH/page/core/api.js. */
 export const base = new URL("../../", import.meta.url);
 
-/** What went wrong, as the server said it. `status` is 0 where no answer came. */
+/** What went wrong, as the server said it. `status` is 0 where no answer came; `more` is what else the error told. */
 export class ApiError extends Error {
-  constructor(message, { status = 0, code = null, param = null, type = null, retryAfter = null } = {}) {
+  constructor(message, { status = 0, code = null, param = null, type = null, retryAfter = null, ...more } = {}) {
     super(message);
-    Object.assign(this, { name: "ApiError", status, code, param, type, retryAfter });
+    Object.assign(this, { name: "ApiError", status, code, param, type, retryAfter, more });
   }
 }
 

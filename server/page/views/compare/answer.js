@@ -1,13 +1,14 @@
 // One answer: its text as it comes, what it took, and what can be done with it.
 import { html, useState } from "../../core/html.js";
 import { count, duration, money } from "../../core/format.js";
-import { server } from "../../core/server.js";
+import { may, server } from "../../core/server.js";
 import { useStore } from "../../core/store.js";
 import { Button, CopyButton } from "../../ui/controls.js";
 import { Diff } from "../../ui/diff.js";
 import { Drawer } from "../../ui/dialog.js";
 import { Failed } from "../../ui/view.js";
 import { Why } from "../../why/panel.js";
+import { offerDemonstration } from "../norms/handover.js";
 import { CodeDialog } from "./code-dialog.js";
 import { drawn, retry, stop } from "./run.js";
 import { differing, named } from "./state.js";
@@ -40,7 +41,9 @@ export function Answer({ turn, column, name, answer, against, hidden }) {
             <${Button} small kind="quiet" icon="retry" label=${`Retry ${name} with the same seed`} onClick=${() => retry(turn, column, now.seed)} />
             <${Button} small kind="quiet" icon="dice" label=${`Retry ${name} with another seed`} onClick=${() => retry(turn, column, drawn())} />
             <${CopyButton} kind="quiet" text=${now.text} label=${`Copy answer ${name}`} />
-            ${!hidden && html`<${Button} small kind="quiet" icon="code" label=${`Request of ${name} as curl or Python`} onClick=${() => setOpen("code")} />`}`}
+            ${!hidden && html`<${Button} small kind="quiet" icon="code" label=${`Request of ${name} as curl or Python`} onClick=${() => setOpen("code")} />
+              ${now.state === "done" && now.text && may("author") && html`<${Button} small kind="quiet" icon="book" label=${`Make answer ${name} a demonstration`}
+                onClick=${() => offerDemonstration({ question: turn.text, answer: now.text })} />`}`}`}
         ${!hidden && html`<span class="compare-seed push faint small nums" title="The seed that was sent">seed ${now.seed}</span>`}
       </footer>
       ${open === "why" && html`
