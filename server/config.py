@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from heedful.prompts.yaml_file import YamlError, load_yaml
 from heedful.retrieval.embedding.encoder import BUNDLED
@@ -23,6 +23,9 @@ from heedful.server.observe.settings import TelemetrySettings
 
 MEDIA_HOST = r"^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$"
 """ASCII, as URLs have it after reading: `xn--...` for a name in other letters, `[::1]` for an address of IPv6."""
+
+
+_BODIES = 8  # of the largest size, for which there is room
 
 
 class ConfigError(Exception):
@@ -88,6 +91,9 @@ class Config(BaseModel):
     shutdown_grace: Annotated[int, Field(ge=0)] = 30
     """Seconds that running streams get to finish after SIGTERM."""
     max_body_bytes: Annotated[int, Field(gt=0)] = 64 * 1024 * 1024
+    max_waiting_bytes: Annotated[int, Field(gt=0)] | None = None
+    """Bytes of bodies of more than 64 KiB that are held for requests which are not admitted yet; further ones wait
+    unread. At least max_body_bytes; default: eight times that."""
     api_key_env: str | None = None
     """The environment variable with a key that may do everything; where there is one, clients must send a key."""
     keys: list[KeySettings] = Field(default_factory=list)
@@ -114,6 +120,18 @@ class Config(BaseModel):
     """A folder of evaluations' and benchmarks' records, one folder each, that the page shows; nobody writes there."""
     cors_origins: list[str] = Field(default_factory=list)
     """Origins of web pages that may call the API from a browser."""
+
+    @field_validator("max_waiting_bytes")
+    @classmethod
+    def _holds_a_body(cls, size: int | None, info: ValidationInfo) -> int | None:
+        if size is not None and size < info.data.get("max_body_bytes", 0):
+            raise ValueError("less than max_body_bytes: the largest body would wait for ever")
+        return size
+
+    @property
+    def room_for_bodies(self) -> int:
+        """Bytes, for all requests that are not admitted yet."""
+        return self.max_waiting_bytes or _BODIES * self.max_body_bytes
 
     def api_key(self) -> str | None:
         """The key of `api_key_env`. Raises ConfigError where its variable is not set."""

@@ -14,7 +14,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope
 
 from heedful.server.access.concealing import concealed
-from heedful.server.http import EventStream, WhileConnected, body_of, in_header, json_object, json_response
+from heedful.server.http import (
+    EventStream,
+    WhileConnected,
+    body_of,
+    in_header,
+    json_object,
+    json_response,
+    leave_room,
+)
 from heedful.server.limits.account import account_of
 from heedful.server.live import with_notes
 from heedful.server.observe.facts import facts_of
@@ -84,6 +92,7 @@ async def read(request: Request) -> Body:
     service: Service = request.app.state.service
     raw = await body_of(request, limit=service.config.max_body_bytes)
     await admitted(request.scope, request.receive, service)
+    leave_room(request.scope)
     return Body(raw, json_object(raw))
 
 

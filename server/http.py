@@ -14,13 +14,16 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from heedful.server.access.client import ANYBODY, SCOPE
 from heedful.server.edge.encodings import codings_of, decoded, too_large
+from heedful.server.edge.room import SMALL, Place
 from heedful.server.edge.surrogates import half_in
 from heedful.server.log import bug, failed
 from heedful.server.observe.facts import facts_of
-from heedful.strategies import DeadlineExceeded, HeedfulError, RequestError
+from heedful.strategies import DeadlineExceeded, EngineUnavailable, HeedfulError, RequestError
 
 _DEEPEST = 256  # levels of a body; msgspec reads some thousand
+_PLACE = "heedful.place"  # where a scope holds what its body has of the room
 Handler = Callable[[Request], Awaitable[Response]]
 BROKEN = "heedful.broken"
 """Where the ASGI scope of a stream holds what writes its last event, for whoever has to break it off."""
@@ -68,24 +71,62 @@ def endpoint(handler: Handler, shape: Callable[[HeedfulError], Response] = error
             return Response(status_code=499)
         except Exception as error:
             return shape(told(request.scope, client_error(error)))
+        finally:
+            leave_room(request.scope)
 
     return answer
 
 
 async def body_of(request: Request, *, limit: int) -> bytes:
-    """The body, unpacked where it is compressed, of at most `limit` bytes before and after. Raises RequestError."""
+    """The body, unpacked where it is compressed, of at most `limit` bytes before and after. Raises RequestError.
+
+    A large one is read once there is room for it, which it has until `leave_room` or the end of its endpoint.
+    """
     source: AsyncIterator[bytes] = request.stream()
     if packed := [value for name, value in request.scope["headers"] if name == b"content-encoding"]:
         source = decoded(source, codings_of(b",".join(packed).decode("latin-1")), limit)
-    pieces, size = [], 0
+    pieces, size, place = [], 0, None
     async for piece in source:
         pieces.append(piece)
         size += len(piece)
         if size > limit:
             raise too_large(limit)
+        if size > SMALL and place is None:
+            place = await _place_for(request, limit if packed else _declared(request, limit))
         if packed:
             await asyncio.sleep(0)  # others' tokens come between two pieces of a large body
+    if place is not None:
+        place.shrink(size)
     return b"".join(pieces)
+
+
+def _declared(request: Request, limit: int) -> int:
+    """How many bytes the body will have, as its head says; the most where it does not. Raises RequestError."""
+    size = int(request.headers.get("content-length", limit))
+    if size > limit:
+        raise too_large(limit)
+    return size
+
+
+async def _place_for(request: Request, size: int) -> Place:
+    """Waits for room, within the request's time."""
+    scope, service = request.scope, request.app.state.service
+    tenant = scope.get(SCOPE, ANYBODY).tenant.name
+    try:
+        async with asyncio.timeout_at(service.deadline(scope)):
+            await service.room.take(tenant, size)
+    except EngineUnavailable:
+        service.observers.metrics.refused("queue_full", tenant)
+        raise
+    place = scope[_PLACE] = Place(service.room, tenant, size)
+    return place
+
+
+def leave_room(scope: Scope) -> None:
+    """From here on a request's body is held for it as one that has been admitted, or no more."""
+    place: Place | None = scope.get(_PLACE)
+    if place is not None:
+        place.shrink(0)
 
 
 def json_object(body: bytes) -> dict[str, Any]:

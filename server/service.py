@@ -19,6 +19,7 @@ from heedful.server.access.roles import not_allowed
 from heedful.server.access.settings import RecordSettings
 from heedful.server.alignments import Alignments, Selection
 from heedful.server.config import Config
+from heedful.server.edge.room import BodyRoom
 from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.limits.account import ServerLimits, account_of
@@ -78,6 +79,8 @@ class Service:
     """Who is told of each request at its end."""
     records: DecisionRecords = field(init=False)
     observers: Observers = field(init=False)
+    room: BodyRoom = field(init=False)
+    """For bodies of requests that are not admitted yet."""
     _of_tenants: dict[str, tuple[Tenant, Resources]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +96,9 @@ class Service:
         self.sinks += self.observers.sinks
         line = None if self.config.admission is None else FairLine(self.config.admission)
         budgets = Budgets(usage_file(self.config))
+        self.room = BodyRoom(self.config.room_for_bodies)
+        self.observers.metrics.body_bytes.set_function(lambda: self.room.held)
+        self.observers.metrics.bodies_waiting.set_function(lambda: self.room.waiting)
         self.limits = ServerLimits(Rates(self.config.limits_storage), budgets, line, self.observers.metrics)
 
     def _recording(self) -> dict[str, RecordSettings]:

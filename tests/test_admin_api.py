@@ -149,10 +149,10 @@ def test_a_tenants_life(boss: Admin) -> None:
     with as_other(boss, key["key"]) as user:
         assert user.get("/v1/models").status_code == 200
         gone = boss.delete(f"{ADMIN}/tenants/acme").json()
-        assert gone == {"name": "acme", "deleted": True, "revoked": 1}
+        assert gone == {"name": "acme", "deleted": True, "revoked": 1, "purged": None}
         assert user.get("/v1/models").status_code == 401
     assert boss.get(f"{ADMIN}/tenants/acme").status_code == 404
-    boss.put(f"{ADMIN}/tenants/acme", json={})
+    assert boss.put(f"{ADMIN}/tenants/acme", json={}, params={"reuse": "true"}).status_code == 201
     with as_other(boss, key["key"]) as user:
         assert user.get("/v1/models").status_code == 401
 

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from heedful.retrieval.items import iso
+from heedful.retrieval.sqlite import rewrite
 from heedful.retrieval.store import files, records
 
 if TYPE_CHECKING:
@@ -81,10 +82,7 @@ def scrub(database: Database) -> bool:
         left = db.execute("SELECT value FROM meta WHERE key = 'unscrubbed'").fetchone()
         if left is None:
             return True
-        # Copies of cells that SQLite has moved stay where they were in a page, whatever it overwrites later
-        # (secure_delete): nothing but new pages has none.
-        db.execute("VACUUM")
-        if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if not rewrite(db):
             return False
         files.remove_saved(database.path)
         # Unless something has been erased meanwhile, by another process.

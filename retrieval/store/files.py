@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LOCK = ".lock"
+
 
 def saved(path: Path) -> list[Path]:
     """Index files of a store."""
@@ -48,8 +50,8 @@ def _unlink_rest(path: Path) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, lock: str = LOCK) -> Iterator[None]:
     """Among all threads and processes."""
-    with (folder / ".lock").open("wb") as file:
+    with (folder / lock).open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from heedful.retrieval.embedding.embedder import Embedder
-from heedful.retrieval.errors import InvalidItem, UnknownStore
+from heedful.retrieval.errors import InvalidItem, StoreError, UnknownStore
 from heedful.retrieval.ingest import STARTERS, Imported, import_items, pieces, starter
 from heedful.retrieval.items import Filter, Hit, Item
 from heedful.retrieval.store import files
@@ -71,22 +71,31 @@ class Stores:
         """A tenant's stores: their own folder and names; model and threads are these. Raises InvalidItem."""
         if self.base is not None:
             return self.base.below(tenant)
-        if not _NAME.fullmatch(tenant):
-            raise InvalidItem("a tenant's name has lower-case letters, digits, - and _, 64 at most", "tenant")
+        folder = self._folder_below(tenant)
         with self._making:
             stores = self._below.get(tenant)
             if stores is None:
-                folder = self.folder / _TENANTS / tenant
                 stores = self._below[tenant] = Stores(folder, self.embedder.apart(tenant), base=self)
             return stores
+
+    def _folder_below(self, tenant: str) -> Path:
+        if not _NAME.fullmatch(tenant):
+            raise InvalidItem("a tenant's name has lower-case letters, digits, - and _, 64 at most", "tenant")
+        return self.folder / _TENANTS / tenant
 
     def tenants(self) -> list[str]:
         """Those who have a folder below this one."""
         folders = (self.folder / _TENANTS).glob("*")
         return sorted(p.name for p in folders if p.is_dir() and _NAME.fullmatch(p.name))
 
+    def left_below(self, tenant: str) -> list[str]:
+        """Names of a tenant's stores of which there are files, whole or not."""
+        folder = self._folder_below(tenant)
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted({path.name.lstrip(".").partition(".")[0] for path in found if path.name != files.LOCK})
+
     def drop_below(self, tenant: str) -> list[str]:
-        """Deletes all stores of a tenant, history and all; returns their names. Blocks."""
+        """Deletes all stores of a tenant, history and all; returns their names. Blocks. Raises StoreError."""
         stores = self.below(tenant)
         dropped = stores.names()
         for name in dropped:
@@ -96,8 +105,12 @@ class Stores:
             self._below.pop(tenant, None)
         stores.close()
         self.embedder.forget(tenant)
-        if stores.folder.is_dir():
+        try:
             shutil.rmtree(stores.folder)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StoreError(f"{error.filename}: {error.strerror}") from error
         return dropped
 
     @property
@@ -229,10 +242,6 @@ class Stores:
     async def delete_store(self, name: str) -> None:
         """`drop` for an event loop."""
         await _in(self._threads.opening, self.drop, name)
-
-    async def delete_tenant(self, tenant: str) -> list[str]:
-        """`drop_below` for an event loop."""
-        return await _in(self._threads.opening, self.drop_below, tenant)
 
     async def search(self, name: str, text: str, k: int, filter: Filter) -> list[Hit]:
         """The `k` items of a store nearest in meaning to a text, best first. Raises StoreError."""

@@ -27,6 +27,7 @@ SettingsCheck = Callable[[str, TenantSettings], None]
 """Raises HeedfulError or ConfigError for settings that a tenant of this name can't have."""
 LOOK = 0.5
 """Seconds between two looks at the database, and at what has expired."""
+_LEAVING = 5.0  # seconds that requests get to end once they are cancelled: one may wait for a slow reader
 _HEAD = 8  # bytes of a digest by which keys are looked up; the rest is compared in constant time
 _MOST, _LONGEST = 4, 512  # keys of one request, and the bytes of one, that are looked at
 
@@ -51,6 +52,8 @@ class Access:
         self._texts: dict[str, str] = {}
         """Settings of the database's tenants as they stand there, of those that are in force."""
         self._keys: list[AccessKey] = []
+        self._ended: list[Credential] = []
+        """Those that are no longer in force and have requests that are still ending."""
         self.anybody: Client | None = None
         """Who asks where no keys are wanted; None where they are."""
         self._lock = asyncio.Lock()
@@ -147,6 +150,12 @@ class Access:
             if news is not None:
                 self._take(news)
 
+    async def ended(self, tenant: str) -> None:
+        """Once what ran under a tenant's keys that have ended is over, or after some seconds."""
+        ending = {r.task for each in self._ended if each.key.tenant == tenant for r in each.running}
+        if ending:
+            await asyncio.wait(ending, timeout=_LEAVING)
+
     async def watch(self) -> None:
         """Looks again and again, whatever goes wrong."""
         while True:
@@ -181,11 +190,16 @@ class Access:
             )
         before = self._credentials
         self._credentials = self._credentials_of(self.keys())
-        wanted = bool(self._file_keys or self._keys) or (not starting and self.anybody is None)
+        once = bool(self._file_keys or self._keys or holdings.purges.keys)
+        wanted = once or (not starting and self.anybody is None)
         self.anybody = None if wanted else Client(self._tenants[EVERYONE], ANYBODY.role)
-        for head, credential in before.items():
-            if self._credentials.get(head) is not credential:
-                credential.end("been revoked")
+        gone = [each for head, each in before.items() if self._credentials.get(head) is not each]
+        for credential in gone:
+            credential.end("been revoked")
+        self._ended = [each for each in (*self._ended, *gone) if each.running]
+        if starting:
+            for name in sorted(holdings.purges.pending):
+                logger.warning("the purge of the tenant %r was cut off: ask for it again", name)
         for tell in self.changed:
             tell()
 

@@ -33,10 +33,10 @@ class Credential:
 class Running:
     """A request that was let in by a key, as its task runs it."""
 
-    __slots__ = ("_send", "_task", "error", "over", "start")
+    __slots__ = ("_send", "error", "over", "start", "task")
 
     def __init__(self, task: asyncio.Task[object], send: Send) -> None:
-        self._task, self._send = task, send
+        self.task, self._send = task, send
         self.start: Message | None = None
         """How its answer has begun."""
         self.over = False
@@ -56,7 +56,7 @@ class Running:
         """Cancels it, once."""
         if self.error is None and not self.over:
             self.error = error
-            self._task.cancel()
+            self.task.cancel()
 
 
 def refused(message: str) -> RequestError:

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from uuid import uuid4
 
 import msgspec
 
+from heedful.retrieval.sqlite import rewrite
+from heedful.server.access import purging
 from heedful.server.access.client import EVERYONE, Role
 from heedful.server.access.key import OURS, AccessKey, digest_of, new_id, new_text, prefix_of
+from heedful.server.access.purging import Purges
 from heedful.server.access.settings import LimitSettings, TenantSettings
 from heedful.strategies import HeedfulError, RequestError
 
@@ -27,7 +30,7 @@ NAME = "access.sqlite"
 """No store has that ending."""
 _APPLICATION, _SCHEMA = 0x4845414B, 1
 _BUSY = 5.0  # seconds to wait for another process that writes
-_TABLES = """
+_TABLES = f"""{purging.TABLE}
 CREATE TABLE tenants (name TEXT PRIMARY KEY, settings TEXT NOT NULL, changed REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE keys (
     id TEXT PRIMARY KEY, tenant TEXT NOT NULL, role TEXT NOT NULL, digest BLOB NOT NULL UNIQUE,
@@ -39,6 +42,7 @@ _FIELDS = (
     "id, tenant, role, digest, name, prefix, created, expires, revoked, stores, limits, old_digest, old_until"
 )
 _NO_LIMITS = LimitSettings()
+_NO_PURGES = Purges(frozenset(), 0)
 
 
 class AccessFailed(HeedfulError):
@@ -54,6 +58,7 @@ class Holdings:
 
     tenants: dict[str, str]
     keys: list[AccessKey]
+    purges: Purges = _NO_PURGES
 
 
 class KeyDatabase:
@@ -208,6 +213,8 @@ class KeyDatabase:
         text = settings.model_dump_json(exclude_defaults=True)
         with self._writing() as db:
             made = not _one(db, "SELECT 1 FROM tenants WHERE name = ?", name)
+            if made and purging.is_pending(db, name):
+                raise purging.under_way(name)
             if new is True and not made:
                 raise RequestError(f"the tenant {name!r} is there already", status=409, code="tenant_exists")
             if new is False and made and name != EVERYONE:
@@ -217,13 +224,36 @@ class KeyDatabase:
 
     def delete_tenant(self, name: str) -> int:
         """Deletes a tenant's settings and revokes its keys; how many those were. Raises RequestError."""
-        if name == EVERYONE:
-            raise RequestError(f"the tenant {name!r} can't be deleted", status=409, code="tenant_needed")
+        _check_not_needed(name)
         with self._writing(create=False) as db:
             if not db.execute("DELETE FROM tenants WHERE name = ?", [name]).rowcount:
                 raise no_tenant(name)
             ended = "UPDATE keys SET revoked = ? WHERE tenant = ? AND revoked IS NULL"
             return db.execute(ended, [time.time(), name]).rowcount
+
+    def begin_purge(self, name: str, by: str | None) -> int:
+        """`delete_tenant` of whoever may be gone already: from now on the name is taken until `end_purge`.
+
+        `by`: the key of who asks. Raises RequestError.
+        """
+        _check_not_needed(name)
+        with self._writing() as db:
+            return purging.begin(db, name, by)
+
+    def end_purge(self, name: str) -> None:
+        """Forgets a tenant's keys, its settings to the last byte, and its name, all else of it being gone.
+
+        Raises AccessFailed where another process reads the old bytes all the while: it has not ended then.
+        """
+        with self._writing(create=False) as db:
+            purging.forget_keys(db, name)
+        with self._telling(), closing(self._connect()) as db:
+            if not rewrite(db):
+                raise AccessFailed(f"{self.path}: another process reads what is to be forgotten; try again")
+        with self._writing(create=False) as db:
+            purging.end(db, name)
+        with self._telling(), closing(self._connect()) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # all that is left is the name, overwritten
 
     # -- the file
 
@@ -276,6 +306,8 @@ class KeyDatabase:
                     f"{self.path} has layout {schema}; this heedful reads {_SCHEMA}: use the version that made it"
                 )
             db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA secure_delete=ON")
+            purging.prepare(db)
         except BaseException:
             db.close()
             raise
@@ -298,6 +330,11 @@ class KeyDatabase:
             raise AccessFailed(f"{self.path}: {error.strerror}") from error
         except (KeyError, ValueError, TypeError, msgspec.MsgspecError) as error:
             raise AccessFailed(f"{self.path} holds what no heedful wrote; restore it from a copy") from error
+
+
+def _check_not_needed(name: str) -> None:
+    if name == EVERYONE:
+        raise RequestError(f"the tenant {name!r} can't be deleted", status=409, code="tenant_needed")
 
 
 def no_tenant(name: str) -> RequestError:
@@ -324,7 +361,7 @@ def _all(db: sqlite3.Connection) -> Holdings:
     try:
         tenants = dict(db.execute("SELECT name, settings FROM tenants"))
         keys = [_read(row) for row in db.execute(f"SELECT {_FIELDS} FROM keys ORDER BY created, id")]
-        return Holdings(tenants, keys)
+        return Holdings(tenants, keys, purging.all_of(db))
     finally:
         db.execute("COMMIT")
 

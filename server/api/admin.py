@@ -6,11 +6,12 @@ or stands in the configuration: a server without keys makes none for whoever com
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 from pydantic import ValidationError
@@ -32,6 +33,7 @@ from heedful.server.api.admin_bodies import (
     KeyList,
     KeyObject,
     NewKey,
+    PurgedObject,
     RotateBody,
     TenantBody,
     TenantList,
@@ -41,8 +43,10 @@ from heedful.server.api.bodies import typed
 from heedful.server.api.operation import Operation, Parameter
 from heedful.server.config import ConfigError
 from heedful.server.http import body_of, json_object, json_response
+from heedful.server.leftovers import TenantData, name_in_use
 from heedful.server.service import Service
 from heedful.strategies import RequestError
+from heedful.strategies.retrieve import retrieval_errors
 
 _SECRET = {"cache-control": "no-store"}
 _NAME = re.compile(TENANT)
@@ -68,9 +72,13 @@ def _database(request: Request) -> KeyDatabase:
             "this server has no keys yet: make the first on its machine, with heedful keys create --role admin"
         )
     if access.database is None:
-        raise RequestError("this server has no folder for keys: set `stores`", status=409, code="no_database")
+        raise _no_folder()
     finish(request.scope)
     return access.database
+
+
+def _no_folder() -> RequestError:
+    return RequestError("this server has no folder for keys: set `stores`", status=409, code="no_database")
 
 
 # -- keys
@@ -194,22 +202,60 @@ async def put_tenant(request: Request) -> Response:
         access.check(name, settings)
     except ConfigError as error:
         raise RequestError(str(error), param="floor", code="invalid_floor") from error
-    database = _database(request)
+    reuse, database = _flag(request, "reuse"), _database(request)
+    if access.tenant(name) is None and not reuse:
+        with retrieval_errors():
+            left = await asyncio.to_thread(_data(request).in_the_way, name)
+        if left:
+            purge = f"DELETE {_TENANTS}/{name}?purge=true"
+            raise name_in_use(name, left, f"{purge} deletes it for good, ?reuse=true here hands it over")
     new = await access.write(database.put_tenant, name, settings)
     return json_response(_tenant(request, name), 201 if new else 200)
 
 
 async def delete_tenant(request: Request) -> Response:
-    """DELETE /v1/alignment/admin/tenants/NAME: with its settings; its keys are revoked, its stores stay."""
-    require_operator(client_of(request.scope))
-    access, name = _access(request), request.path_params["name"]
+    """DELETE /v1/alignment/admin/tenants/NAME: with its settings; its keys are revoked, what else there is stays.
+
+    ?purge=true: nothing stays. That may be asked for a tenant that is gone, and again.
+    """
+    client, access, name = client_of(request.scope), _access(request), request.path_params["name"]
+    require_operator(client)
+    purge = _flag(request, "purge")
     if access.tenant(name) is None:
-        raise no_tenant(name)
+        if not (purge and _NAME.fullmatch(name)):
+            raise no_tenant(name)
+        with retrieval_errors():
+            if not await asyncio.to_thread(_data(request).of, name):
+                raise no_tenant(name)
     if access.origin(name) == "file":
         raise _of_the_file(f"the tenant {name}")
+    if purge and (held := [k.id for k in access.keys() if k.tenant == name and k.origin == "file"]):
+        raise _of_the_file(f"the key {held[0]} of the tenant {name}")
     database = _database(request)
-    revoked = await access.write(database.delete_tenant, name)
-    return json_response({"name": name, "deleted": True, "revoked": revoked})
+    if not purge:
+        revoked = await access.write(database.delete_tenant, name)
+        return json_response(DeletedTenant(name, True, revoked, None))
+    revoked = await access.write(database.begin_purge, name, client.key_id)
+    await access.ended(name)
+    with retrieval_errors():
+        gone = await access.write(_data(request).purge, name)
+    purged = PurgedObject(list(gone.stores), gone.records, gone.days, gone.keys)
+    return json_response(DeletedTenant(name, True, revoked, purged))
+
+
+def _data(request: Request) -> TenantData:
+    service: Service = request.app.state.service
+    database = service.access.database
+    if database is None:
+        raise _no_folder()
+    return TenantData(database, service.alignments.resources.stores, service.limits.budgets.file)
+
+
+def _flag(request: Request, name: str) -> bool:
+    given = request.query_params.get(name, "false")
+    if given not in ("true", "false"):
+        raise RequestError(f"{name}: must be true or false", param=name)
+    return given == "true"
 
 
 def _settings(fields: Mapping[str, Any]) -> TenantSettings:
@@ -237,6 +283,7 @@ def _tenant(request: Request, name: str) -> dict[str, Any]:
 
 _BASE = "/v1/alignment/admin"
 _KEYS, _TENANTS = f"{_BASE}/keys", f"{_BASE}/tenants"
+_Flag = Literal["true", "false"]
 _PATH = {"name": Annotated[str, Meta(pattern=TENANT)]}
 OPERATIONS = tuple(
     replace(each, path_kinds=_PATH if "{name}" in each.path else {})
@@ -284,6 +331,9 @@ OPERATIONS = tuple(
             body=TenantBody,
             answer=TenantObject,
             also={201: "It is new"},
+            parameters=(
+                Parameter("reuse", _Flag, about="Whether it is to have what is left of one of that name"),
+            ),
         ),
         Operation(
             "DELETE",
@@ -292,6 +342,9 @@ OPERATIONS = tuple(
             "Deletes it and revokes its keys",
             role=Role.ADMIN,
             answer=DeletedTenant,
+            parameters=(
+                Parameter("purge", _Flag, about="Its stores, records, usage and keys too, for good"),
+            ),
         ),
     )
 )

@@ -75,7 +75,19 @@ class TenantList(msgspec.Struct):
     data: list[TenantObject]
 
 
+class PurgedObject(msgspec.Struct):
+    """What there was of a tenant, and is no more."""
+
+    stores: list[str]
+    records: int
+    usage_days: int
+    keys: int
+
+
 class DeletedTenant(msgspec.Struct):
+    """`revoked`: keys that were in force. `purged`: null where all but the settings stays."""
+
     name: str
     deleted: bool
     revoked: int
+    purged: PurgedObject | None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +16,24 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from heedful.prompts.yaml_file import YamlError, load_yaml
+from heedful.retrieval.embedding.embedder import load
+from heedful.retrieval.store.stores import Stores
+from heedful.server.access.access import LOOK
 from heedful.server.access.client import EVERYONE
-from heedful.server.access.database import KeyDatabase
+from heedful.server.access.database import KeyDatabase, no_tenant
+from heedful.server.access.file_keys import file_keys
 from heedful.server.access.settings import TENANT, TenantSettings
 from heedful.server.cli.errors import CommandError
 from heedful.server.cli.keys import ConfigOption, JsonOption, opened, telling, written
 from heedful.server.cli.store import FolderOption
 from heedful.server.config import Config
+from heedful.server.leftovers import TenantData, name_in_use
+from heedful.server.stores import usage_file
 from heedful.server.terminal import plain, terminal
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants: make, list, show, set, delete.")
 console = terminal()
+_NOTICED = 2 * LOOK  # seconds until servers have seen that keys are revoked, and ended what ran under them
 
 TenantName = Annotated[str, typer.Argument(help="The tenant")]
 SettingsFile = Annotated[
@@ -36,24 +46,39 @@ SettingsFile = Annotated[
 
 @tenants.command()
 def create(
-    name: TenantName, settings: SettingsFile = None, config: ConfigOption = None, folder: FolderOption = None
+    name: TenantName,
+    settings: SettingsFile = None,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="Give it what is left of a tenant that had the name")
+    ] = False,
+    config: ConfigOption = None,
+    folder: FolderOption = None,
 ) -> None:
     """Make a tenant."""
     if not re.fullmatch(TENANT, name):
         raise CommandError(
             "a tenant's name has lower-case letters, digits, - and _, 64 at most, and begins with no sign"
         )
-    database = _changing(name, config, folder)
+    database, read = _changing(name, config, folder), _read(settings)
+    if not reuse:
+        with telling(), _data(config, folder) as data:
+            left = data.in_the_way(name)
+        if left:
+            purge = f"heedful tenants delete {name} --purge"
+            fix = f"{purge} deletes it for good, --reuse hands it over"
+            raise CommandError(name_in_use(name, left, fix).message)
     with telling():
-        database.put_tenant(name, _read(settings), new=True)
+        database.put_tenant(name, read, new=True)
     console.print(f"made the tenant {name}", highlight=False)
 
 
 @tenants.command("list")
 def list_(config: ConfigOption = None, folder: FolderOption = None, as_json: JsonOption = False) -> None:
     """List the tenants; with --config also those that it holds."""
-    known = _all(*opened(config, folder))
-    rows = [{"name": name, "from": origin} for name, (_, origin) in sorted(known.items())]
+    settings, database = opened(config, folder)
+    known = {name: origin for name, (_, origin) in _all(settings, database).items()}
+    known |= dict.fromkeys(database.all().purges.pending, "a purge that was cut off")
+    rows = [{"name": name, "from": origin} for name, origin in sorted(known.items())]
     if as_json:
         written(rows)
         return
@@ -92,12 +117,51 @@ def set_(
 
 
 @tenants.command()
-def delete(name: TenantName, config: ConfigOption = None, folder: FolderOption = None) -> None:
-    """Delete a tenant's settings and revoke its keys; its stores stay."""
+def delete(
+    name: TenantName,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Its stores, records, usage and keys too, to the last byte")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before a purge")] = False,
+    config: ConfigOption = None,
+    folder: FolderOption = None,
+) -> None:
+    """Delete a tenant's settings and revoke its keys; with --purge all that there is of it."""
     database = _changing(name, config, folder)
+    if purge:
+        _purge(name, database, config, folder, yes=yes)
+        return
     with telling():
         revoked = database.delete_tenant(name)
-    console.print(f"deleted the tenant {name}; keys revoked: {revoked}", highlight=False)
+    console.print(
+        f"deleted the tenant {name}; keys revoked: {revoked}; its stores, records and usage stay (--purge)",
+        highlight=False,
+    )
+
+
+def _purge(name: str, database: KeyDatabase, config: Path | None, folder: Path | None, *, yes: bool) -> None:
+    if held := [key.id for key in file_keys(opened(config, folder)[0]) if key.tenant == name]:
+        raise CommandError(f"the key {held[0]} of the tenant {name} stands in {config}: take it out first")
+    with telling(), _data(config, folder) as data:
+        there = data.of(name)
+        if not there and name not in database.all().tenants:
+            raise no_tenant(name)
+        if not yes:
+            typer.confirm(f"delete the tenant {name} for good, with {there}?", abort=True)
+        if database.begin_purge(name, "command line"):
+            time.sleep(_NOTICED)
+        gone = data.purge(name)
+    console.print(f"deleted the tenant {name}, with {gone}", highlight=False)
+
+
+@contextmanager
+def _data(config: Path | None, folder: Path | None) -> Iterator[TenantData]:
+    settings, database = opened(config, folder)
+    stores = Stores(database.path.parent, load(settings.embedder))
+    try:
+        yield TenantData(database, stores, usage_file(settings))
+    finally:
+        stores.close()
 
 
 def _changing(name: str, config: Path | None, folder: Path | None) -> KeyDatabase:

@@ -98,6 +98,8 @@ class Metrics:
             "upstream_failures", "Failed tries since the start, by kind.", "upstream", "error"
         )
         self.queue_length = gauge("queue_length", "Requests that wait to be admitted.")
+        self.body_bytes = gauge("body_bytes", "Bytes of large bodies of requests that are not admitted yet.")
+        self.bodies_waiting = gauge("bodies_waiting", "Large bodies that are not read, for lack of room.")
         self.queue_seconds = histogram("queue_seconds", "Waiting to be admitted.", _SHORT)
         self.refusals = counter(
             "refusals", "Requests refused by a limit, a budget or a full queue.", "reason", "tenant"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import msgspec
 
 from heedful.retrieval.errors import DamagedStore, StoreError
 from heedful.retrieval.items import iso
+from heedful.retrieval.sqlite import rewrite
 from heedful.retrieval.store.connections import store_errors
 from heedful.server.records.digests import Digests
 from heedful.server.records.record import Entry
@@ -33,6 +34,8 @@ CREATE INDEX records_by_time ON records (tenant, at);
 CREATE TABLE users (user TEXT NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (user, row)) WITHOUT ROWID;
 CREATE TABLE kept (tenant TEXT PRIMARY KEY, days REAL NOT NULL) WITHOUT ROWID;
 """
+# Keys of tenants that were purged: what was asked under one of them and ends later has no record.
+_PURGED = "CREATE TABLE IF NOT EXISTS purged (key TEXT PRIMARY KEY) WITHOUT ROWID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,12 @@ class RecordsFile:
         with self.opened() as db:
             return db.execute(query, [*values, limit]).fetchall()
 
+    def count(self, tenant: str) -> int:
+        """How many records there are of a tenant."""
+        with self.opened() as db:
+            found = db.execute("SELECT count(*) FROM records WHERE tenant = ?", [tenant]).fetchone()
+        return int(found[0])
+
     def pages(self, wanted: Wanted, size: int = 500) -> Iterator[list[bytes]]:
         """All records, the oldest first, a page at a time; no reader keeps a writer waiting between two of them."""
         after = 0
@@ -124,8 +133,10 @@ class RecordsFile:
     # -- writing, with a connection of `opened`
 
     def write(self, db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
-        """All of them in one transaction, or none."""
+        """All of them in one transaction, or none; without those of keys that were purged with their tenant."""
         with _transaction(db):
+            purged = {key for key in {e.key_id for e in entries} if _is_purged(db, key)}
+            entries = [entry for entry in entries if entry.key_id not in purged] if purged else entries
             (row,) = db.execute(
                 "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'records'"
             ).fetchone()
@@ -167,9 +178,8 @@ class RecordsFile:
     def erase(self, db: sqlite3.Connection, tenant: str, user: str, by: str | None) -> int:
         """Deletes all records of a tenant's user so that no byte of them stays in the file; returns how many.
 
-        Deleting alone leaves copies in pages that were once rearranged, `secure_delete` or not. So all that stands is
-        written anew (about a second for 300 MB), and what was written before it is cut away. That it happened is
-        recorded; of whom is not. Raises StoreError where a reader has kept the old bytes all the while.
+        All that stands is written anew for it (about a second for 300 MB). That it happened is recorded; of whom is
+        not. Raises StoreError where a reader has kept the old bytes all the while.
         """
         with _transaction(db):
             rows = db.execute(
@@ -180,18 +190,31 @@ class RecordsFile:
             now, id = time.time(), f"erasure-{uuid4().hex}"
             told = {"object": "alignment.erasure", "id": id, "time": iso(now), "tenant": tenant}
             body = msgspec.json.encode(told | {"key_id": by, "erased": len(rows)})
-            db.execute(
-                "INSERT INTO records (id, at, tenant, key_id, body) VALUES (?, ?, ?, ?, ?)",
-                [id, now, tenant, by, body],
-            )
-        db.execute("VACUUM")
+            if not _is_purged(db, by):
+                db.execute(
+                    "INSERT INTO records (id, at, tenant, key_id, body) VALUES (?, ?, ?, ?, ?)",
+                    [id, now, tenant, by, body],
+                )
+        self._rewrite(db)
+        return len(rows)
+
+    def purge(self, db: sqlite3.Connection, tenant: str, keys: Iterable[str]) -> None:
+        """Deletes all of a tenant so that no byte of it stays in the file. `keys`: the ids of all that it ever had;
+        what was asked under them leaves no record from now on. Raises StoreError as `erase` does."""
+        with _transaction(db):
+            db.executemany("INSERT OR IGNORE INTO purged VALUES (?)", [(key,) for key in keys])
+            db.execute("DELETE FROM users WHERE row IN (SELECT row FROM records WHERE tenant = ?)", [tenant])
+            db.execute("DELETE FROM records WHERE tenant = ?", [tenant])
+            db.execute("DELETE FROM kept WHERE tenant = ?", [tenant])
+        self._rewrite(db)
+
+    def _rewrite(self, db: sqlite3.Connection) -> None:
         until = time.monotonic() + _BUSY
-        while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        while not rewrite(db):
             if time.monotonic() > until:
                 raise StoreError(
                     f"{self.path}: erased, but another process still reads the bytes of before; erase again"
                 )
-        return len(rows)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
@@ -206,6 +229,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         db.execute(f"PRAGMA user_version={_LAYOUT}")
     elif (application, layout) != (_APPLICATION, _LAYOUT):
         raise DamagedStore(f"{path} holds no records that this heedful reads (layout {_LAYOUT})")
+    db.execute(_PURGED)
     db.execute("COMMIT")
 
 
@@ -219,6 +243,10 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
+
+
+def _is_purged(db: sqlite3.Connection, key: str | None) -> bool:
+    return key is not None and db.execute("SELECT 1 FROM purged WHERE key = ?", [key]).fetchone() is not None
 
 
 def _joined(entry: Entry) -> str | None:
