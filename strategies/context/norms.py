@@ -43,9 +43,9 @@ class Norms(ContextStrategy):
     none), a list means those scopes and everywhere. `tags`: only norms with one of these. `caution`: whether the
     model is told to use them with its own judgement (weak models do better without). `place`: at the question, or in
     the system message. `prompt`: the wording. `as_of`: a time in ISO 8601; the norms are those that stood and held
-    then. `extra`: norms that are in no store, taken as if they were: ranked with the others by their meaning; `scope`,
-    `tags` and the limits hold for them too. `without`: ids of items that are left out; where several stores are listed,
-    STORE/ID.
+    then. `extra`: norms that are in no store, taken as if they were: ranked with the others by their meaning;
+    `scope`, `tags` and the limits hold for them too. `without`: ids of items that are left out; where several stores
+    are listed, STORE/ID.
     """
 
     store: StoreNames = "norms"
