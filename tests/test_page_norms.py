@@ -184,6 +184,11 @@ async def test_two_who_edit_the_same_item(server: str, norms: Api, opened: Open)
     await expect(drawer).to_contain_text("Saved as version 3")
     assert norms.texts() == ["The bar opens at five."]
     await expect(page.get_by_role("alert")).to_have_count(0)
+    await drawer.get_by_label("Norm", exact=True).fill("The bar is closed.")
+    norms.add({"id": "bar", "text": "The bar opens at noon."})
+    await drawer.get_by_role("button", name="Save as version 4").click()
+    await drawer.get_by_role("button", name="Keep what stands").click()
+    await expect(drawer.get_by_label("Norm", exact=True)).to_have_value("The bar opens at noon.")
 
 
 async def test_an_import_shows_bad_lines_and_what_it_would_do(

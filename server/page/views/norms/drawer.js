@@ -81,10 +81,10 @@ export function ItemDrawer({ store, id, query }) {
   if (!history) {
     return html`<${Drawer} title=${title} onClose=${close}>${error ? html`<${Failed} error=${error} onRetry=${again} />` : html`<${Loading} what="Reading the item" />`}<//>`;
   }
-  return html`<${Item} ...${{ store, id, query, about, history, loading, last, standing, title, close }} />`;
+  return html`<${Item} ...${{ store, id, query, about, history, loading, again, last, standing, title, close }} />`;
 }
 
-function Item({ store, id, query, about, history, loading, last, standing, title, close }) {
+function Item({ store, id, query, about, history, loading, again, last, standing, title, close }) {
   const name = `${store}/${id}`;
   const { [name]: kept } = useStore(drafts);
   const may = about?.may ?? { write: false, erase: false };
@@ -135,7 +135,7 @@ function Item({ store, id, query, about, history, loading, last, standing, title
         ${saved && !loading && html`<${Saved} what=${saved} version=${last?.version} kind=${last?.kind} />`}
         ${!standing && !saved && !loading && html`<${Notice}>${last ? "It has ended: no answer heeds it. Any of its versions can be restored." : "It has been erased."}<//>`}
         ${conflict !== undefined && html`<${Conflict} current=${conflict} mine=${item} onMine=${() => save(conflict?.version ?? null)}
-          onTheirs=${() => { setDraft(name, null); setState({}); }} />`}
+          onTheirs=${() => { setDraft(name, null); setState({}); again(); }} />`}
         ${state.error && !wrong && conflict === undefined && html`<${Failed} error=${state.error} />`}
         <${Tabs} label="This item" tabs=${tabs} open=${open} onOpen=${setTab}>
           ${open === "write" && (may.write
