@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from heedful.server.access.client import Client
 from heedful.server.access.settings import LimitSettings
 from heedful.server.http import WhileConnected
-from heedful.server.limits.budgets import FOLD, Budgets, TokenBudget
+from heedful.server.limits.budgets import AGAIN, FOLD, Budgets, TokenBudget
 from heedful.server.limits.headers import OURS, Headers, RateStanding, written
 from heedful.server.limits.line import FairLine
 from heedful.server.limits.windows import Rates
@@ -121,7 +121,8 @@ class ServerLimits:
 
     def _fold(self) -> None:
         self._folding = None
-        self.budgets.fold()
+        if not self.budgets.fold():
+            self._folding = asyncio.get_running_loop().call_later(AGAIN, self._fold)
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -63,29 +63,29 @@ class UsageJournal:
         self._lines.close()
 
 
+def journals(database: Path) -> list[Path]:
+    """All that lie there, of processes that live and that are no more."""
+    return sorted(database.parent.glob(f"{database.stem}-*{_SUFFIX}"))
+
+
 @contextmanager
-def abandoned(database: Path) -> Iterator[list[Path]]:
-    """The journals of processes that are no more, nobody else's while this lasts."""
-    held: list[tuple[int, Path]] = []
+def taken(path: Path) -> Iterator[bool]:
+    """Whether the process of a journal is no more; nobody else has it while this lasts. Raises OSError."""
     try:
-        for path in sorted(database.parent.glob(f"{database.stem}-*{_SUFFIX}")):
-            try:
-                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue  # folded by somebody else at this moment
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever had the lock before may have folded it, and taken it away.
-                if path.exists() and path.stat().st_ino == os.fstat(fd).st_ino:
-                    held.append((fd, path))
-                    continue
-            except (BlockingIOError, FileNotFoundError):
-                pass
-            os.close(fd)
-        yield [path for _, path in held]
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False  # folded by somebody else at this moment
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had the lock before may have folded it, and taken it away.
+        free = path.exists() and path.stat().st_ino == os.fstat(fd).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        free = False
+    try:
+        yield free
     finally:
-        for fd, _ in held:
-            os.close(fd)
+        os.close(fd)
 
 
 def rows(path: Path, begin: int) -> Iterator[Row]:
