@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import OrderedDict
 
+from heedful.server.access.key import without_keys
 from heedful.strategies import EngineError, HeedfulError, VerifierError
 
 logger = logging.getLogger("heedful.server")
@@ -58,6 +59,7 @@ def bug(error: Exception) -> None:
 
 def one_line(text: str) -> str:
     """What others wrote, as the log can hold it: no line of its own, nothing that a terminal obeys, not too long."""
+    text = without_keys(text.encode("utf-8", "replace")).decode()
     text = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST])
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

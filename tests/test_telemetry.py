@@ -220,6 +220,23 @@ def test_texts_where_they_are_wanted(serving: Serving, collector: Collector) -> 
     assert '"role": "assistant"' in call["gen_ai.output.messages"]
 
 
+def test_texts_under_a_floor(serving: Serving, collector: Collector) -> None:
+    floor = FloorSettings.model_validate(
+        {"gate": [{"redact": ["email"]}], "verify": {"verifiers": [{"policy": {"words": ["darn"]}}]}}
+    )
+    config = _config(collector, telemetry={"content": True}, floor=floor)
+    mail = [{"role": "user", "content": "Write to bob@secret.example."}]
+    with serving(ScriptedEngine(), config=config) as url:
+        assert _ask(url, {"x-request-id": "floor"}, messages=mail).status_code == 200
+        assert _ask(url, {"x-request-id": "none"}, messages=mail, model="no").status_code == 404
+        assert _ask(url, {"x-request-id": "bad"}, messages=mail, chat_template="x").status_code == 400
+    spans = _of(collector, "floor")
+    call = _named(spans, "chat scripted")["attributes"]
+    assert "[EMAIL_1]" in call["gen_ai.input.messages"] and call["gen_ai.output.messages"]
+    assert "heedful.cancelled" not in call, "it had come to its end"
+    assert "bob@" not in str([spans, _of(collector, "none"), _of(collector, "bad")])
+
+
 @pytest.mark.parametrize("semconv", ["1.36", "genai-0.1"])
 def test_the_names_of_a_version(serving: Serving, semconv: str) -> None:
     with receiver() as collector:
