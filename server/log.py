@@ -41,7 +41,17 @@ class Repeats(logging.Filter):
         return True
 
 
+class OneLine(logging.Filter):
+    """What others log, who may quote anybody, as a line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = one_line(record.getMessage()), ()
+        return True
+
+
 logger.addFilter(Repeats())
+for _filter in (OneLine(), Repeats()):
+    logging.getLogger("heedful.strategies").addFilter(_filter)
 
 
 def failed(error: HeedfulError) -> None:

@@ -18,6 +18,7 @@ from upstream_fixtures import Gate, Proxy, Reply, ScriptedUpstream, before, chun
 from waiting import HANG
 
 from heedful.retrieval.store.stores import Stores
+from heedful.server.access.settings import FloorSettings
 from heedful.server.config import Config, ConfigError
 from heedful.server.observe.settings import TelemetrySettings
 from heedful.strategies import EngineError
