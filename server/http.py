@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from heedful.server.access.client import ANYBODY, SCOPE
+from heedful.server.access.key import without_keys
 from heedful.server.edge.encodings import codings_of, decoded, too_large
 from heedful.server.edge.room import SMALL, Place
 from heedful.server.edge.surrogates import half_in
@@ -34,7 +35,13 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 
 
 def error_response(error: HeedfulError) -> Response:
-    return json_response(error.body(), error.status, error.headers)
+    return error_object(error.body(), error)
+
+
+def error_object(body: Any, error: HeedfulError) -> Response:
+    """An error in any API's shape. What it quotes of a request may hold a key."""
+    told = without_keys(msgspec.json.encode(body))
+    return Response(told, error.status, error.headers, "application/json")
 
 
 def client_error(error: Exception) -> HeedfulError:

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections import OrderedDict
 
+from heedful.server.access.key import without_keys
 from heedful.strategies import EngineError, HeedfulError, VerifierError
 
 logger = logging.getLogger("heedful.server")
@@ -40,7 +41,17 @@ class Repeats(logging.Filter):
         return True
 
 
+class OneLine(logging.Filter):
+    """What others log, who may quote anybody, as a line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = one_line(record.getMessage()), ()
+        return True
+
+
 logger.addFilter(Repeats())
+for _filter in (OneLine(), Repeats()):
+    logging.getLogger("heedful.strategies").addFilter(_filter)
 
 
 def failed(error: HeedfulError) -> None:
@@ -58,6 +69,7 @@ def bug(error: Exception) -> None:
 
 def one_line(text: str) -> str:
     """What others wrote, as the log can hold it: no line of its own, nothing that a terminal obeys, not too long."""
+    text = without_keys(text.encode("utf-8", "replace")).decode()
     text = "".join(c if c.isprintable() else " " for c in text[: 4 * _LONGEST])
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from heedful.server.http import Handler, endpoint, error_response, json_response, sse
+from heedful.server.http import Handler, endpoint, error_object, error_response, sse
 from heedful.strategies import ContextOverflow, HeedfulError
 
 _ERRORS = {
@@ -93,4 +93,4 @@ def _words(error: HeedfulError) -> str:
 
 
 def anthropic_error(error: HeedfulError) -> Response:
-    return json_response(anthropic_body(error), error.status, error.headers)
+    return error_object(anthropic_body(error), error)

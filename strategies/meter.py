@@ -152,18 +152,21 @@ class MeteredEngine:
 async def _watched(
     source: AsyncGenerator[Event, None], call: Call, span: Span, content: bool
 ) -> AsyncGenerator[Event, None]:
-    """The events of a call, whose usage and, if wanted, texts stand in its span then."""
+    """The events of a call, whose usage and, if wanted, texts stand in its span then, also of one that is cut off."""
     texts: list[str] = []
-    async with aclosing(asked(source, span)) as events:
-        async for event in events:
-            if isinstance(event, Finish):
-                usage = event.usage
-                span.set(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
-            elif content and isinstance(event, Chunk):
-                texts.append(event.text())
-            yield event
-    if content:
-        told = [(str(m.get("role")), text_of(m)) for m in call.messages]
-        if call.prompt is not None:
-            told = [("user", call.prompt)]
-        span.set(content={"input": told, "output": "".join(texts)})
+    try:
+        async with aclosing(asked(source, span)) as events:
+            async for event in events:
+                if isinstance(event, Finish):
+                    usage = event.usage
+                    span.set(prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens)
+                    span.close()  # whoever has the end need not read on
+                elif content and isinstance(event, Chunk):
+                    texts.append(event.text())
+                yield event
+    finally:
+        if content:
+            told = [(str(m.get("role")), text_of(m)) for m in call.messages]
+            if call.prompt is not None:
+                told = [("user", call.prompt)]
+            span.set(content={"input": told, "output": "".join(texts)})

@@ -266,3 +266,11 @@ def test_odd_calls_are_read_and_break_nothing(odd: dict[str, Any], serving: Serv
     with serving(ScriptedEngine()) as url:
         answer = _ask(url, "chat/completions", {"messages": messages, "alignment": [{"gate": gate}]})
     assert answer.status_code == 200
+
+
+def test_the_name_of_who_speaks_is_read(serving: Serving) -> None:
+    engine = ScriptedEngine("Here is how.")
+    named = [{"role": "user", "name": BAD, "content": "Well?"}]
+    with serving(engine, config=CONFIG) as url:
+        answer = _ask(url, "chat/completions", {"messages": named}).json()
+    assert answer["choices"][0]["finish_reason"] == "content_filter" and not engine.calls

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from upstream_fixtures import Reply, ScriptedUpstream
 
+from heedful.server.access.key import new_text, prefix_of
 from heedful.server.log import Repeats
 from heedful.strategies import Call, VerifierError
 from heedful.strategies.scripted import ScriptedEngine
@@ -101,3 +102,10 @@ def test_a_third_partys_verifier_has_its_traceback_and_a_judge_has_not(
         except VerifierError as error:
             failed(error)
         assert ("Traceback" in caplog.text) is isinstance(cause, KeyError)
+
+
+def test_what_strategies_log_is_a_line_and_once(caplog: pytest.LogCaptureFixture) -> None:
+    logger, key = logging.getLogger("heedful.strategies"), new_text("abcdefgh")
+    for _ in range(3):
+        logger.error("it said %s", f"one\n\x1b[31mtwo {key}")
+    assert [r.getMessage() for r in caplog.records] == [f"it said one [31mtwo {prefix_of(key)}***"]

@@ -190,3 +190,9 @@ async def test_restoring_can_be_left_out_and_gates_compose(resources: Resources)
     assert answer.text == f"{MAIL} [N_1]" and engine.calls[0].messages[0]["content"] == "[EMAIL_1] [N_1]"
     assert [step["redacted"] for step in run.trace.steps] == [{"email": 1}, {"n": 1}]
     assert MAIL not in json.dumps(run.trace.steps)
+
+
+@pytest.mark.parametrize(("role", "name"), [("user", "[EMAIL_1]"), ("tool", MAIL)])
+def test_the_name_of_who_speaks(role: str, name: str) -> None:
+    context = Context.of(ChatRequest("m", ({"role": role, "name": MAIL, "content": "Hi"},)))
+    assert ALL.redact(context)[0].messages[0]["name"] == name

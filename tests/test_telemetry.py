@@ -18,6 +18,7 @@ from upstream_fixtures import Gate, Proxy, Reply, ScriptedUpstream, before, chun
 from waiting import HANG
 
 from heedful.retrieval.store.stores import Stores
+from heedful.server.access.settings import FloorSettings
 from heedful.server.config import Config, ConfigError
 from heedful.server.observe.settings import TelemetrySettings
 from heedful.strategies import EngineError
@@ -225,6 +226,23 @@ def test_texts_where_they_are_wanted(serving: Serving, collector: Collector) -> 
     call = _named(_of(collector, "texts"), "chat scripted")["attributes"]
     assert "May I tell a secret?" in call["gen_ai.input.messages"]
     assert '"role": "assistant"' in call["gen_ai.output.messages"]
+
+
+def test_texts_under_a_floor(serving: Serving, collector: Collector) -> None:
+    floor = FloorSettings.model_validate(
+        {"gate": [{"redact": ["email"]}], "verify": {"verifiers": [{"policy": {"words": ["darn"]}}]}}
+    )
+    config = _config(collector, telemetry={"content": True}, floor=floor)
+    mail = [{"role": "user", "content": "Write to bob@secret.example."}]
+    with serving(ScriptedEngine(), config=config) as url:
+        assert _ask(url, {"x-request-id": "floor"}, messages=mail).status_code == 200
+        assert _ask(url, {"x-request-id": "none"}, messages=mail, model="no").status_code == 404
+        assert _ask(url, {"x-request-id": "bad"}, messages=mail, chat_template="x").status_code == 400
+    spans = _of(collector, "floor")
+    call = _named(spans, "chat scripted")["attributes"]
+    assert "[EMAIL_1]" in call["gen_ai.input.messages"] and call["gen_ai.output.messages"]
+    assert "heedful.cancelled" not in call, "it had come to its end"
+    assert "bob@" not in str([spans, _of(collector, "none"), _of(collector, "bad")])
 
 
 @pytest.mark.parametrize("semconv", ["1.36", "genai-0.1"])

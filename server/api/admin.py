@@ -239,6 +239,8 @@ async def delete_tenant(request: Request) -> Response:
     await access.ended(name)
     with retrieval_errors():
         gone = await access.write(_data(request).purge, name)
+    service: Service = request.app.state.service
+    service.limits.budgets.renew()  # whose journal had the tenant's name
     purged = PurgedObject(list(gone.stores), gone.records, gone.days, gone.keys)
     return json_response(DeletedTenant(name, True, revoked, purged))
 

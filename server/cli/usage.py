@@ -11,7 +11,7 @@ from rich.table import Table
 from heedful.server.access.settings import LimitSettings
 from heedful.server.cli.errors import CommandError
 from heedful.server.config import load
-from heedful.server.limits.budgets import Budgets, iso
+from heedful.server.limits.budgets import Budgets, UsageFailed, iso
 from heedful.server.stores import usage_file
 from heedful.server.terminal import plain, terminal
 
@@ -32,7 +32,11 @@ def usage(
         raise CommandError(f"nothing was used yet: there is no {file}")
     budgets = Budgets(file)
     table = Table("tenant", "key", "today", "of", "this month", "of", "requests", box=None)
-    rows = [(t, k) for t, k in budgets.all() if tenant in (None, t)]
+    try:
+        known, today = budgets.all(), budgets.today
+    except UsageFailed as error:
+        raise CommandError(str(error)) from error
+    rows = [(t, k) for t, k in known if tenant in (None, t)]
     for name in sorted({t for t, _ in rows}):
         limits = settings.tenants[name].limits if name in settings.tenants else LimitSettings()
         keys = [None, *(k for t, k in rows if t == name and k)]
@@ -43,7 +47,6 @@ def usage(
             table.add_row(plain(name), plain(key or "all"), *map(str, figures))
     budgets.close()
     terminal().print(table)
-    today = budgets.today
     terminal().print(
         f"the day ends at {iso(today.ends)}, the month at {iso(today.month_ends)}", highlight=False
     )

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from heedful.server.access.client import Client
 from heedful.server.access.settings import LimitSettings
 from heedful.server.http import WhileConnected
-from heedful.server.limits.budgets import FOLD, Budgets, TokenBudget
+from heedful.server.limits.budgets import AGAIN, FOLD, OLDEST, Budgets, TokenBudget
 from heedful.server.limits.headers import OURS, Headers, RateStanding, written
 from heedful.server.limits.line import FairLine
 from heedful.server.limits.windows import Rates
@@ -99,6 +99,7 @@ class ServerLimits:
         """Requests under way, by the owner's name, where their number is limited."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._folding: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.TimerHandle | None = None
 
     def concerns(self, client: Client) -> bool:
         """Whether anything is counted for this client, or anybody waits."""
@@ -121,12 +122,20 @@ class ServerLimits:
 
     def _fold(self) -> None:
         self._folding = None
-        self.budgets.fold()
+        if self._renewing is None:
+            self._renewing = asyncio.get_running_loop().call_later(OLDEST, self._renew)
+        if not self.budgets.fold():
+            self._folding = asyncio.get_running_loop().call_later(AGAIN, self._fold)
+
+    def _renew(self) -> None:
+        self._renewing = None
+        self.budgets.renew()
 
     async def close(self) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._folding is not None:
-            self._folding.cancel()
+        for due in (self._folding, self._renewing):
+            if due is not None:
+                due.cancel()
         await self.rates.close()
         self.budgets.close()
 

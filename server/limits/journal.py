@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from mmap import mmap
@@ -28,10 +27,10 @@ _row = msgspec.json.Decoder(Row).decode
 
 
 class UsageJournal:
-    """One process's. `used`: the bytes of it that are written; `made`: when, by the monotonic clock."""
+    """One process's. `used`: the bytes of it that are written."""
 
     def __init__(self, path: Path, lines: mmap) -> None:
-        self.path, self.used, self.made, self._lines = path, 0, time.monotonic(), lines
+        self.path, self.used, self._lines = path, 0, lines
 
     @classmethod
     def beside(cls, database: Path) -> UsageJournal:
@@ -64,29 +63,29 @@ class UsageJournal:
         self._lines.close()
 
 
+def journals(database: Path) -> list[Path]:
+    """All that lie there, of processes that live and that are no more."""
+    return sorted(database.parent.glob(f"{database.stem}-*{_SUFFIX}"))
+
+
 @contextmanager
-def abandoned(database: Path) -> Iterator[list[Path]]:
-    """The journals of processes that are no more, nobody else's while this lasts."""
-    held: list[tuple[int, Path]] = []
+def taken(path: Path) -> Iterator[bool]:
+    """Whether the process of a journal is no more; nobody else has it while this lasts. Raises OSError."""
     try:
-        for path in sorted(database.parent.glob(f"{database.stem}-*{_SUFFIX}")):
-            try:
-                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue  # folded by somebody else at this moment
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Whoever had the lock before may have folded it, and taken it away.
-                if path.exists() and path.stat().st_ino == os.fstat(fd).st_ino:
-                    held.append((fd, path))
-                    continue
-            except (BlockingIOError, FileNotFoundError):
-                pass
-            os.close(fd)
-        yield [path for _, path in held]
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False  # folded by somebody else at this moment
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had the lock before may have folded it, and taken it away.
+        free = path.exists() and path.stat().st_ino == os.fstat(fd).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        free = False
+    try:
+        yield free
     finally:
-        for fd, _ in held:
-            os.close(fd)
+        os.close(fd)
 
 
 def rows(path: Path, begin: int) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from heedful.server.access.key import holds_key
 from heedful.server.log import bug
 from heedful.server.observe.facts import RECORDED, SCOPE, Facts, Sink
 from heedful.server.observe.tracing import Tracing
@@ -37,7 +38,7 @@ class Observing:
         facts = scope[SCOPE] = Facts(scope["method"], scope["path"])
         facts.trace.watched = self._tracing.watched
         given = next((value for name, value in scope["headers"] if name == _ID), b"")
-        if own := _SANE.fullmatch(given):
+        if own := bool(_SANE.fullmatch(given)) and not holds_key(given):
             facts.id = given.decode()
         ended = keeping = False
 
@@ -53,7 +54,7 @@ class Observing:
             elif message["type"] == "http.response.start":
                 facts.status = message["status"]
                 keeping = self._recorded(scope, facts)
-                message["headers"] = _named(message["headers"], facts, keep=own is not None)
+                message["headers"] = _named(message["headers"], facts, keep=own)
             return send(message)
 
         self._tracing.running += 1

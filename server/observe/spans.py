@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry.context import Context
@@ -20,9 +20,11 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from heedful.server.access.key import without_keys
 from heedful.server.observe.facts import Facts
 from heedful.server.observe.semconv import OPERATIONS, Names, Provider
 from heedful.strategies import HeedfulError
+from heedful.strategies.context.gate import Gating
 from heedful.strategies.trace import Span
 
 _KINDS = {"request": SpanKind.SERVER, "call": SpanKind.CLIENT}
@@ -123,8 +125,9 @@ class SpanWriter:
             attributes["gen_ai.usage.output_tokens"] = usage.completion_tokens
         if facts.first is not None and facts.stream:
             attributes["gen_ai.response.time_to_first_chunk"] = facts.first - facts.began
-        if facts.trace.content and isinstance(messages := facts.fields.get("messages"), list):
-            attributes["gen_ai.input.messages"] = json.dumps(messages, ensure_ascii=False)
+        messages = facts.fields.get("messages")
+        if facts.trace.content and isinstance(messages, list) and not _redacted(facts):
+            attributes["gen_ai.input.messages"] = _written(messages)
         return attributes
 
     def _part(self, span: Span, prompts: Mapping[str, tuple[str, str]]) -> tuple[str, dict[str, Any]]:
@@ -178,9 +181,9 @@ class SpanWriter:
             attributes["gen_ai.response.time_to_first_chunk"] = span.first - span.start
         if content := given.get("content"):
             asked = [_message(role, text) for role, text in content["input"]]
-            attributes["gen_ai.input.messages"] = json.dumps(asked, ensure_ascii=False)
+            attributes["gen_ai.input.messages"] = _written(asked)
             said = [_message("assistant", content["output"])]
-            attributes["gen_ai.output.messages"] = json.dumps(said, ensure_ascii=False)
+            attributes["gen_ai.output.messages"] = _written(said)
         return f"{operation} {model}", attributes
 
     def _provider(self, model: str) -> Provider:
@@ -189,6 +192,20 @@ class SpanWriter:
 
 def _message(role: str, text: str) -> dict[str, Any]:
     return {"role": role, "parts": [{"type": "text", "content": text}]}
+
+
+def _redacted(facts: Facts) -> bool:
+    """Whether values of the request were, or would have been, kept from all who come after: its calls have it as it
+    left. So too where no plan was found, which may have been one that does."""
+    steps = () if facts.plan is None else facts.plan.contexts
+    gates = [step for _, step in steps if isinstance(step, Gating)]
+    noted = any(step.get("redacted") for step in facts.trace.steps)
+    return facts.plan is None or noted or any(gate.redactor.patterns for gate in gates)
+
+
+def _written(messages: Sequence[Any]) -> str:
+    """As JSON, without the keys that somebody may have put into them."""
+    return without_keys(json.dumps(messages, ensure_ascii=False).encode("utf-8", "replace")).decode()
 
 
 def _prompts(steps: list[dict[str, Any]]) -> dict[str, tuple[str, str]]:

@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision
 from opentelemetry.trace import SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from heedful.server.access.key import holds_key
 from heedful.server.log import bug
 from heedful.server.observe.facts import Facts
 from heedful.server.observe.genai_metrics import GenAIMetrics
@@ -84,7 +85,7 @@ class Telemetry:
 
     def begin(self, facts: Facts, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Takes up the caller's trace or begins one."""
-        carrier = {k.decode(): v.decode("latin-1") for k, v in headers if k in _CONTEXT}
+        carrier = {k.decode(): v.decode("latin-1") for k, v in headers if k in _CONTEXT and not holds_key(v)}
         context = _W3C.extract(carrier)
         parent = get_current_span(context).get_span_context()
         trace_id = parent.trace_id if parent.is_valid else self._new_trace()

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from heedful.server.access.key import without_keys
+
 _KEY_BYTES = 32
 _LONGEST = 512  # characters of a name
 # What a trace says in words of its own, or in the operator's: names, and fixed sayings. All else may quote somebody.
@@ -42,8 +44,10 @@ class Digests:
         return hmac.digest(self._key, data, "sha256").hex()
 
     def name(self, name: str) -> str:
-        """An id that others have made, as records know it: a very long one by its digest."""
-        return name if len(name) <= _LONGEST else f"hmac-sha256:{self.of(name)}"
+        """An id that others have made, as records know it: a very long one by its digest, and none with a key."""
+        if len(name) > _LONGEST:
+            return f"hmac-sha256:{self.of(name)}"
+        return without_keys(name.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def trace(self, value: Any, key: str = "") -> Any:
         """A trace with a digest in place of each text that may be the client's, a model's or a third party's."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from heedful.retrieval.items import iso
+from heedful.server.access.key import without_keys
 from heedful.server.access.settings import RecordSettings
 from heedful.server.observe.facts import Facts
 from heedful.server.records.digests import Digests
@@ -91,7 +92,7 @@ def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
     }
     if not answer.readable or facts.answer_cut:
         record["incomplete"] = "the answer was too long, or in a format that is not known here"
-    body = msgspec.json.encode(record, enc_hook=repr)
+    body = without_keys(msgspec.json.encode(record, enc_hook=repr))
     key_id, days = facts.client.key_id, settings.keep_days
     at = round(facts.came, 6)  # as fine as ISO 8601 is written
     return Entry(id, at, tenant, days, key_id, users, model, alignment, verdict, body)

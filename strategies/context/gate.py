@@ -176,7 +176,7 @@ def _asking(context: Context, read: Sequence[Message], words: str) -> Context:
     """What is judged as the last turn of a conversation; before it what came before, where that was one turn."""
     messages = context.original.messages
     first = next(i for i, m in enumerate(messages) if m is read[0])
-    if len(read) == 1 and _part(read[0]) == "user":
+    if len(read) == 1 and _part(read[0]) == "user" and not read[0].get("name"):
         turn: Message = read[0]
     else:
         turn = {"role": "user", "content": words}

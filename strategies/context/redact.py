@@ -74,7 +74,7 @@ class _Redaction:
         self._taken = set(context.restore)
         for messages in (context.messages, context.original.messages):
             for message in messages:
-                for text in _texts(message):
+                for text in (*_texts(message), str(message.get("name", ""))):
                     self._taken.update(PLACEHOLDER.findall(text))
         self._taken.update(PLACEHOLDER.findall(context.prompt or ""))
         self._taken.update(PLACEHOLDER.findall(msgspec.json.encode(context.params).decode()))
@@ -83,7 +83,14 @@ class _Redaction:
         self.found: dict[str, str] = {}
 
     def messages(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        return tuple(self._within(message) for message in messages)
+        return tuple(self._named(self._within(message)) for message in messages)
+
+    def _named(self, message: Message) -> Message:
+        """Whoever speaks may be called by an address; a function keeps its name."""
+        name = message.get("name")
+        if not isinstance(name, str) or message.get("role") in ("tool", "function"):
+            return message
+        return message if (clean := self.text(name)) is name else {**message, "name": clean}
 
     def _within(self, value: Any, key: str = "") -> Any:
         """A message or a part of one; the same object where nothing in it is redacted."""

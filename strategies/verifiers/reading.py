@@ -43,9 +43,10 @@ def calls_in(message: Message) -> str:
 
 
 def words_of(message: Message) -> str:
-    """All words of a message, whatever kind of part they stand in; its tool calls too."""
-    content = message.get("content")
-    texts = [content] if isinstance(content, str) else []
+    """All words of a message, whatever kind of part they stand in; its tool calls too, and the name of who speaks."""
+    content, name = message.get("content"), message.get("name")
+    texts = [name] if isinstance(name, str) else []
+    texts += [content] if isinstance(content, str) else []
     for part in content if isinstance(content, list) else ():
         texts += [part[name] for name in _SPOKEN if isinstance(part.get(name), str)]
     return "\n".join(filter(None, (*texts, calls_in(message))))

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from heedful.server.access.key import OURS
+from heedful.server.access.key import holds_key
 from heedful.server.engines.upstream import errors as upstream_errors
 from heedful.server.engines.upstream.errors import Unreached, faults
 from heedful.server.engines.upstream.health import Health
@@ -106,14 +106,13 @@ class Upstream:
         """The headers of a request upstream, from those of the client's (lower-case names, as in ASGI).
 
         Where this server wants keys, the door has taken them all. A key of heedful's stays here even before that: the
-        first one may have been made a moment ago.
+        first one may have been made a moment ago, and may stand in any header.
         """
         headers, forwarded = self._headers.copy(), self._forwarded
         for name, raw_value in client:
-            if name in _KEYS:
-                if OURS.search(raw_value):
-                    continue
-            elif name not in forwarded and not name.startswith(b"openai-"):
+            if name not in _KEYS and name not in forwarded and not name.startswith(b"openai-"):
+                continue
+            if holds_key(raw_value):
                 continue
             value = raw_value.decode("latin-1")
             if name in forwarded or name.startswith(b"openai-"):

@@ -2,6 +2,7 @@
 import { classes, html } from "../core/html.js";
 import { plural } from "../core/format.js";
 import { Icon } from "../ui/icons.js";
+import { itemLink } from "../views/norms/link.js";
 
 export const Operators = () => html`<span class="chip" title="A step of this server's floor, which no request can leave out">the operator's</span>`;
 
@@ -56,24 +57,27 @@ const shown = (value) => {
 export const Quote = ({ children }) => html`<p class="why-quote">${children}</p>`;
 
 /** Norms or demonstrations: those that went in, and those that did not and why. `draw(item)` draws one's text. */
-export function Items({ used = [], dropped = [], what, draw }) {
+export function Items({ used = [], dropped = [], what, store, draw }) {
+  const list = (items) => html`<ul class="why-items">${items.map((item) => html`<${Item} key=${item.id} item=${item} store=${store} draw=${draw} />`)}</ul>`;
   return html`
-    ${used.length ? html`<ul class="why-items">${used.map((item) => html`<${Item} key=${item.id} item=${item} draw=${draw} />`)}</ul>`
+    ${used.length ? list(used)
       : html`<p class="soft">No ${what} fitted: the model was given none.</p>`}
     ${dropped.length > 0 && html`
       <details class="why-more"><summary>${plural(dropped.length, what)} left out</summary>
-        <ul class="why-items">${dropped.map((item) => html`<${Item} key=${item.id} item=${item} draw=${draw} />`)}</ul>
+        ${list(dropped)}
       </details>`}`;
 }
 
-function Item({ item, draw }) {
+function Item({ item, store, draw }) {
+  const named = html`${item.id}${item.version !== undefined && ` v${item.version}`}`;
+  const where = itemLink(item, store);
   return html`
     <li class=${classes(item.reason && "left")}>
       ${draw(item)}
       <div class="row small soft">
         ${item.mandatory ? html`<span class="chip accent">mandatory</span>` : html`<${Score} value=${item.score} name="similarity" />`}
         ${item.source && html`<span>${item.source}</span>`}
-        <span class="mono faint">${item.id}${item.version !== undefined && ` v${item.version}`}</span>
+        ${where ? html`<a class="mono" href=${where}>${named}</a>` : html`<span class="mono faint">${named}</span>`}
         ${item.tokens !== undefined && html`<span class="faint nums">${plural(item.tokens, "token")}</span>`}
         ${item.reason && html`<span class="chip warn">left out: ${item.reason.replaceAll("_", " ")}</span>`}
       </div>

@@ -58,13 +58,13 @@ function Body({ step, notes, onTree }) {
     case "norms": {
       const { used, dropped, prompt, store, scopes, tokens } = note;
       return html`
-        <${Items} used=${used} dropped=${dropped} what="norm" draw=${({ text }) => text && html`<p class="why-text">${text}</p>`} />
+        <${Items} used=${used} dropped=${dropped} what="norm" store=${store} draw=${({ text }) => text && html`<p class="why-text">${text}</p>`} />
         <${Facts} facts=${{ prompt, store, scopes: scopes ?? "all", tokens }} />`;
     }
     case "demos": {
       const { used, dropped, ...facts } = note;
       const draw = ({ text, answer }) => text && html`<p class="why-text">${text}</p>${answer && html`<p class="why-text soft">${answer}</p>`}`;
-      return html`<${Items} used=${used} dropped=${dropped} what="demonstration" draw=${draw} /><${Facts} facts=${facts} />`;
+      return html`<${Items} used=${used} dropped=${dropped} what="demonstration" store=${facts.store} draw=${draw} /><${Facts} facts=${facts} />`;
     }
     case "principles": {
       const { reasoning, no_reasoning: none, ...facts } = note;
