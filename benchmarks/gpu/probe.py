@@ -68,6 +68,13 @@ def imports() -> str:
     return ", ".join(import_module(name).__name__ for name in names)
 
 
+def model() -> str:
+    """The bundled one, made into what vLLM serves, so that no engine's start pays for it."""
+    from heedful.server.models import bundled
+
+    return str(bundled.prepare(bundled.MODELS["smollm2-135m-instruct"]))
+
+
 def runners() -> str:
     """What only the engine's own process loads."""
     if "--cpu" in sys.argv:
@@ -85,6 +92,7 @@ def runners() -> str:
 CHECKS: dict[Callable[[], str], bool] = {
     torch_and_card: True,
     imports: True,
+    model: True,
     kernels: True,
     runners: True,
     triton_compiles: False,
