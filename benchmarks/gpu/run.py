@@ -125,7 +125,9 @@ def choose(session: Session) -> Setting | None:
         return None
     if session.rehearse:  # on a CPU it is eager whatever is said
         return safe
-    return next((s for s in faster(safe) if session.left > FAST_LIMIT + _WORTH and answers(s, FAST_LIMIT)), safe)
+    return next(
+        (s for s in faster(safe) if session.left > FAST_LIMIT + _WORTH and answers(s, FAST_LIMIT)), safe
+    )
 
 
 def main() -> int:
