@@ -20,10 +20,10 @@ from heedful.strategies import RequestError
 )
 def test_what_is_too_long_is_refused_by_name(field: str, given: Any) -> None:
     with pytest.raises(RequestError, match=f"{field}: {len(given)} entries") as refused:
-        check({"messages": [], field: given})
+        check({"messages": [], "min_tokens": 1, field: given})
     assert refused.value.param == field
 
 
 @pytest.mark.parametrize("given", [None, [1, 2], "a text, which vLLM refuses itself" * 100])
 def test_what_fits_or_is_no_list_is_vllms_to_judge(given: Any) -> None:
-    check({"allowed_token_ids": given, "stop_token_ids": list(range(16))})
+    check({"allowed_token_ids": given, "stop_token_ids": list(range(200))})

@@ -83,8 +83,9 @@ def runners() -> str:
         "vllm.v1.worker.gpu_worker",
         "vllm.v1.worker.gpu_model_runner",
         "vllm.v1.worker.gpu.model_runner",
+        "vllm.v1.attention.backends.triton_attn",
+        "vllm.model_executor.models.llama",
     )
-    names += ("vllm.v1.attention.backends.triton_attn", "vllm.model_executor.models.llama")
     return ", ".join(import_module(name).__name__ for name in names)
 
 
