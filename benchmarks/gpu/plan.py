@@ -96,7 +96,7 @@ class Parcel:
 
 def cut(archive: BinaryIO, size: int, folder: Path) -> list[Parcel]:
     """Writes an archive as files of at most `size` bytes, which one after the other are the archive again."""
-    pieces = []
+    pieces: list[Parcel] = []
     while data := archive.read(size):
         name = f"{len(pieces) + 1:02d}.piece"
         (folder / name).write_bytes(data)

@@ -13,9 +13,8 @@ import json
 import shutil
 import sys
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 MISSING = 3
 
@@ -54,9 +53,14 @@ def unpack(store: Path) -> Path:
     """The folder of the wheels, made of all pieces. Raises ValueError where one is not as the manifest has it."""
     wheels = store / "wheels"
     manifest = json.loads((store / "manifest.json").read_text())
-    with _Joined([store / piece["name"] for piece in _pieces(store)]) as joined:
-        with tarfile.open(fileobj=joined, mode="r|") as archive:
-            archive.extractall(wheels, filter="data")
+    archive = store / "archive.tar"
+    with archive.open("wb") as whole:
+        for piece in _pieces(store):
+            with (store / piece["name"]).open("rb") as part:
+                shutil.copyfileobj(part, whole)
+    with tarfile.open(archive) as tar:
+        tar.extractall(wheels, filter="data")
+    archive.unlink()
     for name, told in manifest["wheels"].items():
         if (wheels / name).stat().st_size != told["size"]:
             raise ValueError(
@@ -68,34 +72,6 @@ def unpack(store: Path) -> Path:
 def _pieces(store: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((store / "manifest.json").read_text())["pieces"]
     return found
-
-
-class _Joined:
-    """Files read as one, from the first to the last."""
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = list(paths)
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> _Joined:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def read(self, size: int) -> bytes:
-        out = b""
-        while len(out) < size:
-            if self._file is None:
-                if not self._paths:
-                    break
-                self._file = self._paths.pop(0).open("rb")
-            if not (data := self._file.read(size - len(out))):
-                self._file.close()
-                self._file = None
-            out += data
-        return out
 
 
 def main() -> int:

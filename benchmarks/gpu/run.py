@@ -23,6 +23,7 @@ from heedful.benchmarks.machine import machine, versions
 # Seconds each part may take; together more than there are, since few take theirs.
 LIMITS = {"rain": 110, "serve": 200, "embedding": 45, "tests": 120}
 SAFE_LIMIT, FAST_LIMIT, IMPORT_LIMIT = 75, 150, 90
+_WORTH = 100  # what must be left for the parts after a fast setting was tried
 _LEAST = 15  # with less time left, a part is not begun
 _PATIENCE = 10  # times as long in a rehearsal, on what may be a busy CPU
 _TAIL = 6_000  # characters of a failure's output that are a result
@@ -124,7 +125,9 @@ def choose(session: Session) -> Setting | None:
         return None
     if session.rehearse:  # on a CPU it is eager whatever is said
         return safe
-    return next((s for s in faster(safe) if session.left > 2 * FAST_LIMIT and answers(s, FAST_LIMIT)), safe)
+    return next(
+        (s for s in faster(safe) if session.left > FAST_LIMIT + _WORTH and answers(s, FAST_LIMIT)), safe
+    )
 
 
 def main() -> int:

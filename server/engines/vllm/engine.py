@@ -21,7 +21,7 @@ from vllm.entrypoints.serve.tokenize.protocol import TokenizeChatRequest
 
 from heedful.server.engines.prompt_tokens import tokenize_body
 from heedful.server.engines.served import Serving
-from heedful.server.engines.vllm import errors, tool_parsers, tool_prompt
+from heedful.server.engines.vllm import errors, room, tool_parsers, tool_prompt
 from heedful.server.engines.vllm import tools as vllm_tools
 from heedful.server.engines.vllm.cancelled import cancellable
 from heedful.server.engines.vllm.media import MediaHosts
@@ -84,6 +84,7 @@ class VllmEngine(Serving):
         self._tools = tools
         self._media = media
         self._form = FORMS.get(tools.parser or "", CallForm())
+        self._little_room = bool(client.vllm_config.use_v2_model_runner)
         self._grammars: str = client.vllm_config.structured_outputs_config.backend
         self.model: str = args.served_model_name[0]
         self._dtype = str(client.model_config.dtype).removeprefix("torch.")
@@ -184,6 +185,8 @@ class VllmEngine(Serving):
         body = {**params, "model": self.model, "stream": stream}
         if stream:
             body["stream_options"] = {**(params.get("stream_options") or {}), "include_usage": True}
+        if self._little_room:
+            room.check(body)
         try:
             request = CompletionRequest.model_validate(body)
             result = await cancellable(self._serving_completion.create_completion(request))
@@ -197,6 +200,8 @@ class VllmEngine(Serving):
         body: dict[str, Any] = {**call.params, "model": self.model, "stream": call.stream}
         if call.stream:
             body["stream_options"] = {**(call.params.get("stream_options") or {}), "include_usage": True}
+        if self._little_room:
+            room.check(body)
         kwargs = body.get("chat_template_kwargs")
         own_template = body.get("chat_template") or (isinstance(kwargs, dict) and kwargs.get("chat_template"))
         if own_template and not self._trusts_templates:
