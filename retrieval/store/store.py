@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -262,7 +263,7 @@ class Store:
         with self._refreshing:
             unsaved = self._index.row - self._index.saved_row > _UNSAVED_ROWS
             if self._index.kind != "flat" and unsaved and self._building is None:
-                self._index.save(self.path, self._stamp, self._stamp_now)
+                self._index.save(self.path, self._stamp, partial(erasing.stamp, self._database))
             self._database.close()
 
     # -- what is derived
@@ -301,9 +302,7 @@ class Store:
     def _take_in(self) -> None:
         """In pieces, so that searches run in between; vectors first: no filter passes them before their facts."""
         while True:
-            if self._closing:
-                self._database.raise_if_closed()
-                raise StoreError(f"{self.path.name}: the store is closed")
+            self._raise_if_closing()
             news = self._database.news(self._seen, _CHUNK)
             for rows, vectors in self._database.vectors(self._index.row, news.upto.row, _CHUNK):
                 with self._sharing.writing():
@@ -336,9 +335,6 @@ class Store:
     @property
     def _stamp(self) -> str:
         return erasing.stamped(self._identity.generation, self._erasure)
-
-    def _stamp_now(self) -> str:
-        return erasing.stamp(self._database)
 
     def _take_into_narrow(self, since: int) -> None:
         for filter, index in self._narrow:
@@ -380,7 +376,7 @@ class Store:
         index = Index.build(self.embedder.dimension, count, lambda: self._vectors(upto))
         index.row = upto
         if count > FLAT_ROWS and not self._closing:
-            index.save(self.path, stamp, self._stamp_now)
+            index.save(self.path, stamp, partial(erasing.stamp, self._database))
         while self._index.row - index.row > _CHUNK:  # most of it while others go on
             self._catch_up(index)
         with self._refreshing:
@@ -392,10 +388,13 @@ class Store:
 
     def _vectors(self, upto: int) -> Iterator[tuple[Rows, Vectors]]:
         for piece in self._database.vectors(0, upto, _CHUNK):
-            if self._closing:
-                self._database.raise_if_closed()
-                raise StoreError(f"{self.path.name}: the store is closed")
+            self._raise_if_closing()
             yield piece
+
+    def _raise_if_closing(self) -> None:
+        if self._closing:
+            self._database.raise_if_closed()
+            raise StoreError(f"{self.path.name}: the store is closed")
 
     def _catch_up(self, index: Index) -> None:
         upto = self._index.row

@@ -250,6 +250,7 @@ def _data(request: Request) -> TenantData:
     database = service.access.database
     if database is None:
         raise _no_folder()
+    service.limits.budgets.fold()  # for the file to tell all
     return TenantData(database, service.alignments.resources.stores, service.limits.budgets.file)
 
 
