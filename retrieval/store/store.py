@@ -65,8 +65,7 @@ class Store:
         self._writer = ThreadPoolExecutor(1, f"write-{path.stem}")
         dimension, last_row = embedder.dimension, self._database.cursor().row
         self._erasure = erasing.last(self._database)  # up to which the index has none of what was erased
-        saved = Index.load(path, self._stamp, dimension, last_row)
-        self._index = saved or Index.flat(dimension)
+        self._index = Index.load(path, self._stamp, dimension, last_row) or Index.flat(dimension)
         self.catch_up()
 
     @classmethod
@@ -88,8 +87,9 @@ class Store:
             few = len(self._index) > FLAT_ROWS and passing.count <= narrow.ROWS
         if own is None and few and self._narrow.wanted(filter.timeless):
             self._narrow_down(filter.timeless)
-        found = self._database.versions([int(r) for r in rows])
-        # Those that are not there have been erased in this moment.
+        found = self._database.versions(
+            [int(r) for r in rows]
+        )  # what has been erased in this moment is not there
         there = [(found[int(r)], float(s)) for r, s in zip(rows, scores, strict=True) if int(r) in found]
         return [Hit(v.item, score, v.version) for v, score in there]
 
@@ -108,8 +108,7 @@ class Store:
             return self._catalogue.scopes()
 
     def get(self, id: str) -> Item | None:
-        found = self._database.standing([id])
-        return found[id].item if id in found else None
+        return found.item if (found := self._database.standing([id]).get(id)) else None
 
     def standing(self, ids: Sequence[str]) -> dict[str, Version]:
         """The standing versions of those of these items that have one, by id."""
