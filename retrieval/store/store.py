@@ -56,9 +56,8 @@ class Store:
         if not self._database.identity().made_by(embedder.probe):
             reembed(self._database, embedder.name, embedder.probe, embedder.embed_now, progress)
         self._identity: Identity = self._database.identity()
-        self._catalogue, self._narrow = Catalogue(), Narrow()
+        self._catalogue, self._narrow, self._sharing = Catalogue(), Narrow(), Sharing()
         self._seen = Cursor()  # up to where catalogue and index have what was written
-        self._sharing = Sharing()
         self._refreshing = threading.Lock()
         self._building: threading.Thread | None = None
         self._closing = False
@@ -396,7 +395,6 @@ class Store:
             raise StoreError(f"{self.path.name}: the store is closed")
 
     def _catch_up(self, index: Index) -> None:
-        upto = self._index.row
-        for rows, vectors in self._database.vectors(index.row, upto, _CHUNK):
+        for rows, vectors in self._database.vectors(index.row, upto := self._index.row, _CHUNK):
             index.add(rows, vectors)
         index.row = upto
