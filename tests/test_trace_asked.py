@@ -147,7 +147,8 @@ async def test_closing_the_stream_stops_the_work(resources: Resources) -> None:
 
     told = with_notes(pieces(), run.trace, plan)
     assert (await anext(told)).startswith(MARK.encode()) and await anext(told) == b"piece"
-    await told.aclose()
+    async with asyncio.timeout(HANG):
+        await told.aclose()
     assert engine.aborted == 1 and not run.trace.listeners
 
 
