@@ -115,7 +115,10 @@ def create(
     errors.print(f"{key.id}: {role} of the tenant {tenant}; this is shown once:", highlight=False)
     typer.echo(text)
     if first:
-        errors.print(f"Servers on {database.path.parent} want a key from now on.", highlight=False)
+        errors.print(
+            f"Servers on {database.path.parent} want a key from now on, for /metrics an admin's (or metrics: open).",
+            highlight=False,
+        )
 
 
 @keys.command("list")
