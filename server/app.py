@@ -99,7 +99,7 @@ def create_app(service: Service) -> FastAPI:
         await close_all(service.alignments.resources.verifiers.values())
         await asyncio.to_thread(service.observers.close)
 
-    access, closed = service.access, config.metrics == "admin"
+    access, closed = service.access, config.metrics != "open"
     app = FastAPI(openapi_url=None, lifespan=lifespan)
     app.state.service = service
     # Plain routes: handlers read bodies themselves, so that no second validation stands on the hot path.

@@ -107,9 +107,9 @@ class Config(BaseModel):
     """How many requests are worked on at once; default: all that come."""
     floor: FloorSettings = FloorSettings()
     """What holds for everyone, whatever a request asks for; a tenant's own comes on top."""
-    metrics: Literal["open", "admin", "none"] = "open"
-    """Who may read /metrics: whoever reaches the port, or only an admin of the tenant `default`; with "none" requests
-    are not counted for it."""
+    metrics: Literal["open", "admin", "none"] = "admin"
+    """Who may read /metrics, which names the tenants and tells what they use: an admin of the tenant `default`, which
+    is everybody where no keys are wanted; or whoever reaches the port. With "none" requests are not counted."""
     access_log: str | None = None
     """The file of the access log, one JSON line a request; "-" is standard output."""
     telemetry: TelemetrySettings | None = None

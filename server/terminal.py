@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, repeat
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 # All but tabs and line feeds: an escape sequence in an answer would move the cursor, or worse.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CELL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -22,6 +25,17 @@ def terminal(*, stderr: bool = False) -> Console:
 def plain(text: str, style: str = "") -> Text:
     """Somebody else's text, unable to steer the terminal."""
     return Text(_CONTROL.sub("\ufffd", text), style=style)
+
+
+def listing(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Rows in columns, onto standard output, each on one line and nothing of it cut or broken, however narrow the
+    terminal is: an id is there to be copied, and a line to be searched for."""
+    lines = [[_CELL.sub("\ufffd", str(cell)) for cell in row] for row in (headers, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    out = terminal()
+    for style, line in zip(chain(["bold"], repeat("")), lines, strict=False):
+        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
+        out.print(Text("  ".join(padded).rstrip(), style=style), soft_wrap=True, highlight=False)
 
 
 @contextmanager

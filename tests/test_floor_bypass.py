@@ -63,7 +63,7 @@ HOLDS: dict[str, Any] = {
 def url(request: Any, _upstream: ScriptedUpstream, proxy: Proxy, stores: Stores) -> Iterator[str]:
     upstream = before(_upstream, capabilities=["chat", "completion", "prefill"], other_paths=True)
     alignments: Any = {"house": ["principles", {"refine": {"verifiers": ["toxicity"]}}]}
-    config = Config(upstreams=[upstream], alignments=alignments, **HOLDS[request.param])
+    config = Config(upstreams=[upstream], alignments=alignments, metrics="open", **HOLDS[request.param])
     with proxy(config, stores=stores) as url:
         yield url
 

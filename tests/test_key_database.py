@@ -238,7 +238,7 @@ def test_no_key_is_anywhere_but_where_it_is_made(
         rotated = CLIENT.post(f"{keys}/{made['id']}/rotate", headers=headers).json()
         secrets.append(rotated.pop("key"))
         said += [repr(rotated), CLIENT.delete(f"{keys}/{made['id']}", headers=headers).text]
-        said += [CLIENT.get(f"{url}/metrics").text, CLIENT.get(f"{url}/openapi.json").text]
+        said += [CLIENT.get(f"{url}/metrics", headers=headers).text, CLIENT.get(f"{url}/openapi.json").text]
         said.append(CLIENT.get(f"{keys}/{user}", headers=headers).text)  # taken for its id
     ours = [
         r for r in caplog.records if not r.name.startswith(("httpx", "httpcore"))

@@ -278,7 +278,8 @@ def test_a_laptop_counts_nothing(serving: Serving, tmp_path: Path) -> None:
 
 def test_refusals_are_figures(serving: Serving, folder: Config, clock: Clock) -> None:
     asking = {"a": client(requests_per_minute=1), "b": client("spent", "k2", tokens_per_day=1)}
-    with serving(ScriptedEngine(), config=folder, clients=asking) as url:
+    config = folder.model_copy(update={"metrics": "open"})
+    with serving(ScriptedEngine(), config=config, clients=asking) as url:
         assert [post(url, key).status_code for key in "aabb"] == [200, 429, 200, 429]
         told = httpx.get(f"{url}/metrics").text
     assert 'heedful_refusals_total{reason="rate",tenant="acme"} 1.0' in told

@@ -184,7 +184,8 @@ def test_keys_in_force(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("TEST_KEY", "sesame")
     old = {"tenant": "acme", "sha256": "0" * 64, "expires": "2020-01-01"}
     new = {"tenant": "acme", "sha256": "1" * 64}
-    config = Config.model_validate({"keys": [old, new], "api_key_env": "TEST_KEY", "tenants": {"acme": {}}})
+    settings = {"keys": [old, new], "api_key_env": "TEST_KEY", "tenants": {"acme": {}}, "metrics": "open"}
+    config = Config.model_validate(settings)
     with serving(ScriptedEngine(), config=config) as url:
         assert _get(_scrape(url), "heedful_keys") == 2
 

@@ -20,6 +20,7 @@ from waiting import HANG
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store.stores import Stores
 from heedful.server.access.client import Role
+from heedful.server.access.database import KeyDatabase
 from heedful.server.access.settings import KeySettings, TenantSettings
 from heedful.server.app import OPERATIONS
 from heedful.server.config import Config, ConfigError, load
@@ -47,7 +48,7 @@ def of_the_file(**more: Any) -> Config:
 def server(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     stores = Stores(tmp_path_factory.mktemp("stores"), word_embedder(dimension=64))
     stores.create("norms")
-    with serving(ScriptedEngine(), config=of_the_file(), stores=stores) as url:
+    with serving(ScriptedEngine(), config=of_the_file(metrics="open"), stores=stores) as url:
         yield url
     stores.close()
 
@@ -114,12 +115,19 @@ def test_which_key_counts(server: str, headers: list[tuple[str, str]], status: i
     assert answer.text.isascii() and not any(text in answer.text for text in TEXTS.values())
 
 
-def test_metrics_can_be_closed(serving: Serving, server: str) -> None:
-    assert CLIENT.get(f"{server}/metrics").status_code == 200
+@pytest.mark.parametrize("settings", [{}, {"metrics": "none"}])
+def test_metrics_name_tenants_to_the_operator_alone(serving: Serving, settings: dict[str, Any]) -> None:
+    """Who reaches the port does not learn who is served, nor what they use."""
     acme = KeySettings(tenant="acme", role="admin", sha256=digest("an-admin-of-acmes"))
-    config = of_the_file(metrics="admin", tenants={"acme": TenantSettings()})
+    config = of_the_file(**settings, tenants={"acme": TenantSettings()})
     config = config.model_copy(update={"keys": [*config.keys, acme]})
     with serving(ScriptedEngine(), config=config) as url:
+        asked = CLIENT.get(f"{url}/v1/models", headers={"x-api-key": "an-admin-of-acmes"})
+        assert asked.status_code == 200
+        nobody = CLIENT.get(f"{url}/metrics")
+        assert nobody.status_code == 401 and "acme" not in nobody.text and "heedful_" not in nobody.text
+        told = CLIENT.get(f"{url}/metrics", headers=ADMIN).text
+        assert ('tenant="acme"' in told) == (not settings)
         statuses = {
             key: CLIENT.get(f"{url}/metrics", headers={"x-api-key": key}).status_code
             for key in (*TEXTS.values(), "an-admin-of-acmes", "nobody's")
@@ -131,6 +139,19 @@ def test_metrics_can_be_closed(serving: Serving, server: str) -> None:
             "nobody's": 401,
         }
         assert CLIENT.get(f"{url}/health").status_code == CLIENT.get(f"{url}/version").status_code == 200
+
+
+def test_metrics_are_open_where_nobody_needs_a_key_or_they_are_said_to_be(
+    serving: Serving, server: str, tmp_path: Path
+) -> None:
+    assert CLIENT.get(f"{server}/metrics").status_code == 200
+    with serving(ScriptedEngine(), config=Config(stores=tmp_path)) as url:
+        assert CLIENT.get(f"{url}/metrics").status_code == 200
+        _, key = KeyDatabase(tmp_path).create_key("default", Role.ADMIN)
+        until = time.monotonic() + HANG
+        while CLIENT.get(f"{url}/metrics").status_code != 401:  # from the first key on
+            assert time.monotonic() < until
+        assert CLIENT.get(f"{url}/metrics", headers={"x-api-key": key}).status_code == 200
 
 
 # -- keys of heedful.yaml

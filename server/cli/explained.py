@@ -79,6 +79,7 @@ def _head(record: Mapping[str, Any]) -> Table:
     }
     for name, value in facts.items():
         head.add_row(Text(name, style="bold"), plain(str(value)))
+    head.columns[1].overflow = "fold"
     return head
 
 
@@ -100,6 +101,7 @@ def _said(text: Mapping[str, Any]) -> Text:
 
 def _retrieved(record: Mapping[str, Any], place: str, folder: Path) -> Table:
     table = Table("store", "id", "version", "why", "text then", "and since")
+    table.columns[0].overflow = table.columns[1].overflow = "fold"  # not cut: whole names, on several lines
     for item in record[place]:
         why = "mandatory" if item.get("mandatory") else f"score {item.get('score')}"
         text, since = _then(folder, record, item)

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.table import Table
 
 from heedful.retrieval.items import time_of
 from heedful.server.access.client import EVERYONE, Role
@@ -23,7 +22,7 @@ from heedful.server.cli.errors import CommandError
 from heedful.server.cli.store import FolderOption
 from heedful.server.config import Config, load
 from heedful.server.stores import folder_of
-from heedful.server.terminal import plain, terminal
+from heedful.server.terminal import listing, terminal
 from heedful.strategies import HeedfulError
 
 keys = typer.Typer(no_args_is_help=True, help="Keys: make, list, revoke, rotate.")
@@ -116,7 +115,10 @@ def create(
     errors.print(f"{key.id}: {role} of the tenant {tenant}; this is shown once:", highlight=False)
     typer.echo(text)
     if first:
-        errors.print(f"Servers on {database.path.parent} want a key from now on.", highlight=False)
+        errors.print(
+            f"Servers on {database.path.parent} want a key from now on, for /metrics an admin's (or metrics: open).",
+            highlight=False,
+        )
 
 
 @keys.command("list")
@@ -135,13 +137,19 @@ def list_(
     if as_json:
         written(rows)
         return
-    table = Table("id", "tenant", "role", "state", "name", "expires", "stores", "from")
-    table.columns[0].no_wrap = True
-    for row in rows:
-        stores = ", ".join(row["stores"])
-        cells = [row[field] for field in ("id", "tenant", "role", "state", "name")]
-        table.add_row(*map(plain, [*cells, (row["expires"] or "")[:16], stores, row["from"]]))
-    console.print(table)
+    fields = ("id", "tenant", "role", "state", "name")
+    listing(
+        (*fields, "expires", "stores", "from"),
+        [
+            [
+                *(row[field] for field in fields),
+                (row["expires"] or "")[:16],
+                ", ".join(row["stores"]),
+                row["from"],
+            ]
+            for row in rows
+        ],
+    )
 
 
 @keys.command()

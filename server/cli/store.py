@@ -24,7 +24,7 @@ from heedful.retrieval.store.stores import Stores
 from heedful.server.access.client import EVERYONE
 from heedful.server.models.bundled import home
 from heedful.server.stores import stores_of
-from heedful.server.terminal import bar, plain, terminal
+from heedful.server.terminal import bar, listing, plain, terminal
 
 stores = typer.Typer(
     no_args_is_help=True, help="Norms and demonstrations: add, find, list, import, export, delete."
@@ -104,11 +104,9 @@ def list_(
 ) -> None:
     """List the stores, or the items of one."""
     if name is None:
-        table = Table("store", "items", "embedder")
-        all_stores = _stores(folder, tenant)
-        for each in all_stores.names():
-            table.add_row(each, str(all_stores.count(each)), all_stores.embedder_of(each))
-        console.print(table)
+        found = _stores(folder, tenant)
+        rows = [(each, found.count(each), found.embedder_of(each)) for each in found.names()]
+        listing(("store", "items", "embedder"), rows)
         return
     at = time_of(as_of, "as_of") if as_of else None
     with _opened(name, folder, tenant, embedder) as store:

@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 import yaml
 from pydantic import ValidationError
-from rich.table import Table
 
 from heedful.prompts.yaml_file import YamlError, load_yaml
 from heedful.retrieval.embedding.embedder import load
@@ -29,7 +28,7 @@ from heedful.server.cli.store import FolderOption
 from heedful.server.config import Config
 from heedful.server.leftovers import TenantData, name_in_use
 from heedful.server.stores import usage_file
-from heedful.server.terminal import plain, terminal
+from heedful.server.terminal import listing, terminal
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants: make, list, show, set, delete.")
 console = terminal()
@@ -82,10 +81,7 @@ def list_(config: ConfigOption = None, folder: FolderOption = None, as_json: Jso
     if as_json:
         written(rows)
         return
-    table = Table("tenant", "from")
-    for row in rows:
-        table.add_row(plain(row["name"]), row["from"])
-    console.print(table)
+    listing(("tenant", "from"), [list(row.values()) for row in rows])
 
 
 @tenants.command()

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from heedful.server.access.settings import LimitSettings
 from heedful.server.cli.errors import CommandError
 from heedful.server.config import load
 from heedful.server.limits.budgets import Budgets, UsageFailed, iso
 from heedful.server.stores import usage_file
-from heedful.server.terminal import plain, terminal
+from heedful.server.terminal import listing, terminal
 
 
 def usage(
@@ -31,11 +30,11 @@ def usage(
     if not file.is_file():
         raise CommandError(f"nothing was used yet: there is no {file}")
     budgets = Budgets(file)
-    table = Table("tenant", "key", "today", "of", "this month", "of", "requests", box=None)
     try:
         known, today = budgets.all(), budgets.today
     except UsageFailed as error:
         raise CommandError(str(error)) from error
+    shown = []
     rows = [(t, k) for t, k in known if tenant in (None, t)]
     for name in sorted({t for t, _ in rows}):
         limits = settings.tenants[name].limits if name in settings.tenants else LimitSettings()
@@ -44,9 +43,9 @@ def usage(
             used = budgets.used(name, key)
             of = (limits.tokens_per_day, limits.tokens_per_month) if key is None else (None, None)
             figures = (used.day, of[0] or "", used.month, of[1] or "", used.month_requests)
-            table.add_row(plain(name), plain(key or "all"), *map(str, figures))
+            shown.append((name, key or "all", *figures))
     budgets.close()
-    terminal().print(table)
+    listing(("tenant", "key", "today", "of", "this month", "of", "requests"), shown)
     terminal().print(
         f"the day ends at {iso(today.ends)}, the month at {iso(today.month_ends)}", highlight=False
     )
