@@ -248,11 +248,12 @@ async def test_as_of_reads_what_held_then(shelf: Resources) -> None:
     store.add([Item("Park in the yard.", id="yard", valid_until=at - 50, scope="Rome", tags=("car",))])
     store.delete(["yard"])
     began = store.history("yard")[0].began
-    for text, as_of, options in (
+    cases: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("Park", iso(began), {"scope": ["Rome"]}),
         ("Park", iso(at - 60), {}),
         ("Park", iso(began), {"tags": ["boat"]}),
-    ):
+    )
+    for text, as_of, options in cases:
         assert "yard" not in _said((await _ask(shelf, text, as_of=as_of, **options))[0])
     store.add([Item("Park in the garden.", id="garden", scope="Rome", tags=("car",))])
     began = store.history("garden")[0].began
