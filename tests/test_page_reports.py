@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ QUESTIONS = "\n".join(
 class Model:
     """Right with an alignment, wrong without; `mended` says that the broken question has an answer."""
 
-    mended = False
+    mended, scores = False, True
 
     def reply(self, call: Call) -> Any:
         said, told = text_of(call.messages[-1]), any(m["role"] == "system" for m in call.messages)
@@ -55,6 +55,12 @@ class Model:
         if "hostile" in said:
             return HOSTILE
         return "It is Paris." if told else "Paris."
+
+    def score(self, prompt: Sequence[int], continuation: Sequence[int]) -> list[float]:
+        """The more likely, the more there is before it."""
+        if not self.scores:
+            raise EngineUnavailable("can't score now")
+        return [-10 / len(prompt)] * len(continuation)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(serving: Serving, model: Model, folder: Path) -> Iterator[str]:
     held = HeldEngine()
     held.model = "held"
-    with serving(ScriptedEngine(model.reply, model="tiny"), held, config=Config(reports=folder)) as url:
+    tiny = ScriptedEngine(model.reply, model="tiny", score=model.score)
+    with serving(tiny, held, config=Config(reports=folder)) as url:
         yield url
 
 
@@ -208,8 +215,9 @@ async def test_questions_under_two_alignments(
     assert "principles" in html(inputs.read(place))
 
 
-async def test_a_verifier_judges_and_a_run_is_stopped(server: str, opened: Open) -> None:
+async def test_a_verifier_judges_and_a_run_is_stopped(server: str, model: Model, opened: Open) -> None:
     tab = await opened(f"{server}/#/reports/try")
+    tab.expected = ["503"]
     page = tab.page
     await page.get_by_label("Questions", exact=True).fill('prompt,answer\n"Say, 15",\nSay Paris,\n')
     await page.get_by_label("Judged by").select_option("policy")
@@ -221,6 +229,18 @@ async def test_a_verifier_judges_and_a_run_is_stopped(server: str, opened: Open)
     await expect(page.get_by_role("button", name="alike 2")).to_be_visible()
     await expect(page.get_by_role("table")).to_contain_text("harmless, by policy")
     await page.get_by_text("Set-up").click()
+    two = '{"prompt": "7 + 8?", "answer": "15"}\n{"prompt": "Say"}'
+    await page.get_by_label("Questions", exact=True).fill(two)
+    await page.get_by_label("Judged by").first.select_option("likelihood")
+    model.scores = False
+    await page.get_by_role("button", name="Ask 4 times").click()
+    await expect(page.get_by_role("alert")).to_contain_text("2 answers could not be judged: can't score now")
+    model.scores = True
+    await page.get_by_role("button", name="Ask again what failed").click()
+    await expect(page.get_by_role("table")).to_contain_text("preferred by likelihood of the reference")
+    await expect(page.get_by_role("button", name="better 1")).to_be_visible()
+    await expect(page.get_by_role("button", name="not judged 1")).to_be_visible()
+    await page.get_by_label("Questions", exact=True).fill("Say 15\nSay Paris")
     await page.get_by_label("Model").nth(0).select_option("held")
     await page.get_by_role("button", name="Ask 4 times").click()
     await expect(page.get_by_text("2 of 4 answers", exact=True)).to_be_visible()

@@ -1,9 +1,9 @@
 // The same request once more, against the norms as they stood then or as they stand now, beside what was answered.
 import { html, useEffect, useRef, useState } from "../../core/html.js";
-import { call } from "../../core/api.js";
 import { duration, moment } from "../../core/format.js";
 import { server } from "../../core/server.js";
 import { useStore } from "../../core/store.js";
+import { callTraced } from "../../core/traced.js";
 import { Button } from "../../ui/controls.js";
 import { Diff } from "../../ui/diff.js";
 import { Drawer } from "../../ui/dialog.js";
@@ -29,7 +29,7 @@ export function Replay({ record, past }) {
     const began = performance.now();
     put(way, { state: "waiting", error: null });
     try {
-      const answer = await call(record.route.slice(1), { body, signal: control.signal });
+      const answer = await callTraced(record.route.slice(1), { body, signal: control.signal });
       put(way, { state: "done", text: textOf(record.route, answer), trace: answer.alignment ?? null, ms: performance.now() - began, body });
       announce(`${WAYS[way]}: the answer is there`);
     } catch (error) {

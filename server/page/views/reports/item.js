@@ -1,5 +1,5 @@
 // Two answers to the same item, side by side: what differs, what judges say, and one's own vote.
-import { html, useEffect, useState } from "../../core/html.js";
+import { html, useEffect, useRef, useState } from "../../core/html.js";
 import { count, duration } from "../../core/format.js";
 import { kept, local, useStore } from "../../core/store.js";
 import { Button, CopyButton } from "../../ui/controls.js";
@@ -26,7 +26,12 @@ export function Item({ evaluated, found, a, b, judge, onVoted, onClose, onBefore
   const differs = useStore(differing);
   const who = useStore(voter);
   const [voted, setVoted] = useState(null);
+  const element = useRef(null);
   useEffect(() => setVoted(null), [unnamed]);
+  useEffect(() => {
+    // Below a list that is above it, and not beside it.
+    if (matchMedia("(max-width: 63.99rem)").matches) element.current.scrollIntoView({ block: "start" });
+  }, []);
   const hidden = unnamed && voted === null;
   const order = unnamed && turned(`${key} ${columnKey(a)} ${columnKey(b)}`) ? [1, 0] : [0, 1];
   const columns = [a, b];
@@ -43,7 +48,7 @@ export function Item({ evaluated, found, a, b, judge, onVoted, onClose, onBefore
   };
   const before = item.messages.slice(0, -1);
   return html`
-    <article class="card reports-item" aria-label=${`Item ${key}`}>
+    <article ref=${element} class="card reports-item" aria-label=${`Item ${key}`}>
       <header class="card-head">
         <h2>${key}</h2>${!hidden && html`<${Change} change=${change} />`}
         <div class="row push">

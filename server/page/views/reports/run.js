@@ -1,16 +1,17 @@
 // The same questions under a baseline and a candidate. A run outlives the view, and becomes an evaluation as it goes.
-import { call } from "../../core/api.js";
 import { store } from "../../core/store.js";
+import { callTraced } from "../../core/traced.js";
 import { announce } from "../../ui/toast.js";
 import { written } from "../compare/state.js";
 import { evaluation } from "./evaluation.js";
 import { LIKELIHOOD, judged, likelihoodOf, measureOf, preferred } from "./judges.js";
 
 /**
- * `state`: "none", "running", "stopped" or "done"; `done` of `total` questions; `failed`: how many answers; `plan`: what
- * was asked for; `evaluated`: what came back, as an evaluation.
+ * `state`: "none", "running", "stopped" or "done"; `done` of `total` answers; `failed`: how many there are not;
+ * `unjudged`: how many have no verdict because the judge failed, and `fault`: its words; `plan`: what was asked for;
+ * `evaluated`: what came back, as an evaluation.
  */
-export const run = store({ state: "none", done: 0, total: 0, failed: 0, plan: null, evaluated: null });
+export const run = store({ state: "none", done: 0, total: 0, failed: 0, unjudged: 0, fault: null, plan: null, evaluated: null });
 const EVERY = 250; // milliseconds
 let control = null;
 let rows = null;
@@ -25,7 +26,7 @@ export function columnsOf({ columns: [a, b] }) {
 /** `plan`: `{name, items, columns: [{model, alignment}, …], settings, judge, options}`. */
 export function begin(plan) {
   const items = plan.items.map((item) => ({ set: plan.name || "page", id: item.id, measure: item.measure ?? measureOf(plan.judge, item.answer), messages: item.messages, ...(item.answer ? { answer: item.answer } : {}) }));
-  rows = { items, answers: new Map(), judgements: new Map(), comparisons: new Map(), scores: new Map() };
+  rows = { items, answers: new Map(), judgements: new Map(), comparisons: new Map(), scores: new Map(), unjudged: new Map() };
   return work(plan, items.flatMap((item) => [0, 1].map((at) => ({ item, at }))));
 }
 
@@ -34,7 +35,7 @@ export function again() {
   const { plan } = run.get();
   const left = rows.items.flatMap((item) => [0, 1].map((at) => ({ item, at }))).filter((job) => {
     const row = rows.answers.get(name(job));
-    return !row || row.error;
+    return !row || row.error || rows.unjudged.has(name(job));
   });
   return work(plan, left);
 }
@@ -47,7 +48,7 @@ async function work(plan, jobs) {
   control?.abort();
   const mine = (control = new AbortController());
   const started = performance.now();
-  run.set({ state: "running", done: 0, total: jobs.length, failed: 0, plan, evaluated: snapshot(plan) });
+  run.set({ state: "running", done: 0, total: jobs.length, failed: 0, unjudged: 0, fault: null, plan, evaluated: snapshot(plan) });
   const waiting = jobs.values();
   let done = 0;
   let later = null;
@@ -55,7 +56,7 @@ async function work(plan, jobs) {
   const show = () => {
     later ??= setTimeout(() => {
       later = null;
-      if (control === mine && run.get().state === "running") run.patch({ done, failed: failures(), evaluated: snapshot(plan) });
+      if (control === mine && run.get().state === "running") run.patch({ done, ...lacking(), evaluated: snapshot(plan) });
     }, EVERY);
   };
   const worker = async () => {
@@ -71,11 +72,14 @@ async function work(plan, jobs) {
   clearTimeout(later);
   if (control !== mine) return;
   const state = mine.signal.aborted ? "stopped" : "done";
-  run.patch({ state, done, failed: failures(), evaluated: snapshot(plan) });
+  run.patch({ state, done, ...lacking(), evaluated: snapshot(plan) });
   announce(`The run ${state === "done" ? "is over" : "was stopped"}: ${done} of ${jobs.length} answers in ${Math.round((performance.now() - started) / 1000)} seconds`);
 }
 
 const failures = () => [...rows.answers.values()].filter(({ error }) => error).length;
+/** What the judge has said instead of a verdict, the first time; null where it always gave one. */
+const fault = () => rows.unjudged.values().next().value ?? null;
+const lacking = () => ({ failed: failures(), unjudged: rows.unjudged.size, fault: fault() });
 
 async function ask(plan, job, signal) {
   const { item, at } = job;
@@ -84,17 +88,24 @@ async function ask(plan, job, signal) {
   const about = { set: item.set, id: item.id, ...columnsOf(plan)[at] };
   const began = performance.now();
   try {
-    const answer = await call("v1/chat/completions", { body, signal });
-    const [choice] = answer.choices;
-    const row = { ...about, text: choice.message.content ?? "", finish_reason: choice.finish_reason ?? "", cost: costOf(answer, (performance.now() - began) / 1000) };
-    rows.answers.set(name(job), row);
+    let row = rows.answers.get(name(job));
+    if (!row || row.error) {
+      rows.answers.delete(name(job));
+      const answer = await callTraced("v1/chat/completions", { body, signal });
+      const [choice] = answer.choices;
+      row = { ...about, text: choice.message.content ?? "", finish_reason: choice.finish_reason ?? "", cost: costOf(answer, (performance.now() - began) / 1000) };
+      rows.answers.set(name(job), row);
+    }
+    rows.unjudged.set(name(job), "stopped before it was judged");
     const judgement = await judged(plan, item, row, signal);
     if (judgement) rows.judgements.set(name(job), { ...judgement, ...about });
     if (plan.judge === LIKELIHOOD) await weigh(plan, job, body, signal);
+    rows.unjudged.delete(name(job));
   } catch (error) {
     if (error.name === "AbortError") return;
-    const row = rows.answers.get(name(job)) ?? { ...about, text: "", finish_reason: "", cost: {} };
-    rows.answers.set(name(job), { ...row, error: error.message });
+    // An answer that nobody could judge is an answer.
+    if (rows.answers.has(name(job))) rows.unjudged.set(name(job), error.message);
+    else rows.answers.set(name(job), { ...about, text: "", finish_reason: "", cost: {}, error: error.message });
   }
 }
 

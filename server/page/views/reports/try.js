@@ -55,6 +55,7 @@ export function Try({ query }) {
           </div>
         </details>
         <${Controls} set=${set} read=${read} now=${now} />
+        ${now.state === "done" && now.unjudged > 0 && html`<${Notice} kind="warn" alert>${plural(now.unjudged, "answer")} could not be judged: ${now.fault}<//>`}
         ${now.evaluated && now.evaluated.answers.size > 0 && html`
           <${Browser} evaluated=${now.evaluated} query=${query} path=${["try"]} onVoted=${(next) => run.patch({ evaluated: next })} />`}
       </div>
@@ -125,14 +126,14 @@ function Controls({ set, read, now }) {
     const { name, columns, settings, judge, options } = set;
     begin({ name: name.trim(), items: read.items, columns, settings, judge, options });
   };
-  const left = now.state === "stopped" || (now.state === "done" && now.failed > 0);
+  const left = now.state === "stopped" || (now.state === "done" && now.failed + now.unjudged > 0);
   return html`
     <div class="row reports-controls">
       ${running
         ? html`<${Button} icon="stop" onClick=${stop}>Stop<//>`
         : html`<${Button} kind="primary" icon="send" disabled=${!read.items.length || alike || set.columns.length < 2} onClick=${start}>
             Ask ${read.items.length ? plural(2 * read.items.length, "time") : ""}<//>`}
-      ${left && html`<${Button} icon="retry" onClick=${again}>${now.failed ? "Ask again what failed" : "Go on"}<//>`}
+      ${left && html`<${Button} icon="retry" onClick=${again}>${now.state === "done" ? "Ask again what failed" : "Go on"}<//>`}
       ${alike && html`<span class="soft small">Baseline and candidate are the same: choose another alignment or model.</span>`}
       ${now.state !== "none" && html`
         <progress class="reports-progress" max=${now.total} value=${now.done} aria-label="Answers that have come" />
