@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,10 @@ from heedful.server.records.record import Entry
 TENANT = "a-tenant-with-a-name-as-long-as-names-may-be-which-is-64-letters"
 STORE = "a-store-with-a-name-as-long-as-names-may-be-which-is-64-letters0"
 RESPONSE = "chatcmpl-98b6008cb10f4a199a94c7afb176e380"
+for _command in ("keys", "records", "store", "tenants", "usage"):
+    import_module(
+        f"heedful.server.cli.{_command}"
+    )  # while the width is that of all tests, which its console keeps
 USER = "somebody@a-domain-that-is-as-long-as-many-are.example.org"
 
 
