@@ -164,6 +164,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     told: HeedfulError = RequestError(
         f"{request.method} {path}: {error.detail}{more}",
         status=error.status_code,
-        headers={"Allow": allowed(request)} if error.status_code == 405 else error.headers,
+        headers={**(error.headers or {}), **({"Allow": ours} if (ours := allowed(request)) else {})}
+        if error.status_code == 405
+        else error.headers,
     )
     return error_shape(request.scope)(told)

@@ -371,3 +371,8 @@ def test_direct_is_no_alignment(proxied: str, upstream: ScriptedUpstream) -> Non
 def test_the_official_client_sees_the_refusal(proxied: str, client: Client) -> None:
     with pytest.raises(BadRequestError, match="alignments do not apply"):
         client(proxied).images.generate(model="ours@principles", prompt="a cat")
+
+
+def test_methods_that_are_not_forwarded_are_told(proxied: str) -> None:
+    answer = httpx.options(f"{proxied}/v1/files")
+    assert answer.status_code == 405 and "GET" in answer.headers["allow"]
