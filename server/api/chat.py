@@ -94,7 +94,8 @@ async def _chat(body: Body, target: Target, run: Run) -> Response:
         return await passthrough.forward(remote, "/chat/completions", payload, run.deadline, target.facts)
     context = await plan.prepare(chat_request(body.fields, engine.model), run)
     untouched = plan.forwards(context)
-    if remote and untouched and context.prompt is None and not run.ledger.calls:
+    # What an upstream says of words that are enforced is read before it leaves: its errors may quote them.
+    if remote and untouched and context.prompt is None and not run.ledger.calls and not run.enforced:
         fields = None
         if context.messages is context.original.messages and context.params is context.original.params:
             payload = passthrough.payload(remote.upstream_model, body.raw, body.fields)
