@@ -206,27 +206,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByEngine(LoadScopeScheduling):  # type: ignore[misc, unused-ignore]
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return "engine" if _shares_engine(config.rootpath / path) else path
+            return "engine" if _length(config.rootpath / path) == 0 else path
 
+    config.option.loadscopereorder = False  # which would have those with the most tests first
     return ByEngine(config, log)
 
 
+_SHARED = re.compile(r"\b(chat_server|vllm_server|in_process|base_server|base_process|loads_vllm)\b")
+_LONG = re.compile(r"\b(subprocess|heedful_serve|mark\.engine|hypothesis)\b")
+
+
 @cache
-def _shares_engine(file: Path) -> bool:
-    return (
-        re.search(
-            r"\b(chat_server|vllm_server|in_process|base_server|base_process|loads_vllm)\b", file.read_text()
-        )
-        is not None
-    )
+def _length(file: Path) -> int:
+    """0 where a file uses these engines, 1 where it starts processes or the like: begun late, they would go on on one
+    worker when the other has nothing left."""
+    text = file.read_text()
+    return 0 if _SHARED.search(text) else 1 if _LONG.search(text) else 2
 
 
 class Order:
-    """One engine's tests together, then the one that ends it: the next has the machine to itself."""
+    """Long files first. One engine's tests together, then the one that ends it: the next has the machine alone."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=turn)
+        items.sort(key=lambda item: (_length(item.path), turn(item)))
 
 
 def turn(item: pytest.Item) -> int:

@@ -74,8 +74,9 @@ def test_calls_one_after_another_share_a_connection(
 
 @WAYS
 def test_an_upstream_that_does_not_end_after_done_holds_nobody_up(
-    upstream: ScriptedUpstream, proxy: Proxy, path: str, alignment: Any
+    upstream: ScriptedUpstream, proxy: Proxy, path: str, alignment: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("heedful.server.engines.upstream.client._LINGER", 0.05)
     gates = [Gate(), Gate(), Gate()]
     left = list(gates)
     upstream.answers(

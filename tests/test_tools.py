@@ -302,6 +302,6 @@ def test_the_model_is_told_of_its_tools(chat_server: str, client: Client) -> Non
     api = client(chat_server).chat.completions
     given: list[Any] = [{}, {"tools": [_tool()]}, {"tools": [_tool()], "tool_choice": "none"}]
     ask = partial(api.create, model=MODEL, messages=ASKED, max_tokens=4)
-    usages = [answer.usage for answer in at_once(*(partial(ask, **more) for more in given))]
-    tokens = [usage.prompt_tokens for usage in usages if usage is not None]
+    answers = at_once(*(partial(ask, **more) for more in given))
+    tokens = [answer.usage.prompt_tokens for answer in answers if answer.usage]
     assert tokens[1] > tokens[0] + 60 and tokens[2] == tokens[0]
