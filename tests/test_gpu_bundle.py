@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from heedful.benchmarks.gpu import plan
 from heedful.benchmarks.gpu.receive import MISSING
 from heedful.benchmarks.gpu.setting import SAFE, faster
-from heedful.benchmarks.gpu.trim import LEFT_OUT, fat_binaries, pruned
+from heedful.benchmarks.gpu.trim import LEFT_OUT, denser, fat_binaries, pruned, trimmed
 from heedful.server.models import bundled
 
 ROOT = Path(__file__).parent.parent
@@ -136,6 +137,39 @@ def test_only_the_code_that_a_card_takes_is_kept() -> None:
 def test_a_library_without_kernels_stays_as_it_is() -> None:
     library = Path(sys.executable).resolve().read_bytes()
     assert pruned(library, 90) == library
+
+
+def test_a_trimmed_wheel_is_a_wheel(tmp_path: Path) -> None:
+    wheel, out = tmp_path / "vllm-1.0-py3-none-any.whl", tmp_path / "out"
+    out.mkdir()
+    inside = {
+        "vllm/__init__.py": b"x = 1\n" * 999,
+        "vllm/vllm-rs": b"left out",
+        "vllm/configs/N=1,K=2.json": b"{}",
+        "vllm-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "vllm-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: vllm\nVersion: 1.0\n",
+        "vllm-1.0.dist-info/RECORD": b"old",
+    }
+    with zipfile.ZipFile(wheel, "w") as made:
+        for name, data in inside.items():
+            made.writestr(name, data)
+    smaller = denser(trimmed(wheel, out, 90), tmp_path / "out" / "..")
+    site = tmp_path / "site"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--target",
+        str(site),
+    ]
+    done = subprocess.run([*command, str(smaller)], capture_output=True, text=True)
+    assert done.returncode == 0 and "RECORD" not in done.stderr, done.stderr
+    assert {p.name for p in (site / "vllm").rglob("*.*")} >= {"__init__.py", "N=1,K=2.json"}
+    assert not (site / "vllm" / "vllm-rs").exists()
 
 
 def test_what_is_trimmed_of_vllm_is_not_what_its_engine_loads() -> None:

@@ -3,7 +3,7 @@
 Runs where the package index can be reached; needs no GPU. `receive.py` puts the pieces together there, `run.sh`
 installs them and measures.
 
-    python -m heedful.benchmarks.gpu.bundle gpu-bundle [--arch 90] [--python 3.12] [--extra base] [--piece 56]
+    python -m heedful.benchmarks.gpu.bundle gpu-bundle [--arch 90] [--python 3.12] [--extra base] [--piece 58]
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from datetime import date
 from pathlib import Path
 
 from heedful.benchmarks.gpu import plan
-from heedful.benchmarks.gpu.trim import trimmed
+from heedful.benchmarks.gpu.trim import denser, trimmed
 
 MEGABYTE = 1 << 20
+_LARGE = 40 * MEGABYTE
 # Every manylinux tag that a current glibc takes; pip matches them one by one.
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)]
 PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
@@ -59,8 +60,10 @@ def wheels(folder: Path, cache: Path, options: argparse.Namespace) -> list[Path]
                 f"trimming {wheel.name} for compute capability {options.arch / 10} (minutes) ...", flush=True
             )
             trimmed(wheel, folder, options.arch)
-        else:
+        elif wheel.stat().st_size > _LARGE:  # models, which get no smaller
             shutil.copyfile(wheel, folder / wheel.name)
+        else:
+            denser(wheel, folder)
     heedful_wheel(folder)
     return list(plan.in_order(folder))
 
@@ -72,7 +75,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="a folder for the pieces; what is in it goes")
     parser.add_argument("--arch", type=int, default=90, help="the card's compute capability times ten")
     parser.add_argument("--python", default="3.12", help="the version there")
-    parser.add_argument("--piece", type=int, default=56, help="MiB a piece at most")
+    parser.add_argument("--piece", type=int, default=58, help="MiB a piece at most")
     parser.add_argument("--extra", action="append", default=[], choices=sorted(plan.EXTRAS))
     parser.add_argument("--cache", type=Path, help="keeps downloads; default: a folder that goes at the end")
     options = parser.parse_args()

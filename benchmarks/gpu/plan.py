@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 VLLM = "vllm==0.32.0"
 # What a machine for machine learning has already; large, or bound to its torch.
 PRESENT = frozenset(
-    "huggingface-hub hf-xet joblib llvmlite mpmath networkx numba numpy opencv-python-headless pillow pyarrow "
-    "safetensors scikit-learn scipy sentence-transformers sentencepiece sympy threadpoolctl tokenizers torch "
-    "transformers triton".split()
+    "huggingface-hub hf-xet joblib llvmlite mpmath networkx numba numpy opencv-python-headless pillow pyarrow regex "
+    "safetensors scikit-learn scipy sentence-transformers sentencepiece sympy threadpoolctl tiktoken tokenizers "
+    "torch transformers triton uvloop".split()
 )
 # What measures nothing there: tools of development, and what only a CPU or one command uses.
 UNUSED = frozenset(
@@ -29,7 +29,7 @@ UNUSED = frozenset(
     "opentelemetry-exporter-http-transport opentelemetry-exporter-otlp "
     "opentelemetry-exporter-otlp-common opentelemetry-exporter-otlp-proto-common "
     "opentelemetry-exporter-otlp-proto-grpc opentelemetry-exporter-otlp-proto-http opentelemetry-proto "
-    "openvino openvino-telemetry pathspec pycountry pyproject-hooks pytest-xdist redis "
+    "openvino openvino-telemetry pathspec pyproject-hooks pytest-xdist redis "
     "requirements-parser rignore rotel ruff schemathesis sentry-sdk sortedcontainers trove-classifiers "
     "types-pyyaml vl-convert-python".split()
 )

@@ -9,12 +9,14 @@ compressed with LZMA, which pip reads as any other.
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import re
 import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 LEFT_OUT = re.compile(
@@ -52,7 +54,8 @@ class FatBinary:
 def trimmed(wheel: Path, folder: Path, arch: int) -> Path:
     """The wheel for cards of `arch`, in `folder`. Raises ValueError where none of its kernels run on them."""
     out = folder / wheel.name
-    record, name = [], f"{wheel.name.split('-')[0]}-{wheel.name.split('-')[1]}.dist-info/RECORD"
+    record: list[tuple[str, str, int | str]] = []
+    name = f"{wheel.name.split('-')[0]}-{wheel.name.split('-')[1]}.dist-info/RECORD"
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as target:
         for info in source.infolist():
             if info.is_dir() or info.filename == name or LEFT_OUT.fullmatch(info.filename):
@@ -63,8 +66,21 @@ def trimmed(wheel: Path, folder: Path, arch: int) -> Path:
             info.compress_type = zipfile.ZIP_LZMA
             target.writestr(info, data)
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-            record.append(f"{info.filename},sha256={digest},{len(data)}")
-        target.writestr(name, "\n".join([*record, f"{name},,"]) + "\n")
+            record.append((info.filename, f"sha256={digest}", len(data)))
+        lines = StringIO()
+        csv.writer(lines, lineterminator="\n").writerows([*record, (name, "", "")])  # some names have commas
+        target.writestr(name, lines.getvalue())
+    return out
+
+
+def denser(wheel: Path, folder: Path) -> Path:
+    """The same wheel in `folder`, compressed better."""
+    out = folder / wheel.name
+    with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as target:
+        for info in source.infolist():
+            data = source.read(info)
+            info.compress_type = zipfile.ZIP_LZMA
+            target.writestr(info, data)
     return out
 
 
