@@ -10,12 +10,13 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from heedful.retrieval.errors import DamagedStore, StoreError, UnknownStore
+from heedful.retrieval.sqlite import Layout, opened
 
-_APPLICATION, _SCHEMA = 0x48454544, 1
+_LAYOUT = Layout(0x48454544, 1)
 _BUSY = 30.0  # seconds to wait for another process that writes
 _IDLE = 8  # connections kept open while nobody uses them
 # Checking every page of a larger file would make opening it slow.
@@ -103,12 +104,8 @@ class Connections:
         return found.st_dev, found.st_ino
 
     def _connect(self) -> sqlite3.Connection:
-        # Never makes a file: one that is gone stays so.
-        uri = f"{self.path.absolute().as_uri()}?mode=rw"
         try:
-            connection = sqlite3.connect(
-                uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False
-            )
+            connection = opened(self.path, wait=_BUSY)
         except sqlite3.OperationalError:
             if self.path.is_file():
                 raise
@@ -129,8 +126,7 @@ def new_file(path: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA page_size=8192")
         # From the beginning: two connections that change it at once don't wait for each other, one fails.
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"PRAGMA application_id={_APPLICATION}")
-        connection.execute(f"PRAGMA user_version={_SCHEMA}")
+        _LAYOUT.write(connection)
         yield connection
     finally:
         connection.close()
@@ -148,22 +144,19 @@ def _rolled_back(connection: sqlite3.Connection) -> bool:
 def _check(path: Path) -> None:
     if path.stat().st_size == 0:
         raise DamagedStore(f"{path} is empty and no heedful store")
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY)
-    try:
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        schema = connection.execute("PRAGMA user_version").fetchone()[0]
-        if application != _APPLICATION:
+    with closing(opened(path, wait=_BUSY)) as connection:
+        layout = Layout.of(connection)
+        if layout.application != _LAYOUT.application:
             raise DamagedStore(f"{path} is a database of something else, no heedful store")
-        if schema != _SCHEMA:
+        if layout != _LAYOUT:
             raise DamagedStore(
-                f"{path} has layout {schema}; this heedful reads {_SCHEMA}: use the version that made it"
+                f"{path} has layout {layout.version}; this heedful reads {_LAYOUT.version}: use the version that "
+                "made it"
             )
         if path.stat().st_size <= _CHECKED_BYTES:
             problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise DamagedStore(f"{path} is damaged ({problem}); restore it from a copy or an export")
-    finally:
-        connection.close()
 
 
 @contextmanager

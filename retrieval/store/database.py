@@ -22,6 +22,7 @@ import numpy as np
 from heedful.retrieval.embedding.embedder import SAME_MODEL, Vectors
 from heedful.retrieval.errors import EmbedderChanged
 from heedful.retrieval.items import ALL, Filter, Item, Version
+from heedful.retrieval.sqlite import transaction
 from heedful.retrieval.store import erasing, expected, files, paging, records
 from heedful.retrieval.store.connections import Connections, new_file
 from heedful.retrieval.store.expected import Expected
@@ -290,8 +291,7 @@ class Database:
         Raises EmbedderChanged where the store has been embedded anew since `generation`, UnknownStore where it has
         been deleted meanwhile.
         """
-        with self._write_lock, self._connections.lent() as db:
-            db.execute("BEGIN IMMEDIATE")
+        with self._write_lock, self._connections.lent() as db, transaction(db):
             current = db.execute("SELECT value FROM meta WHERE key = 'generation'").fetchone()[0]
             if generation is not None and current != generation:
                 raise EmbedderChanged(
@@ -299,7 +299,6 @@ class Database:
                 )
             seq = db.execute("UPDATE meta SET value = value + 1 WHERE key = 'seq' RETURNING value")
             yield db, int(seq.fetchone()[0])
-            db.execute("COMMIT")
         self._connections.raise_if_gone()  # what went into a file that had lost its name is no more
 
     @contextmanager

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import msgspec
 
-from heedful.retrieval.sqlite import rewrite
+from heedful.retrieval.sqlite import Layout, opened, rewrite, transaction
 from heedful.server.access import purging
 from heedful.server.access.client import EVERYONE, Role
 from heedful.server.access.key import OURS, AccessKey, digest_of, new_id, new_text, prefix_of
@@ -28,7 +28,7 @@ from heedful.strategies import HeedfulError, RequestError
 
 NAME = "access.sqlite"
 """No store has that ending."""
-_APPLICATION, _SCHEMA = 0x4845414B, 1
+_LAYOUT = Layout(0x4845414B, 1)
 _BUSY = 5.0  # seconds to wait for another process that writes
 _TABLES = f"""{purging.TABLE}
 CREATE TABLE tenants (name TEXT PRIMARY KEY, settings TEXT NOT NULL, changed REAL NOT NULL) WITHOUT ROWID;
@@ -264,13 +264,8 @@ class KeyDatabase:
                 self._make()
             if not self.exists():
                 raise RequestError("there are no keys and no tenants here yet", status=404, code="not_found")
-            db = self._connect()
-            try:
-                db.execute("BEGIN IMMEDIATE")
+            with closing(self._connect()) as db, transaction(db):
                 yield db
-                db.execute("COMMIT")
-            finally:
-                db.close()  # what is not committed by then never was
 
     def _make(self) -> None:
         """It is whole at once, and nobody else's to read from the beginning."""
@@ -281,8 +276,7 @@ class KeyDatabase:
             db = sqlite3.connect(scratch, isolation_level=None)
             try:
                 db.execute("PRAGMA journal_mode=WAL")
-                db.execute(f"PRAGMA application_id={_APPLICATION}")
-                db.execute(f"PRAGMA user_version={_SCHEMA}")
+                _LAYOUT.write(db)
                 db.executescript(_TABLES)
             finally:
                 db.close()
@@ -294,16 +288,15 @@ class KeyDatabase:
                 scratch.with_name(scratch.name + suffix).unlink(missing_ok=True)
 
     def _connect(self) -> sqlite3.Connection:
-        uri = f"{self.path.absolute().as_uri()}?mode=rw"
-        db = sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+        db = opened(self.path, wait=_BUSY)
         try:
-            application = _one(db, "PRAGMA application_id")[0]
-            schema = _one(db, "PRAGMA user_version")[0]
-            if application != _APPLICATION:
+            layout = Layout.of(db)
+            if layout.application != _LAYOUT.application:
                 raise AccessFailed(f"{self.path} is a database of something else, no file of heedful's keys")
-            if schema != _SCHEMA:
+            if layout != _LAYOUT:
                 raise AccessFailed(
-                    f"{self.path} has layout {schema}; this heedful reads {_SCHEMA}: use the version that made it"
+                    f"{self.path} has layout {layout.version}; this heedful reads {_LAYOUT.version}: use the version "
+                    "that made it"
                 )
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA secure_delete=ON")

@@ -15,7 +15,7 @@ from heedful.server.access.settings import LimitSettings
 from heedful.server.api.operation import Operation
 from heedful.server.http import json_response
 from heedful.server.limits.account import Owner
-from heedful.server.limits.budgets import iso
+from heedful.server.limits.budgets import iso_seconds
 from heedful.server.service import Service
 
 
@@ -110,7 +110,7 @@ async def _entry(service: Service, owner: Owner) -> UsageEntry:
 
 def _period(period: str, tokens: int, requests: int, limit: int | None, ends: float) -> PeriodObject:
     remaining = None if limit is None else max(0, limit - tokens)
-    return PeriodObject(period, tokens, requests, limit, remaining, iso(ends))
+    return PeriodObject(period, tokens, requests, limit, remaining, iso_seconds(ends))
 
 
 async def _minute(service: Service, key: str, limit: int | None) -> MinuteObject | None:

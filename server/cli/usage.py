@@ -10,7 +10,7 @@ import typer
 from heedful.server.access.settings import LimitSettings
 from heedful.server.cli.errors import CommandError
 from heedful.server.config import load
-from heedful.server.limits.budgets import Budgets, UsageFailed, iso
+from heedful.server.limits.budgets import Budgets, UsageFailed, iso_seconds
 from heedful.server.stores import usage_file
 from heedful.server.terminal import listing, terminal
 
@@ -47,5 +47,6 @@ def usage(
     budgets.close()
     listing(("tenant", "key", "today", "of", "this month", "of", "requests"), shown)
     terminal().print(
-        f"the day ends at {iso(today.ends)}, the month at {iso(today.month_ends)}", highlight=False
+        f"the day ends at {iso_seconds(today.ends)}, the month at {iso_seconds(today.month_ends)}",
+        highlight=False,
     )

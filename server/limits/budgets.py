@@ -147,7 +147,7 @@ class Budgets:
         ends = self.today.ends if period == "day" else self.today.month_ends
         return BudgetSpent(
             f"the tokens of this {period} are spent: {whose} may use {limit} in a {period} and has used {spent}; "
-            f"the budget renews at {iso(ends)}",
+            f"the budget renews at {iso_seconds(ends)}",
             code=code,
             retry_after=ends - now(),
         )
@@ -371,8 +371,8 @@ def _in_wal(database: sqlite3.Connection) -> None:
     database.execute("PRAGMA journal_mode = WAL")
 
 
-def iso(moment: float) -> str:
-    """A moment as clients read it."""
+def iso_seconds(moment: float) -> str:
+    """A moment as clients read it: in UTC, to the second. (Ours have more digits: `retrieval.items.iso`.)"""
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from heedful.server.limits import windows
-from heedful.server.limits.budgets import iso
+from heedful.server.limits.budgets import iso_seconds
 from heedful.server.limits.windows import Window
 
 Headers = list[tuple[bytes, bytes]]
@@ -45,7 +45,7 @@ def written(standings: Iterable[RateStanding], *, anthropic: bool) -> Headers:
         limit, used, window = standing.limit, standing.used, standing.window
         names = (_ANTHROPIC if anthropic else _OPENAI)[kind]
         reset = window.current_left if used > window.used else window.reset
-        until = iso(windows.now() + reset).encode() if anthropic else _go(reset)
+        until = iso_seconds(windows.now() + reset).encode() if anthropic else _go(reset)
         values = (b"%d" % limit, b"%d" % max(0, limit - used), until)
         headers += zip(names, values, strict=True)
     return headers

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
 from heedful.retrieval.errors import StoreError
-from heedful.retrieval.sqlite import rewrite
+from heedful.retrieval.sqlite import opened, rewrite, transaction
 from heedful.retrieval.store.connections import store_errors
 
 _BUSY = 5.0  # seconds to wait for another process's transaction
@@ -24,7 +23,7 @@ def days_of(file: Path, tenant: str) -> int:
     """On how many days something was used. Blocks. Raises StoreError."""
     if not file.is_file():
         return 0
-    with store_errors(file), closing(_opened(file)) as db:
+    with store_errors(file), closing(opened(file, wait=_BUSY)) as db:
         found = db.execute("SELECT count(DISTINCT day) FROM used WHERE tenant = ?", [tenant]).fetchone()
         return int(found[0])
 
@@ -36,16 +35,10 @@ def purge(file: Path, tenant: str, keys: Iterable[str]) -> None:
     """
     if not file.is_file():
         return
-    with store_errors(file), closing(_opened(file)) as db:
+    with store_errors(file), closing(opened(file, wait=_BUSY)) as db:
         db.executescript(f"BEGIN IMMEDIATE; {_PURGED} COMMIT;")
-        db.execute("BEGIN IMMEDIATE")
-        db.executemany("INSERT OR IGNORE INTO purged VALUES (?)", [(key,) for key in keys])
-        db.execute("DELETE FROM used WHERE tenant = ?", [tenant])
-        db.execute("COMMIT")
+        with transaction(db):
+            db.executemany("INSERT OR IGNORE INTO purged VALUES (?)", [(key,) for key in keys])
+            db.execute("DELETE FROM used WHERE tenant = ?", [tenant])
         if not rewrite(db):
             raise StoreError(f"{file}: another process reads what is to be forgotten; ask again")
-
-
-def _opened(file: Path) -> sqlite3.Connection:
-    uri = f"{file.absolute().as_uri()}?mode=rw"
-    return sqlite3.connect(uri, uri=True, timeout=_BUSY, isolation_level=None)

@@ -15,13 +15,13 @@ import msgspec
 
 from heedful.retrieval.errors import DamagedStore, StoreError
 from heedful.retrieval.items import iso
-from heedful.retrieval.sqlite import rewrite
+from heedful.retrieval.sqlite import Layout, rewrite, transaction
 from heedful.retrieval.store.connections import store_errors
 from heedful.server.records.digests import Digests
 from heedful.server.records.record import Entry
 
 NAME = "records.sqlite"  # not a store's: those end in .db
-_APPLICATION, _LAYOUT = 0x48454552, 1
+_LAYOUT = Layout(0x48454552, 1)
 _BUSY = 30.0  # seconds to wait for another process that writes or reads
 _EXPIRED_AT_ONCE, _PAGES_AT_ONCE = 500, 2000
 _DAY = 86400.0
@@ -134,7 +134,7 @@ class RecordsFile:
 
     def write(self, db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         """All of them in one transaction, or none; without those of keys that were purged with their tenant."""
-        with _transaction(db):
+        with transaction(db):
             purged = {key for key in {e.key_id for e in entries} if _is_purged(db, key)}
             entries = [entry for entry in entries if entry.key_id not in purged] if purged else entries
             (row,) = db.execute(
@@ -159,7 +159,7 @@ class RecordsFile:
 
     def keep(self, db: sqlite3.Connection, tenant: str, days: float) -> None:
         """From now on all of a tenant's records are kept so long."""
-        with _transaction(db):
+        with transaction(db):
             db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", [tenant, days])
 
     def expire(self, db: sqlite3.Connection, now: float) -> bool:
@@ -167,7 +167,7 @@ class RecordsFile:
         deleted = 0
         for tenant, days in db.execute("SELECT tenant, days FROM kept").fetchall():
             query = "SELECT row, users FROM records WHERE tenant = ? AND at < ? LIMIT ?"
-            with _transaction(db):
+            with transaction(db):
                 rows = db.execute(query, [tenant, now - days * _DAY, _EXPIRED_AT_ONCE]).fetchall()
                 _delete(db, rows)
             deleted = max(deleted, len(rows))
@@ -181,7 +181,7 @@ class RecordsFile:
         All that stands is written anew for it (about a second for 300 MB). That it happened is recorded; of whom is
         not. Raises StoreError where a reader has kept the old bytes all the while.
         """
-        with _transaction(db):
+        with transaction(db):
             rows = db.execute(
                 "SELECT row, records.users FROM users JOIN records USING (row) WHERE user = ? AND tenant = ?",
                 [self.digests.name(user), tenant],
@@ -201,7 +201,7 @@ class RecordsFile:
     def purge(self, db: sqlite3.Connection, tenant: str, keys: Iterable[str]) -> None:
         """Deletes all of a tenant so that no byte of it stays in the file. `keys`: the ids of all that it ever had;
         what was asked under them leaves no record from now on. Raises StoreError as `erase` does."""
-        with _transaction(db):
+        with transaction(db):
             db.executemany("INSERT OR IGNORE INTO purged VALUES (?)", [(key,) for key in keys])
             db.execute("DELETE FROM users WHERE row IN (SELECT row FROM records WHERE tenant = ?)", [tenant])
             db.execute("DELETE FROM records WHERE tenant = ?", [tenant])
@@ -219,30 +219,15 @@ class RecordsFile:
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
     """The tables, where the file is new."""
-    db.execute("BEGIN IMMEDIATE")  # one of those who open a new file at once makes them
-    application = db.execute("PRAGMA application_id").fetchone()[0]
-    layout = db.execute("PRAGMA user_version").fetchone()[0]
-    if (application, layout) == (0, 0):
-        for statement in filter(str.strip, _TABLES.split(";")):
-            db.execute(statement)
-        db.execute(f"PRAGMA application_id={_APPLICATION}")
-        db.execute(f"PRAGMA user_version={_LAYOUT}")
-    elif (application, layout) != (_APPLICATION, _LAYOUT):
-        raise DamagedStore(f"{path} holds no records that this heedful reads (layout {_LAYOUT})")
-    db.execute(_PURGED)
-    db.execute("COMMIT")
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
+    with transaction(db):  # one of those who open a new file at once makes them
+        layout = Layout.of(db)
+        if layout == Layout():
+            for statement in filter(str.strip, _TABLES.split(";")):
+                db.execute(statement)
+            _LAYOUT.write(db)
+        elif layout != _LAYOUT:
+            raise DamagedStore(f"{path} holds no records that this heedful reads (layout {_LAYOUT.version})")
+        db.execute(_PURGED)
 
 
 def _is_purged(db: sqlite3.Connection, key: str | None) -> bool:
