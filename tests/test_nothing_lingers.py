@@ -20,7 +20,7 @@ from heedful.server.access.settings import AdmissionSettings, LimitSettings, Rec
 from heedful.server.config import Config
 from heedful.server.limits.account import RequestAccount
 from heedful.server.observe.facts import Facts
-from heedful.strategies import Run, Trace
+from heedful.strategies import HeedfulError, Run, Trace
 from heedful.strategies.scripted import ScriptedEngine
 
 Serving = Callable[..., AbstractContextManager[str]]
@@ -95,3 +95,18 @@ def test_of_what_an_upstream_fails_at(proxied: str, upstream: ScriptedUpstream, 
     with _nothing_left():
         answer = _ask(proxied, stream=stream, model="ours")
         assert answer.status_code == (200 if stream else 502)
+
+
+def test_errors_that_lead_back_to_each_other() -> None:
+    """One that is raised again from what it had caused: a walk along them must end."""
+    facts, first, second = Facts("POST", "/v1"), HeedfulError("first"), ValueError("second")
+    try:
+        try:
+            raise first
+        except HeedfulError as error:
+            raise second from error
+    except ValueError:
+        first.__cause__ = second
+    facts.error = first
+    facts.release()
+    assert first.__traceback__ is second.__traceback__ is None

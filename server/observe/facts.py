@@ -109,9 +109,13 @@ class Facts:
 
 
 def _without_frames(error: BaseException | None) -> None:
-    while error is not None:
-        error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+    """Of an error, and of all that led to it; which may lead back to it, where one is raised from another twice."""
+    seen, left = set[int](), [error]
+    while left:
+        if (each := left.pop()) is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            left += [each.__cause__, each.__context__]
 
 
 def facts_of(scope: Scope) -> Facts | None:
