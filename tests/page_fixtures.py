@@ -75,6 +75,11 @@ async def browser() -> AsyncIterator[Any]:
         await made.close()
 
 
+def _fault(said: Any) -> str | None:
+    """What the console says of one; a test's server may be down before its tab is closed."""
+    return said.text if said.type == "error" and "ERR_CONNECTION_REFUSED" not in said.text else None
+
+
 @pytest_asyncio.fixture(loop_scope="session")
 async def opened(browser: Any) -> AsyncIterator[Open]:
     """`await opened(url, width=390, dark=True)`: a Tab with storage of its own. At the end no script has failed and
@@ -94,7 +99,7 @@ async def opened(browser: Any) -> AsyncIterator[Open]:
         tabs.append(tab)
         page = tab.page
         page.on("pageerror", lambda error: tab.notes(str(error)))
-        page.on("console", lambda said: tab.notes(said.text if said.type == "error" else None))
+        page.on("console", lambda said: tab.notes(_fault(said)))
         known = ("/".join(url.split("/")[:3]), "data:", "blob:")
         page.on("request", lambda asked: tab.notes(None if asked.url.startswith(known) else asked.url))
         await page.goto(url)

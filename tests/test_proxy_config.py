@@ -187,7 +187,7 @@ def test_models_shows_what_upstreams_can_do(upstream: ScriptedUpstream) -> None:
     upstream.models = [{"id": "one", "max_model_len": 512}, {"id": "two"}]
     run = _serve("--upstream", upstream.url, command="models")
     assert run.returncode == 0, run.stderr
-    lines = [line for line in run.stdout.splitlines() if " one " in line or " two " in line]
+    lines = [line for line in run.stdout.splitlines() if line.split()[:1] in (["one"], ["two"])]
     assert len(lines) == 2 and all("chat, completion, logprobs" in line for line in lines)
     assert "512" in lines[0] and "probed" in lines[0]
 
