@@ -131,6 +131,8 @@ class OtherPaths:
 
         Raises HTTPException for what nobody has.
         """
+        if scope["path"].rstrip("/") == "/v1":
+            raise HTTPException(404, "Not Found")
         for route in self._routes:
             if route.matches(scope)[0] is Match.PARTIAL:
                 await route.handle(scope, receive, send)
