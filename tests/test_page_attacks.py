@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import zlib
@@ -54,6 +53,7 @@ def closed(
     settings = TenantSettings.model_validate({"records": {"texts": "full"}})
     clients = {
         "op": Client(Tenant("default", settings), Role.ADMIN),
+        "sk-secret": Client(Tenant("default", settings), Role.ADMIN),
         "op2": Client(Tenant("default", settings), Role.ADMIN),
         "clinic": Client(Tenant("clinic", settings), Role.ADMIN),
         "user": Client(Tenant("default", settings), Role.USER),
@@ -120,17 +120,17 @@ async def test_no_link_makes_a_page_that_can_not_be_drawn(server: str, opened: O
     await page.goto(f"{server}/#/compare?set={named}")
     await page.get_by_role("button", name="Steps and options of A").click()
     await expect(page.get_by_role("dialog")).to_contain_text("There is no strategy “constructor” here")
-    for value in (None, [], 5, {"columns": [bad[0]]}):
-        broken = await opened(f"{server}/#/compare?set={packed(value)}")
-        await expect(broken.page.get_by_role("alert")).to_contain_text("This link holds no columns")
+    for value in (None, 5, {"columns": [bad[0]]}):
+        await page.goto(f"{server}/?{packed(value)}#/compare?set={packed(value)}")
+        await expect(page.get_by_role("alert")).to_contain_text("This link holds no columns")
     # What an older page has kept, too.
     for kept in ('{"columns": [{"id": "c1", "model": "tiny", "alignment": [null]}]}', '{"columns": 5}', "7"):
         await page.evaluate("(kept) => localStorage.setItem('heedful.compare', kept)", kept)
         await page.goto(f"{server}/?{len(kept)}")
         await expect(page.get_by_label("Alignment of B")).to_be_visible()
-    deep = packed({"columns": [fine], "draft": "x" * (65 << 20)})
-    bomb = await opened(f"{server}/#/compare?set={deep}")
-    await expect(bomb.page.get_by_role("alert")).to_contain_text("This link is not whole")
+    bomb = packed({"columns": [fine], "draft": "x" * (65 << 20)})
+    await page.goto(f"{server}/?bomb#/compare?set={bomb}")
+    await expect(page.get_by_role("alert")).to_contain_text("This link is not whole")
 
 
 async def test_a_link_shows_what_goes_along_and_replaces_nothing_unasked(
@@ -166,8 +166,7 @@ async def test_a_key_is_in_no_address_link_request_body_or_history(closed: str, 
     page = tab.page
     sent: list[str] = []
     page.on("request", lambda request: sent.append(f"{request.url} {request.post_data} {request.headers.get('referer')}"))
-    await give_key(tab, "op-is-secret")
-    await give_key(tab, "op")
+    await give_key(tab, "sk-secret")
     await expect(await ask(tab, "Hm?")).to_contain_text("Well, yes.")
     await page.get_by_role("button", name="Link").click()
     await expect(page.get_by_role("status").last).to_contain_text("The link is copied")
@@ -176,11 +175,17 @@ async def test_a_key_is_in_no_address_link_request_body_or_history(closed: str, 
     kept = await page.evaluate("[JSON.stringify(localStorage), location.href, document.cookie]")
     link = await page.evaluate("navigator.clipboard.readText()")
     for text in (*sent, *kept, code, link):
-        assert "op-is-secret" not in text
+        assert "sk-secret" not in text
     assert "$HEEDFUL_API_KEY" in code and "None" in sent[0]
     other = await page.context.new_page()  # a tab of its own knows no key
     await other.goto(f"{closed}/")
     await expect(other.get_by_role("dialog")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Change the key").click()
+    await expect(page.get_by_role("dialog", name="Another key").get_by_role("alert")).to_have_count(0)
+    await page.get_by_role("button", name="Forget this one").click()
+    await expect(page.get_by_role("dialog", name="This server wants a key")).to_be_visible()
+    assert await page.evaluate("sessionStorage.length") == 0
 
 
 # -- what others write
@@ -196,7 +201,7 @@ async def test_odd_traces_leave_the_rest_of_the_page_standing(server: str, opene
     trace = {"name": "x", "pipeline": ["norms"], "usage": {}, "trace": notes, "prompt": {"messages": 5}}
     body = f"data: {json.dumps(FINISH)}\n\ndata: {json.dumps({'alignment': trace})}\n\ndata: [DONE]\n\n"
     tab = await opened(f"{server}/")
-    tab.expected = ["not iterable", "undefined", "null", "is not a function"]
+    tab.expected = ["TypeError"]
     page = tab.page
     await page.route(
         "**/v1/chat/completions", partial(Route.fulfill, body=body, content_type="text/event-stream")
@@ -205,7 +210,7 @@ async def test_odd_traces_leave_the_rest_of_the_page_standing(server: str, opene
     await card.get_by_role("button", name="Why").click()
     dialog = page.get_by_role("dialog")
     await expect(dialog.get_by_role("alert").first).to_contain_text("can't be drawn")
-    await expect(dialog).to_contain_text(f"er\":[{json.dumps(HOSTILE)}".replace('"<', '"<')[:4])
+    await expect(dialog).to_contain_text('{"er":["<img src=x')
     await expect(dialog.get_by_role("heading", name="Gate")).to_be_visible()
     await expect(dialog).to_contain_text(HOSTILE)
     await dialog.get_by_role("tab", name="Prompt").click()
@@ -261,20 +266,21 @@ async def test_odd_files_of_a_report_are_read_as_far_as_they_go(
     assert await page.locator("main img, main script").count() == 0 and "owned" not in await page.title()
 
 
-async def test_no_script_can_put_markup_in(server: str, opened: Open) -> None:
-    """Were there a hole in the page, its policy would still close it."""
-    tab = await opened(f"{server}/")
-    tab.expected = ["TrustedHTML", "Content Security Policy", "TrustedScript", "Trusted"]
-    await expect(tab.page.get_by_role("heading", level=1)).to_be_visible()
-    for hole in (
+@pytest.mark.parametrize(
+    "hole",
+    [
         f"document.body.innerHTML = {json.dumps(HOSTILE)}",
+        f"document.body.insertAdjacentHTML('beforeend', {json.dumps(HOSTILE)})",
         "document.createElement('script').src = '/page/theme.js'",
-        "setTimeout('document.title = 1')",
         "document.createElement('iframe').srcdoc = '<b>'",
-    ):
-        assert await tab.page.evaluate("(hole) => { try { (new Function)} catch { return 'no eval'; } }", hole)
-        caught = await tab.page.evaluate(f"() => {{ try {{ {hole}; }} catch (error) {{ return error.name; }} }}")
-        assert caught in ("TypeError", "EvalError"), hole
+        "trustedTypes.createPolicy('own', { createHTML: (text) => text })",
+    ],
+)
+async def test_were_there_a_hole_the_policy_would_close_it(server: str, opened: Open, hole: str) -> None:
+    tab = await opened(f"{server}/")
+    tab.expected = ["Trusted", "Content Security Policy"]
+    caught = f"() => {{ try {{ {hole}; return 'nothing'; }} catch (error) {{ return error.name; }} }}"
+    assert await tab.page.evaluate(caught) == "TypeError"
 
 
 # -- keys
@@ -345,13 +351,10 @@ async def test_a_key_that_ends_is_asked_for_once_and_the_rest_goes_on(closed: st
     await expect(card).to_contain_text("Well, yes.")
 
 
-async def test_a_server_that_goes_is_said_and_a_server_that_comes_back_is_used(
-    serving: Serving, engine: ScriptedEngine, opened: Open
-) -> None:
+async def test_a_server_that_is_gone_is_said(serving: Serving, engine: ScriptedEngine, opened: Open) -> None:
     with serving(engine) as url:
         tab = await opened(f"{url}/")
         await expect(await ask(tab, "Hm?")).to_contain_text("Well, yes.")
-    tab.expected = ["ERR_CONNECTION", "ERR_EMPTY", "Failed to load"]
+    tab.expected = ["ERR_CONNECTION", "ERR_EMPTY"]
     await tab.page.get_by_role("button", name="Retry A with the same seed").click()
     await expect(tab.page.get_by_role("alert").first).to_contain_text("The server can't be reached")
-    await asyncio.sleep(0)

@@ -1,7 +1,9 @@
 // One turn: the question over all columns, and under it their answers.
 import { html, useEffect, useRef, useState } from "../../core/html.js";
+import { may } from "../../core/server.js";
 import { store, useStore } from "../../core/store.js";
 import { Button } from "../../ui/controls.js";
+import { offerDemonstration } from "../norms/handover.js";
 import { Answer } from "./answer.js";
 import { drawn, retry, send } from "./run.js";
 import { blind, letter, unnamed } from "./state.js";
@@ -38,8 +40,16 @@ export function Turn({ turn, index, columns }) {
                 <${Button} small icon="send" onClick=${() => retry(turn, column, seedOf(turn))}>Ask ${name} too<//></div>`)}
       </div>
       ${hidden && html`<${VoteBar} key=${shown.map(({ column }) => column.id).join()} turn=${turn} shown=${shown} />`}
-      ${turn.vote && html`<p class="compare-voted small" role="status">${turn.vote.said}</p>`}
+      ${turn.vote && html`<${Voted} turn=${turn} />`}
     </section>`;
+}
+
+/** What a vote said; a good answer can be made one to follow. */
+function Voted({ turn: { vote: { said, column }, text, answers } }) {
+  const answer = answers[column]?.get();
+  return html`
+    <div class="compare-voted row small"><p role="status">${said}</p>
+      ${answer?.text && may("author") && html`<${Button} small icon="book" onClick=${() => offerDemonstration({ question: text, answer: answer.text })}>Make it a demonstration<//>`}</div>`;
 }
 
 const seedOf = (turn) => Object.values(turn.answers).map((answer) => answer.get().seed).find((seed) => seed !== null) ?? drawn();
