@@ -22,7 +22,7 @@ from heedful.strategies.types import text_of
 
 pytestmark = PAGE
 Serving = Callable[..., AbstractContextManager[str]]
-RULE = "Photos of people need their consent."
+RULE = "May I share a photo? With their consent."
 REFINE = {"refine": {"verifiers": [{"policy": {"words": ["guarantee"]}}], "max_rounds": 1}}
 BEST = {"best_of_n": {"n": 2, "verifiers": [{"policy": {"words": ["guarantee"]}}]}}
 COLUMN = """async ([model, steps]) => { const { setup } = await import("./page/views/compare/state.js");
@@ -60,14 +60,16 @@ def width(request: pytest.FixtureRequest) -> int:
 
 
 async def fits(tab: Tab) -> None:
-    """axe finds nothing serious, and nothing is wider than the window."""
-    await tab.accessible()
+    """axe finds nothing serious (a narrow window has the same elements), and nothing is wider than the window."""
+    if tab.page.viewport_size["width"] > 500:
+        await tab.accessible()
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert await tab.page.evaluate(wide) <= 0, tab.page.url
 
 
 async def every_tab(tab: Tab, where: Any, names: list[str]) -> None:
-    tabs = where.get_by_role("tab")
+    tabs = where.get_by_role("tablist").first.get_by_role("tab")
+    await expect(tabs).to_have_count(len(names))
     assert [await each.inner_text() for each in await tabs.all()] == names
     for each in await tabs.all():
         await each.click()
@@ -94,6 +96,7 @@ async def test_why(server: str, opened: Open, width: int) -> None:
         if len(names) > 1:
             await every_tab(tab, dialog, names)
         else:
+            await expect(dialog.get_by_role("heading", name="Best of n")).to_be_visible()
             await fits(tab)
         await page.keyboard.press("Escape")
         await page.get_by_role("button", name="Clear").click()
@@ -130,7 +133,7 @@ async def test_norms(server: str, opened: Open, width: int) -> None:
     await page.get_by_role("button", name="New store").click()
     await fits(tab)
     await page.keyboard.press("Escape")
-    await page.get_by_role("link", name="norms 103").click()
+    await page.locator(".norms-store", has_text="103 norms").click()
     await page.get_by_role("button", name="Filters").click()
     await page.get_by_label("Search by meaning").fill("photos")
     await expect(page.locator(".norms-score").first).to_be_visible()
@@ -166,7 +169,7 @@ async def test_records_reports_and_running(server: str, opened: Open, width: int
     await page.goto(f"{server}/#/reports/try")
     await page.get_by_label("Questions", exact=True).fill("One?\nTwo?")
     await page.get_by_role("button", name="Ask 4 times").click()
-    await expect(page.get_by_text("4 of 4 answers")).to_be_visible()
+    await expect(page.get_by_text("4 of 4 answers", exact=True)).to_be_visible()
     await fits(tab)
     await page.get_by_role("link", name="Running").click()
     await expect(page.get_by_role("row", name="norms")).to_be_visible()
@@ -209,5 +212,6 @@ async def test_from_a_bad_answer_to_a_mended_norm_by_keyboard(server: str, opene
     await page.keyboard.type(RULE)
     await press("Control+Enter")
     await expect(drawer).to_contain_text("it is in the very next answer")
-    await press("Enter")  # the focus is on what leads back
+    await expect(drawer.get_by_role("button", name="Ask again in Compare")).to_be_focused()
+    await press("Enter")
     await expect(page.get_by_label("Answer A", exact=True)).to_contain_text("Ask them first.")

@@ -257,7 +257,8 @@ async def test_a_verifier_judges_and_a_run_is_stopped(server: str, model: Model,
     await page.get_by_role("button", name="Stop").click()
     await expect(page.get_by_text("2 of 4 answers, stopped", exact=True)).to_be_visible()
     await page.get_by_role("button", name="Go on").click()
-    await page.wait_for_function(KEPT, arg="running")
+    while not await page.evaluate(KEPT, "running"):
+        pass
     await page.reload()  # what had come by then is there
     await expect(page.get_by_text("0 of 2 answers, stopped", exact=True)).to_be_visible()
     await expect(page.get_by_role("list", name="Items").get_by_role("button")).to_have_count(2)
