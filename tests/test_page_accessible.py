@@ -172,7 +172,7 @@ async def test_records_reports_and_running(server: str, opened: Open, width: int
     await expect(page.get_by_text("4 of 4 answers", exact=True)).to_be_visible()
     await fits(tab)
     await page.get_by_role("link", name="Running").click()
-    await expect(page.get_by_role("row", name="norms")).to_be_visible()
+    await expect(page.get_by_role("row", name="direct")).to_be_visible()
     await fits(tab)
 
 
