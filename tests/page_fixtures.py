@@ -19,7 +19,7 @@ from waiting import HANG
 
 PAGE = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.page]
 CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
-PATIENCE = 12000
+PATIENCE = HANG * 1000 / 10
 """Milliseconds that a page may take to show something."""
 SERIOUS = ("serious", "critical")
 AXE = "async (options) => (await axe.run(document, options)).violations"

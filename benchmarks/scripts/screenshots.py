@@ -115,7 +115,7 @@ async def reports(page: Page) -> None:
     await page.get_by_label("Questions", exact=True).fill(SUMS)
     await page.get_by_label("Judged by").select_option("exact")
     await page.get_by_role("button", name="Ask 40 times").click()
-    await page.get_by_text("40 of 40 answers").wait_for()
+    await page.get_by_text("40 of 40 answers", exact=True).wait_for()
     await page.get_by_role("button", name=re.compile(r"^better \d")).click()
     await page.get_by_role("list", name="Items").get_by_role("button").first.click()
     await page.get_by_role("article").wait_for()
