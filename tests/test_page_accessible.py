@@ -1,4 +1,4 @@
-"""axe over every view and tab, wide and narrow; and the whole way from a question to a mended norm by keyboard alone."""
+"""Every view and tab under axe and in a narrow window; from a question to a mended norm by keyboard alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from heedful.retrieval.store.stores import Stores
 from heedful.server.config import Config
 from heedful.strategies import Call
 from heedful.strategies.scripted import ScriptedEngine
-from heedful.strategies.types import text_of
 
 pytestmark = PAGE
 Serving = Callable[..., AbstractContextManager[str]]

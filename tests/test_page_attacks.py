@@ -165,7 +165,10 @@ async def test_a_key_is_in_no_address_link_request_body_or_history(closed: str, 
     tab = await opened(f"{closed}/", permissions=["clipboard-read", "clipboard-write"])
     page = tab.page
     sent: list[str] = []
-    page.on("request", lambda request: sent.append(f"{request.url} {request.post_data} {request.headers.get('referer')}"))
+    page.on(
+        "request",
+        lambda request: sent.append(f"{request.url} {request.post_data} {request.headers.get('referer')}"),
+    )
     await give_key(tab, "sk-secret")
     await expect(await ask(tab, "Hm?")).to_contain_text("Well, yes.")
     await page.get_by_role("button", name="Link").click()
@@ -226,11 +229,15 @@ async def test_odd_traces_leave_the_rest_of_the_page_standing(server: str, opene
 async def test_odd_files_of_a_report_are_read_as_far_as_they_go(
     server: str, opened: Open, tmp_path: Path
 ) -> None:
-    rows = {
+    rows: dict[str, list[Any]] = {
         "items": [
             {"set": "s", "id": 1, "messages": 5},
             {"set": "s", "id": 2, "messages": [None, {"role": "user", "content": 7}], "answer": {}},
-            {"set": "s", "id": 3, "messages": [{"role": "user", "content": [None, {"text": 4}, {"text": HOSTILE}]}]},
+            {
+                "set": "s",
+                "id": 3,
+                "messages": [{"role": "user", "content": [None, {"text": 4}, {"text": HOSTILE}]}],
+            },
             {"set": {"x": 1}, "id": None},
         ],
         "answers": [
@@ -242,8 +249,12 @@ async def test_odd_files_of_a_report_are_read_as_far_as_they_go(
                 ("__proto__", HOSTILE, 7, [1]),
             )
         ],
-        "comparisons": [{"judge": {"a": 1}, "set": "s", "id": 1, "model": "m", "a": 5, "b": "direct", "first": 1}],
-        "judgements": [{"measure": ["x"], "set": "s", "id": 2, "model": "m", "alignment": "direct", "value": "yes"}],
+        "comparisons": [
+            {"judge": {"a": 1}, "set": "s", "id": 1, "model": "m", "a": 5, "b": "direct", "first": 1}
+        ],
+        "judgements": [
+            {"measure": ["x"], "set": "s", "id": 2, "model": "m", "alignment": "direct", "value": "yes"}
+        ],
         "scores": [{"set": "s", "id": 3, "model": "m", "alignment": "direct"}],
         "latency": [{"model": 1, "alignment": None, "load": {}, "end": "x"}],
     }
@@ -252,7 +263,9 @@ async def test_odd_files_of_a_report_are_read_as_far_as_they_go(
     (tmp_path / "eval.run.json").write_text("[1]")
     tab = await opened(f"{server}/#/reports")
     page = tab.page
-    await page.get_by_label("Files of an evaluation").set_input_files(sorted(tmp_path.iterdir()))
+    await page.get_by_label("Files of an evaluation").set_input_files(
+        [tmp_path / name for name in ("eval.run.json", *(f"{name}.jsonl" for name in rows))]
+    )
     items = page.get_by_role("list", name="Items").get_by_role("button")
     await expect(items).to_have_count(3)
     candidates = page.get_by_label("Candidate", exact=True)

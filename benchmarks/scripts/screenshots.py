@@ -1,7 +1,7 @@
 """The pictures of the page in docs/page/: every view over a scripted model, at 1280 px and 390 px.
 
-Run: python screenshots.py [--out docs/page] [--only compare] [--all]. With `--all` each size in light and in dark. A view's pictures are one function below. It needs
-Chromium (Debian's), and `pip install 'heedful[studies]'`.
+Run: python screenshots.py [--out docs/page] [--only compare] [--all]. With `--all` each size in light and in dark. A
+view's pictures are one function below. It needs Chromium (Debian's), and `pip install 'heedful[studies]'`.
 """
 
 from __future__ import annotations
@@ -126,8 +126,9 @@ async def running(page: Page) -> None:
     """Some requests a second, under three alignments."""
     await page.evaluate(
         """async ([model, question]) => { const messages = [{ role: "user", content: question }];
+           const some = ["direct", "principles", "norms+refine"];
            for (const began = Date.now(); Date.now() - began < 11_000;) {
-             await Promise.all(["direct", "principles", "norms+refine"].slice(0, 1 + Math.random() * 3).map((alignment) =>
+             await Promise.all(some.slice(0, 1 + Math.random() * 3).map((alignment) =>
                fetch("v1/chat/completions", { method: "POST", headers: { "content-type": "application/json" },
                  body: JSON.stringify({ model, messages, alignment }) }))); } }""",
         ["tiny", PHOTO],
@@ -135,7 +136,12 @@ async def running(page: Page) -> None:
 
 
 VIEWS: dict[str, Shot] = {
-    "compare": compare, "norms": norms, "why": why, "records": records, "reports": reports, "running": running
+    "compare": compare,
+    "norms": norms,
+    "why": why,
+    "records": records,
+    "reports": reports,
+    "running": running,
 }
 """By the view's name in its address; Why opens in Compare."""
 

@@ -51,7 +51,7 @@ _MOST_FIELDS, _LONG_FORM = 10_000, 16_384  # of a form: fields; bytes that take 
 _HELD = (
     256 * 1024
 )  # bytes of a form that wait for its model to be named, where that can change nothing but its name
-# An upstream's file that is opened in a browser is no page of this server's: its scripts would have the page's rights.
+# An upstream's file that a browser opens is no page of this server's: its scripts would have the page's rights.
 _NO_PAGE = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
 _NO_BODY = frozenset({204, 304})
 

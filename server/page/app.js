@@ -54,7 +54,7 @@ function useView(entry) {
     if (loaded.has(entry.name)) return;
     Promise.all([entry.load(), stylesheet(entry.style)]).then(
       ([module]) => loaded.set(entry.name, { view: module.default }),
-      (error) => loaded.set(entry.name, { error }),
+      (error) => loaded.set(entry.name, { error: { message: `This view can't be fetched. Is the server still running? (${error.message})` } }),
     ).then(() => again((n) => n + 1));
   }, [entry]);
   return loaded.get(entry.name);
