@@ -32,8 +32,10 @@ def engine() -> ScriptedEngine:
 
 
 @pytest.fixture
-def http(serving: Serving, engine: ScriptedEngine, tmp_path: Path) -> Iterator[httpx.Client]:
-    stores = Stores(tmp_path, word_embedder(dimension=256))
+def http(
+    serving: Serving, engine: ScriptedEngine, place: Path | str, tmp_path: Path
+) -> Iterator[httpx.Client]:
+    stores = Stores(place, word_embedder(dimension=256), folder=tmp_path)
     with (
         serving(engine, stores=stores, config=Config(max_body_bytes=50_000)) as url,
         httpx.Client(base_url=f"{url}/v1/alignment/stores") as client,
