@@ -88,10 +88,10 @@ class PostgresProcess:
         self._process.wait()
         psutil.wait_procs(every)
 
-    def stop(self) -> None:
-        """Fast: whoever is connected is cut off, and what is open is rolled back."""
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Whoever is connected is cut off, and what is open is rolled back; SIGQUIT leaves the rest to recovery."""
         if self._process is not None and self._process.poll() is None:
-            os.kill(self._process.pid, signal.SIGINT)
+            os.kill(self._process.pid, how)
             self._process.wait()
 
     def bytes(self) -> int:
@@ -112,6 +112,6 @@ def postgres(**settings: str) -> Iterator[PostgresProcess]:
             server.start()
             yield server
         finally:
-            server.stop()
+            server.stop(signal.SIGQUIT)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

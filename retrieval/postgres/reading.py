@@ -80,11 +80,11 @@ def history(db: Connection, tables: Tables, id: str) -> list[Version]:
 def vectors(db: Connection, tables: Tables, generation: int, ids: Sequence[str], dimension: int) -> Vectors:
     query = sql.SQL("SELECT id, embedding FROM {} JOIN {} i USING (row) WHERE id = ANY(%s) AND ended IS NULL")
     statement = query.format(tables.vectors(generation), tables.items)
-    there: dict[str, Vectors] = dict(db.execute(statement, [list(ids)]).fetchall())
+    there: dict[str, Any] = dict(db.execute(statement, [list(ids)]).fetchall())
     found = np.zeros((len(ids), dimension), np.float32)
     for i, id in enumerate(ids):
         if id in there:
-            found[i] = there[id]
+            found[i] = rows.vector(there[id])
     return found
 
 

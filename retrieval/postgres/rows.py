@@ -35,6 +35,11 @@ def values(item: Item) -> list[Any]:
     return [*said, item.mandatory, item.valid_from, item.valid_until, encoded(item.meta)]
 
 
+def vector(read: Any) -> Vectors:
+    """From pgvector's own kind of vector, shape (d,)."""
+    return np.asarray(read.to_numpy(), np.float32)
+
+
 def facts(row: int, item: Item, vector: Vectors) -> list[Any]:
     held = [item.mandatory, item.valid_from, item.valid_until]
     return [row, item.kind, item.scope, list(item.tags), *held, np.ascontiguousarray(vector, np.float32)]

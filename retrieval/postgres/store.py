@@ -159,7 +159,7 @@ class PostgresStore:
         with self._telling(), self._connections.snapshot() as db, db.cursor("whole") as cursor:
             cursor.itersize = _PIECE
             cursor.execute(query)
-            yield (Kept(rows.version(r[1:]), None if r[0] is None else np.asarray(r[0])) for r in cursor)
+            yield (Kept(rows.version(r[1:]), None if r[0] is None else rows.vector(r[0])) for r in cursor)
 
     def __iter__(self) -> Iterator[Item]:
         after, now = 0, self.cursor()

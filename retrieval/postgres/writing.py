@@ -190,7 +190,7 @@ def _vectors(db: Connection, table: sql.Identifier, wanted: list[int]) -> dict[i
     if not wanted:
         return {}
     query = sql.SQL("SELECT row, embedding FROM {} WHERE row = ANY(%s)").format(table)
-    return dict(db.execute(query, [wanted]).fetchall())
+    return {row: rows.vector(vector) for row, vector in db.execute(query, [wanted]).fetchall()}
 
 
 def _insert(
