@@ -28,9 +28,15 @@ def postgres_url(postgres_server: PostgresProcess) -> str:
 
 
 @pytest.fixture(params=["folder", "postgres"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+def place(request: pytest.FixtureRequest) -> Path | str:
     """A place for stores, of each kind in turn."""
-    if request.param == "folder":
-        return tmp_path / "stores"
+    return place_of_kind(request, request.param)
+
+
+def place_of_kind(request: pytest.FixtureRequest, kind: str) -> Path | str:
+    """For fixtures of modules of which not every test runs in each."""
+    if kind == "folder":
+        folder: Path = request.getfixturevalue("tmp_path")
+        return folder / "stores"
     url: str = request.getfixturevalue("postgres_url")
     return url
