@@ -14,8 +14,8 @@ from heedful.retrieval import Item
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.items import iso
 from heedful.retrieval.store import past
+from heedful.retrieval.store.any_store import AnyStore
 from heedful.retrieval.store.database import clock
-from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 from heedful.strategies import (
     Capability,
@@ -39,7 +39,7 @@ def shelf(tmp_path: Path, prompts: Prompts) -> Iterator[Resources]:
     stores.close()
 
 
-def _store(shelf: Resources) -> Store:
+def _store(shelf: Resources) -> AnyStore:
     assert shelf.stores
     return shelf.stores.get("norms")
 

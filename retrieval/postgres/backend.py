@@ -31,8 +31,8 @@ class PostgresBackend:
     def __init__(self, url: str, *, above: PostgresBackend | None = None, tenant: str = _ABOVE) -> None:
         """Raises StoreError for what is no address."""
         self._above, self._tenant = above, tenant
-        self._connections = Connections(Place.of(url)) if above is None else above._connections
-        self._directory = Directory(self._connections) if above is None else above._directory
+        self._connections: Connections = Connections(Place.of(url)) if above is None else above._connections
+        self._directory: Directory = Directory(self._connections) if above is None else above._directory
 
     def names(self) -> list[str]:
         return sorted(name for tenant, name in self._directory.entries() if tenant == self._tenant)

@@ -123,8 +123,8 @@ def page(
 
 def then(db: Connection, tables: Tables, at: float) -> Then:
     """As `past.then`."""
-    query = sql.SQL("SELECT row FROM {} WHERE began <= %s ORDER BY row DESC LIMIT 1").format(tables.items)
-    last = db.execute(query, [at]).fetchone()
+    latest = sql.SQL("SELECT row FROM {} WHERE began <= %s ORDER BY row DESC LIMIT 1").format(tables.items)
+    last = db.execute(latest, [at]).fetchone()
     query = sql.SQL("SELECT {} FROM {} WHERE ended > %s AND began <= %s ORDER BY row LIMIT %s")
     found = db.execute(query.format(rows.VERSION, tables.items), [at, at, MOST + 1]).fetchall()
     if len(found) > MOST:
