@@ -209,7 +209,8 @@ async def test_what_can_not_work_is_refused(shelf: Resources, prompts: Prompts) 
 async def test_a_store_that_breaks_is_a_503(shelf: Resources) -> None:
     plan = Plan.of("norms", [("norms", {})], shelf)
     other = word_embedder("other", dimension=32, salt="x")
-    Store(_store(shelf).path, other).close()
+    assert shelf.stores
+    shelf.stores.kept.open("norms", other, lambda step, share: None).close()
     request = ChatRequest("scripted", ({"role": "user", "content": "x"},))
     with pytest.raises(RetrievalError, match="embedded anew") as caught:
         await collect(plan.stream(request, Run(ScriptedEngine(), shelf)))
