@@ -2,8 +2,8 @@
 
 The norms and vectors are those of retrieval_scale.py, with a filter that one in a thousand passes. A PostgreSQL of
 the wheel is started for it, its settings those of `_SETTINGS` and its disk told to keep what is acknowledged. Recall
-is against exact search in float32. `seen_by_another`: from the moment that replica A's write has returned until replica
-B, with connections of its own, finds it; a store that A makes, until B's event loop knows its name.
+is against exact search in float32. `seen_by_another`: from the moment that replica A's write has returned until
+replica B, with connections of its own, finds it; a store that A makes, until B's event loop knows its name.
 
     python benchmarks/scripts/postgres_store.py [--count 100000] [--many 1000000] [--out FILE]
 """

@@ -68,9 +68,10 @@ class Place(NamedTuple):
         try:
             conninfo = conninfo_to_dict(f"{base}?{plain}")
         except psycopg.Error as error:
-            raise StoreError(
-                f"stores: no address of a database: {_line(error)}"
-            ) from None  # it may have a password
+            told, _, quoted = _line(error).rpartition(": ")
+            if quoted.strip('"') not in base and base not in quoted:  # where the password is
+                told = f"{told}: {quoted}"
+            raise StoreError(f"stores: no address of a database: {told}") from None
         host, database = conninfo.get("host") or "localhost", conninfo.get("dbname") or "its default database"
         return cls(_DEFAULTS | conninfo, schema, f"the database of the stores ({database} at {host})")
 
