@@ -6,6 +6,7 @@ StoreError
 ├── UnknownItem        no item of that id
 ├── VersionConflict    an item is no longer what the writer took it for
 ├── DamagedStore       the file is no heedful store, or is broken
+├── StoreUnavailable   the database that the store is in can't be reached, or can't do it now
 ├── EmbedderChanged    the vectors were made by another embedding model
 ├── EmbedderMissing    the embedding model can't be loaded
 └── EmbedderFailed     the embedding model fails at some texts
@@ -43,6 +44,10 @@ class VersionConflict(StoreError):
 
 
 class DamagedStore(StoreError):
+    pass
+
+
+class StoreUnavailable(StoreError):
     pass
 
 

@@ -21,8 +21,8 @@ import msgspec
 
 from heedful.retrieval.errors import InvalidItem
 from heedful.retrieval.items import ALIASES, ITEM_FIELDS, Item, item_of, unhurried
+from heedful.retrieval.store.any_store import AnyStore, Progress
 from heedful.retrieval.store.database import Written
-from heedful.retrieval.store.store import Progress, Store
 
 FORMATS = {".jsonl": "jsonl", ".csv": "csv", ".md": "markdown", ".markdown": "markdown", ".txt": "text"}
 STARTERS = ("norms", "demos")
@@ -122,7 +122,9 @@ def parse(
     return parsed
 
 
-def import_items(store: Store, items: list[Item], progress: Progress = lambda step, share: None) -> Imported:
+def import_items(
+    store: AnyStore, items: list[Item], progress: Progress = lambda step, share: None
+) -> Imported:
     """Adds items chunk by chunk; what is in the store already stays as it is."""
     total, done = Imported(), 0
     for piece in pieces(items):

@@ -6,10 +6,19 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from heedful.prompts.yaml_file import YamlError, load_yaml
 from heedful.retrieval.embedding.encoder import BUNDLED
+from heedful.retrieval.store.place import is_postgres, place_of
 from heedful.server.access.settings import (
     TENANT,
     AdmissionSettings,
@@ -25,6 +34,8 @@ MEDIA_HOST = r"^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0
 """ASCII, as URLs have it after reading: `xn--...` for a name in other letters, `[::1]` for an address of IPv6."""
 
 
+STORES_ENV = "HEEDFUL_STORES"
+"""Where the stores are, for commands that are not told otherwise."""
 _BODIES = 8  # of the largest size, for which there is room
 
 
@@ -74,8 +85,9 @@ class Config(BaseModel):
     """What a request gets that names no alignment."""
     prompts: list[Path] = Field(default_factory=list)
     """Folders of prompt files; later ones replace earlier ones and ours."""
-    stores: Path | None = None
-    """The folder of the stores of norms and demonstrations; default: `stores` in $HEEDFUL_HOME."""
+    stores: Annotated[Path | str, BeforeValidator(place_of)] | None = None
+    """The folder of the stores of norms and demonstrations, or a PostgreSQL database that several servers share
+    (postgresql://USER@HOST/DATABASE); default: `stores` in $HEEDFUL_HOME."""
     starter_stores: bool = True
     """Whether the stores `norms` and `demos` are made from the starter sets where they are missing."""
     embedder: str = BUNDLED
@@ -187,6 +199,6 @@ def _read(path: Path) -> dict[str, Any]:
     if isinstance(log := settings.get("access_log"), str) and log != "-":
         settings["access_log"] = str(path.parent / log)
     for folder in ("stores", "reports"):
-        if isinstance(settings.get(folder), str):
+        if isinstance(settings.get(folder), str) and not is_postgres(settings[folder]):
             settings[folder] = path.parent / settings[folder]
     return settings

@@ -30,7 +30,7 @@ from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
 from heedful.server.observe.observers import Observers
 from heedful.server.records.keeping import DecisionRecords
-from heedful.server.stores import stores_of, usage_file
+from heedful.server.stores import folder_of, stores_of, usage_file
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
@@ -85,7 +85,7 @@ class Service:
 
     def __post_init__(self) -> None:
         stores = self.alignments.resources.stores
-        folder = self.config.stores if stores is None else stores.folder
+        folder = (stores.folder if stores is not None else None) or folder_of(self.config)
         self.access = Access(self.config, folder)
         self.floors = Floors(self.config, self.alignments)
         self.floors.over_all_of(self.access)

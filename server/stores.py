@@ -10,16 +10,22 @@ from pathlib import Path
 from rich.text import Text
 
 from heedful.retrieval.embedding.embedder import load
+from heedful.retrieval.errors import StoreError
 from heedful.retrieval.store.stores import Stores
 from heedful.server.access.client import EVERYONE
-from heedful.server.config import Config, ConfigError
+from heedful.server.config import STORES_ENV, Config, ConfigError
 from heedful.server.models.bundled import home
 from heedful.server.terminal import terminal
 
 
-def folder_of(config: Config) -> Path:
-    """Where the stores are, and beside them what else a server keeps."""
+def place_of_stores(config: Config) -> Path | str:
+    """A folder, or the address of a database."""
     return config.stores or home() / "stores"
+
+
+def folder_of(config: Config) -> Path:
+    """Where a server keeps what else it keeps: beside stores that are files, else where those would be."""
+    return config.stores if isinstance(config.stores, Path) else home() / "stores"
 
 
 def usage_file(config: Config) -> Path:
@@ -44,15 +50,29 @@ def open_stores(config: Config) -> Stores:
 
     Embeds on a few cores: the GPU is the model's, and on a CPU the engine's threads are on all of them.
     """
-    folder = folder_of(config)
+    place = place_of_stores(config)
     threads = max(1, (os.cpu_count() or 1) // 4)
-    stores = Stores(folder, load(config.embedder, device="cpu", threads=threads))
+    try:
+        stores = Stores(place, load(config.embedder, device="cpu", threads=threads), folder=folder_of(config))
+        stores.kept.look()
+    except StoreError as error:
+        raise ConfigError(str(error)) from error
     if config.starter_stores and stores.missing_starters():
         missing = ", ".join(stores.missing_starters())
         with terminal(stderr=True).status(Text(f"making the starter stores ({missing}) …")):
             # In a process of its own: FAISS starts threads, and an engine is to be forked off from here later.
-            command = [sys.executable, "-m", "heedful.server", "store", "starter", "--folder", str(folder)]
-            made = subprocess.run([*command, "--embedder", config.embedder], capture_output=True, text=True)
+            command = [
+                sys.executable,
+                "-m",
+                "heedful.server",
+                "store",
+                "starter",
+                "--embedder",
+                config.embedder,
+            ]
+            # An address may have a password, which is not for the list of processes.
+            where = {**os.environ, STORES_ENV: str(place)}
+            made = subprocess.run(command, capture_output=True, text=True, env=where)
         if made.returncode:
             raise ConfigError(
                 f"starter_stores: can't make them: {made.stderr.strip()} (set starter_stores: false to go without)"

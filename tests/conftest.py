@@ -35,7 +35,7 @@ from heedful.server.service import Service
 from heedful.strategies import Resources
 from heedful.strategies.scripted import ScriptedEngine
 
-pytest_plugins = ["upstream_fixtures", "engine_fixtures", "page_fixtures", "together"]
+pytest_plugins = ["upstream_fixtures", "engine_fixtures", "page_fixtures", "store_fixtures", "together"]
 # A terminal's lines are broken at its width, which a module may have read before a test says otherwise.
 os.environ["COLUMNS"] = "250"
 # Every client reads all certificates that the machine trusts, for 30 ms of a processor: once is enough. (httpx2: of

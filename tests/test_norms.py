@@ -14,8 +14,8 @@ from heedful.retrieval import Item
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.items import iso
 from heedful.retrieval.store import past
+from heedful.retrieval.store.any_store import AnyStore
 from heedful.retrieval.store.database import clock
-from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 from heedful.strategies import (
     Capability,
@@ -39,7 +39,7 @@ def shelf(tmp_path: Path, prompts: Prompts) -> Iterator[Resources]:
     stores.close()
 
 
-def _store(shelf: Resources) -> Store:
+def _store(shelf: Resources) -> AnyStore:
     assert shelf.stores
     return shelf.stores.get("norms")
 
@@ -209,7 +209,8 @@ async def test_what_can_not_work_is_refused(shelf: Resources, prompts: Prompts) 
 async def test_a_store_that_breaks_is_a_503(shelf: Resources) -> None:
     plan = Plan.of("norms", [("norms", {})], shelf)
     other = word_embedder("other", dimension=32, salt="x")
-    Store(_store(shelf).path, other).close()
+    assert shelf.stores
+    shelf.stores.kept.open("norms", other, lambda step, share: None).close()
     request = ChatRequest("scripted", ({"role": "user", "content": "x"},))
     with pytest.raises(RetrievalError, match="embedded anew") as caught:
         await collect(plan.stream(request, Run(ScriptedEngine(), shelf)))

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_fixtures import place_of_kind
 from typer.testing import CliRunner
 
 from heedful.retrieval import InvalidItem, Item
@@ -22,7 +23,7 @@ from heedful.retrieval.embedding.embedder import Embedder
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.ingest import decoded, parse
 from heedful.retrieval.items import item_of
-from heedful.retrieval.store.database import Database
+from heedful.retrieval.store.any_store import AnyStore
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 from heedful.server.api import store_files
@@ -34,10 +35,19 @@ from heedful.strategies.scripted import ScriptedEngine
 _WAIT = 60
 
 
+in_each = pytest.mark.parametrize("place", ["folder", "postgres"], indirect=True)
+
+
 @pytest.fixture
-def stores(tmp_path: Path) -> Iterator[Stores]:
+def place(request: pytest.FixtureRequest) -> Path | str:
+    """Most of what is tested here is done before a store is reached."""
+    return place_of_kind(request, getattr(request, "param", "folder"))
+
+
+@pytest.fixture
+def stores(place: Path | str, tmp_path: Path) -> Iterator[Stores]:
     embedder = word_embedder(longest=100)
-    stores = Stores(tmp_path / "stores", embedder)
+    stores = Stores(place, embedder, folder=tmp_path)
     yield stores
     stores.close()
     embedder.close()
@@ -69,13 +79,18 @@ def heedful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
     return run
 
 
-def test_an_export_is_what_stood_at_its_start(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+@in_each
+def test_an_export_is_what_stood_at_its_start(
+    http: httpx.Client, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In pieces of two, held before the third, in which an item of an earlier and of a later one is replaced."""
     there = [{"id": f"i{i}", "text": f"rule {i}"} for i in range(10)]
     http.post("/norms/items", json={"items": there}).raise_for_status()
-    held, go, pieces, page = threading.Event(), threading.Event(), [0], Store.page
+    held, go, pieces = threading.Event(), threading.Event(), [0]
+    kind = type(stores.get("norms"))
+    page = kind.page
 
-    def waiting(self: Store, *arguments: Any, **options: Any) -> Any:
+    def waiting(self: AnyStore, *arguments: Any, **options: Any) -> Any:
         pieces[0] += 1
         if pieces[0] == 3:
             held.set()
@@ -83,7 +98,7 @@ def test_an_export_is_what_stood_at_its_start(http: httpx.Client, monkeypatch: p
         return page(self, *arguments, **options)
 
     monkeypatch.setattr(store_files, "_EXPORTED", 2)
-    monkeypatch.setattr(Store, "page", waiting)
+    monkeypatch.setattr(kind, "page", waiting)
     with ThreadPoolExecutor(1) as thread:
         exporting = thread.submit(lambda: http.get("/norms/export").text)
         assert held.wait(_WAIT)
@@ -98,20 +113,23 @@ def test_an_export_is_what_stood_at_its_start(http: httpx.Client, monkeypatch: p
     assert (taken["added"], taken["replaced"], taken["unchanged"], taken["bad"]) == (1, 2, 7, [])
 
 
+@in_each
 def test_an_export_of_a_store_that_is_deleted_meanwhile_breaks_off(
-    http: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     http.post("/norms/items", json={"items": [{"text": f"rule {i}"} for i in range(10)]}).raise_for_status()
-    held, go, page = threading.Event(), threading.Event(), Database.page
+    held, go = threading.Event(), threading.Event()
+    kind = type(stores.get("norms"))
+    page = kind.page
 
-    def waiting(self: Database, after: int, *arguments: Any, **options: Any) -> Any:
+    def waiting(self: AnyStore, after: int, *arguments: Any, **options: Any) -> Any:
         if after:
             held.set()
             assert go.wait(_WAIT)
         return page(self, after, *arguments, **options)
 
     monkeypatch.setattr(store_files, "_EXPORTED", 2)
-    monkeypatch.setattr(Database, "page", waiting)
+    monkeypatch.setattr(kind, "page", waiting)
     with ThreadPoolExecutor(1) as thread:
         exporting = thread.submit(http.get, "/norms/export")
         assert held.wait(_WAIT)
@@ -161,6 +179,7 @@ def test_an_id_that_no_address_can_hold_is_refused_at_every_door(
     assert http.get("/norms").json()["items"] == 0
 
 
+@in_each
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(id=st.text(min_size=1, max_size=40))
 def test_an_id_that_can_be_written_can_be_read_and_deleted(http: httpx.Client, id: str) -> None:
@@ -176,6 +195,7 @@ def test_an_id_that_can_be_written_can_be_read_and_deleted(http: httpx.Client, i
 
 def test_an_id_from_before_the_rule_can_be_read_and_deleted(http: httpx.Client, stores: Stores) -> None:
     store = stores.get("norms")
+    assert isinstance(store, Store)
     vector = {"rule": stores.embedder.embed_now(["rule"])[0]}
     generation = store._database.identity().generation  # private: the door that earlier versions left open
     store._database.write([Item("rule", id="a\nb")], vector, generation)

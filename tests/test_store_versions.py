@@ -20,8 +20,8 @@ Serving = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture
-def http(serving: Serving, tmp_path: Path) -> Iterator[httpx.Client]:
-    stores = Stores(tmp_path, word_embedder(dimension=64))
+def http(serving: Serving, place: Path | str, tmp_path: Path) -> Iterator[httpx.Client]:
+    stores = Stores(place, word_embedder(dimension=64), folder=tmp_path)
     with (
         serving(ScriptedEngine(), stores=stores) as url,
         httpx.Client(base_url=f"{url}/v1/alignment/stores") as client,

@@ -63,10 +63,10 @@ async def test_long_jobs_and_a_writer_that_waits_keep_nobody(stores: Stores, tmp
 
 
 async def test_a_store_that_takes_much_in_keeps_no_search_of_another(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
+    stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("heedful.retrieval.store.store._SOON", 100)
-    elsewhere = Store(stores.path("norms"), stores.embedder)
+    elsewhere = Store(tmp_path / "norms.db", stores.embedder)
     elsewhere.add([Item(f"rule {i}") for i in range(300)])
     elsewhere.close()
     begun, go, vectors = threading.Event(), threading.Event(), Database.vectors

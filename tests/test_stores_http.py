@@ -32,8 +32,10 @@ def engine() -> ScriptedEngine:
 
 
 @pytest.fixture
-def http(serving: Serving, engine: ScriptedEngine, tmp_path: Path) -> Iterator[httpx.Client]:
-    stores = Stores(tmp_path, word_embedder(dimension=256))
+def http(
+    serving: Serving, engine: ScriptedEngine, place: Path | str, tmp_path: Path
+) -> Iterator[httpx.Client]:
+    stores = Stores(place, word_embedder(dimension=256), folder=tmp_path)
     with (
         serving(engine, stores=stores, config=Config(max_body_bytes=50_000)) as url,
         httpx.Client(base_url=f"{url}/v1/alignment/stores") as client,
@@ -179,12 +181,13 @@ def test_a_server_without_stores_says_so(serving: Serving, engine: ScriptedEngin
 
 
 @pytest.fixture
-def heedful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def heedful(place: Path | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     def words(model: str) -> Embedder:
         return word_embedder(dimension=256)
 
     monkeypatch.setattr(store_cli, "load", words)
     monkeypatch.setenv("HEEDFUL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HEEDFUL_STORES", str(place))
     monkeypatch.setenv("COLUMNS", "300")
 
     def run(*arguments: str, fails: bool = False) -> str:
@@ -217,17 +220,13 @@ def test_the_command_line(heedful: Callable[..., str], tmp_path: Path) -> None:
     assert "1 bad lines, nothing was imported" in heedful("import", "norms", str(bad), fails=True)
     assert "1 added" in heedful("import", "norms", str(bad), "--skip-bad")
     assert "made norms" not in heedful("starter")
-    assert {p.name for p in (tmp_path / "home" / "stores").glob("*.db")} == {
-        "norms.db",
-        "copy.db",
-        "demos.db",
-    }
+    assert [line.split()[0] for line in heedful("list").splitlines()[-3:]] == ["copy", "demos", "norms"]
 
 
 def test_a_running_server_sees_what_the_command_line_writes(
-    http: httpx.Client, heedful: Callable[..., str], tmp_path: Path
+    http: httpx.Client, heedful: Callable[..., str], place: Path | str
 ) -> None:
-    heedful("add", "norms", "Close the door.", "--folder", str(tmp_path))
+    heedful("add", "norms", "Close the door.", "--folder", str(place))
     found = http.post("/norms/search", json={"query": "close the door"}).json()["data"]
     assert [f["text"] for f in found] == ["Close the door."]
 

@@ -18,7 +18,11 @@ def require(db: sqlite3.Connection, expected: Expected) -> None:
         return
     ids = list(expected)
     query = f"SELECT id, version FROM items WHERE id IN ({records.marks(ids)}) AND ended IS NULL"
-    standing: dict[str, int] = dict(db.execute(query, ids).fetchall())
+    compare(expected, dict(db.execute(query, ids).fetchall()))
+
+
+def compare(expected: Expected, standing: Mapping[str, int]) -> None:
+    """`standing`: the versions that stand, by id. Raises VersionConflict."""
     for id, version in expected.items():
         if (stands := standing.get(id)) != version:
             now = "it does not stand" if stands is None else f"version {stands} stands"

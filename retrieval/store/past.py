@@ -12,7 +12,7 @@ from heedful.retrieval.store import records
 from heedful.retrieval.store.database import Database
 
 if TYPE_CHECKING:
-    from heedful.retrieval.store.store import Store
+    from heedful.retrieval.store.any_store import AnyStore
 
 MOST = 2000
 """Items that may have been replaced or have ended since: they have no vectors any more, and are embedded anew."""
@@ -40,8 +40,8 @@ def then(database: Database, at: float) -> Then:
     return Then(last[0] if last else 0, [Version(records.item(r[3:]), r[0], r[1], r[2]) for r in found])
 
 
-def search(store: Store, query: Vectors, k: int, filter: Filter, at: float) -> list[Hit]:
-    """As `Store.search`, among what stood at a time. Erased items stood at none."""
+def search(store: AnyStore, query: Vectors, k: int, filter: Filter, at: float) -> list[Hit]:
+    """As `AnyStore.search`, among what stood at a time. Erased items stood at none."""
     stood = store.stood(at)
     hits = store.search(query, k, replace(filter, upto=stood.upto))
     ended = [each for each in stood.ended if filter.passes(each.item)]
@@ -51,8 +51,8 @@ def search(store: Store, query: Vectors, k: int, filter: Filter, at: float) -> l
     return sorted(hits, key=lambda hit: -hit.score)[:k]
 
 
-def mandatory(store: Store, filter: Filter, at: float) -> list[Version]:
-    """As `Store.mandatory`, of what stood at a time."""
+def mandatory(store: AnyStore, filter: Filter, at: float) -> list[Version]:
+    """As `AnyStore.mandatory`, of what stood at a time."""
     stood = store.stood(at)
     standing = store.mandatory(replace(filter, upto=stood.upto))
     ended = [each for each in stood.ended if each.item.mandatory and filter.passes(each.item)]

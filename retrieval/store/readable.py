@@ -10,7 +10,8 @@ from heedful.retrieval.embedding.embedder import Embedder
 from heedful.retrieval.errors import UnknownStore
 from heedful.retrieval.items import Filter, Hit, Item
 from heedful.retrieval.store import past
-from heedful.retrieval.store.store import Store
+from heedful.retrieval.store.any_store import AnyStore
+from heedful.retrieval.store.backend import check_name_of_store
 from heedful.retrieval.store.stores import Stores
 
 SHARED = "shared/"
@@ -58,7 +59,7 @@ class Readable:
         if not self.has(name):
             raise self._unknown(name)
 
-    async def open(self, name: str) -> Store:
+    async def open(self, name: str) -> AnyStore:
         """A store to read. Raises UnknownStore."""
         return (await self._opened(name))[1]
 
@@ -132,15 +133,15 @@ class Readable:
         looked = await _at_once(*(stores.call(store.scopes) for stores, store in opened.values()))
         return list(dict.fromkeys(scope for scopes in looked for scope in scopes))
 
-    async def _all_opened(self, names: Sequence[str]) -> dict[str, tuple[Stores, Store]]:
+    async def _all_opened(self, names: Sequence[str]) -> dict[str, tuple[Stores, AnyStore]]:
         """Each store once, under the first of its names."""
         opened = [await self._opened(name) for name in names]  # which nearly always are
-        once: dict[int, tuple[str, tuple[Stores, Store]]] = {}
+        once: dict[int, tuple[str, tuple[Stores, AnyStore]]] = {}
         for name, place in zip(names, opened, strict=True):
             once.setdefault(id(place[1]), (name, place))
         return dict(once.values())
 
-    async def _opened(self, name: str) -> tuple[Stores, Store]:
+    async def _opened(self, name: str) -> tuple[Stores, AnyStore]:
         stores, plain = self._place(name)
         if stores is not None:
             try:
@@ -153,7 +154,9 @@ class Readable:
         """Whose store a name means, and its name there; None: nobody's that may be read here."""
         own, base = self._own, self._own.base
         plain = name.removeprefix(SHARED)
-        own.path(plain)  # raises for what can't be a name, before anybody's names are compared with it
+        check_name_of_store(
+            plain
+        )  # raises for what can't be a name, before anybody's names are compared with it
         if base is None:
             return own, plain
         if self._above:

@@ -1,20 +1,20 @@
-"""A store: the database, and what is derived from it in memory to find things fast."""
+"""A store in a file: the database, and what is derived from it in memory to find things fast."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from heedful.retrieval.embedding.embedder import Embedder, Vectors
-from heedful.retrieval.errors import EmbedderChanged, InvalidItem, StoreError
-from heedful.retrieval.items import ALL, Filter, Hit, Item, Version, by_id
-from heedful.retrieval.store import erasing, narrow, past
+from heedful.retrieval.errors import EmbedderChanged, StoreError
+from heedful.retrieval.items import ALL, Filter, Hit, Item, Version
+from heedful.retrieval.store import adding, erasing, narrow, past, wholes
+from heedful.retrieval.store.any_store import Kept, Progress
 from heedful.retrieval.store.catalogue import Catalogue, Rows
 from heedful.retrieval.store.database import Database, Identity, News, Written, clock
 from heedful.retrieval.store.erasing import Erasure
@@ -26,8 +26,6 @@ from heedful.retrieval.store.paging import Cursor
 from heedful.retrieval.store.reembedding import reembed
 from heedful.retrieval.store.sharing import Sharing
 
-Progress = Callable[[str, float], None]
-"""Told the step under way and the share of the whole that is done, 0 to 1."""
 P = ParamSpec("P")
 T = TypeVar("T")
 _CHUNK = 20_000
@@ -39,7 +37,7 @@ _SOON_SECONDS = 0.05  # for which it waits for another that takes them in
 
 
 class Store:
-    """Methods block (on the disk, on the embedder); all are safe to call from many threads.
+    """AnyStore, in a file of its own.
 
     A search first takes in what anybody has written since the last one, in this process or another. Building the
     index anew happens in a thread beside the old one, which goes on answering.
@@ -72,6 +70,10 @@ class Store:
         """Raises FileExistsError where there is one."""
         Database.create(path, embedder.name, embedder.probe).close()
         return cls(path, embedder)
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
 
     # -- reading
 
@@ -145,6 +147,10 @@ class Store:
         """Now, for `page`: whatever is written meanwhile, its pages within this together are what stands now."""
         return self._database.cursor()
 
+    def whole(self) -> AbstractContextManager[Iterator[Kept]]:
+        """Every version as of now, ended ones too, in the order written."""
+        return wholes.whole(self._database)
+
     def __iter__(self) -> Iterator[Item]:
         """All items that stand now, in the order written."""
         after, now = 0, self.cursor()
@@ -161,7 +167,7 @@ class Store:
         with self._sharing.reading():
             facets = self._catalogue.facets(_FACETS)
         return {
-            "name": self.path.stem,
+            "name": self.name,
             "items": self._catalogue.count,
             "embedder": self._identity.embedder,
             "dimension": int(self._identity.probe.shape[1]),
@@ -183,30 +189,15 @@ class Store:
         for two different items of one id, EmbedderChanged where the store was embedded anew, VersionConflict where
         an item's version is not the one that is `expected` to stand.
         """
-        named = by_id(items)
-        for text, vector in (vectors or {}).items():
-            if vector.shape != (self.embedder.dimension,):
-                raise InvalidItem(f"a vector of {text[:40]!r} has shape {vector.shape}", "vectors")
-        while True:
-            known = dict(vectors or {})
-            if new := self.unembedded(items, known):
-                known |= zip(new, self.embedder.embed_now(new), strict=True)
-            try:
-                written = self._database.write(
-                    list(named.values()), known, self._identity.generation, expected
-                )
-            except KeyError:  # another writer has changed an item in between, so that its text is new again
-                continue
-            self._refresh()
-            cut = self.embedder.truncated_now(new)
-            return replace(written, truncated=[item.id for item in named.values() if item.text in cut])
+        written = adding.add(
+            self._database, self.embedder, self._identity.generation, items, vectors or {}, expected
+        )
+        self._refresh()
+        return written
 
     def unembedded(self, items: Sequence[Item], known: Mapping[str, Vectors]) -> list[str]:
         """The texts that `add` would have to embed. Raises InvalidItem for items that it would refuse."""
-        named = by_id(items)
-        changed = [item for item in named.values() if item.text not in known]
-        there = self._database.texts([item.id for item in changed])
-        return sorted({item.text for item in changed if there.get(item.id) != item.text})
+        return adding.unembedded(self._database, items, known)
 
     def delete(self, ids: Sequence[str], expected: Expected | None = None) -> list[str]:
         """Ends items; returns the ids that stood. On the disk when it returns; their history stays.
@@ -227,6 +218,12 @@ class Store:
             raise StoreError(f"{self.path.name}: {erasing.STILL_READ}")
         self.catch_up()
         return erased
+
+    def take(self, versions: Iterator[Kept], erasures: Sequence[Erasure]) -> int:
+        """Fills an empty store with another's whole, all or nothing; returns how many versions. Raises StoreError."""
+        taken = wholes.take(self._database, versions, erasures)
+        self.catch_up()
+        return taken
 
     def in_turn(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Runs a function that writes in this store's own thread for that, after those given to it before.

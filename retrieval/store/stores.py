@@ -1,31 +1,27 @@
-"""All stores of one folder, with one embedder, for callers on an event loop; those of tenants in folders below."""
+"""All stores of one place, with one embedder, for callers on an event loop; those of tenants below."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
-import shutil
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from heedful.retrieval.embedding.embedder import Embedder
-from heedful.retrieval.errors import InvalidItem, StoreError, UnknownStore
+from heedful.retrieval.errors import UnknownStore
 from heedful.retrieval.ingest import STARTERS, Imported, import_items, pieces, starter
 from heedful.retrieval.items import Filter, Hit, Item
-from heedful.retrieval.store import files
-from heedful.retrieval.store.database import Database, Written
+from heedful.retrieval.store.any_store import AnyStore, Progress
+from heedful.retrieval.store.backend import Backend, backend_of, check_name_of_store
+from heedful.retrieval.store.database import Written
 from heedful.retrieval.store.expected import Expected
 from heedful.retrieval.store.hurry import Behind, in_a_hurry
-from heedful.retrieval.store.store import Progress, Store
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_SUFFIX, _TENANTS = ".db", "tenants"
 _LONG_JOBS, _OPENINGS = 2, 4  # threads
 _FEW_ITEMS = 1000  # are looked up in milliseconds
 P = ParamSpec("P")
@@ -35,8 +31,8 @@ T = TypeVar("T")
 class Threads:
     """Those in which the stores' work is done, whoever's they are.
 
-    Searches spend their time in FAISS and SQLite, which both let other threads run. What is not done in milliseconds
-    has threads of its own; who writes has its store's (`Store.in_turn`).
+    Searches spend their time in FAISS and SQLite, or wait for PostgreSQL, and let other threads run. What is not
+    done in milliseconds has threads of its own; who writes has its store's (`AnyStore.in_turn`).
     """
 
     def __init__(self) -> None:
@@ -52,12 +48,23 @@ class Threads:
 class Stores:
     """Stores by name, each opened when first used. `embedder` is theirs, and whoever's needs one.
 
-    `base`: whose folder this one is below. No name means a store of another folder, above, beside or below.
+    `place`: a folder, a database's address, or a Backend. `folder`: where the server keeps its other files, beside
+    stores that are files themselves. `base`: whose place this one is below. No name means a store of another
+    place, above, beside or below.
     """
 
-    def __init__(self, folder: Path, embedder: Embedder, *, base: Stores | None = None) -> None:
-        self.folder, self.embedder, self.base = folder, embedder, base
-        self._open: dict[str, Store] = {}
+    def __init__(
+        self,
+        place: Path | str | Backend,
+        embedder: Embedder,
+        *,
+        folder: Path | None = None,
+        base: Stores | None = None,
+    ) -> None:
+        self.kept = backend_of(place) if isinstance(place, Path | str) else place
+        self.folder = place if folder is None and isinstance(place, Path) else folder
+        self.embedder, self.base = embedder, base
+        self._open: dict[str, AnyStore] = {}
         # A name's lock is held while its store is opened, made or deleted; names share them, so that they stay few.
         self._locks = [threading.Lock() for _ in range(64)]
         self._threads: Threads = Threads() if base is None else base._threads
@@ -68,35 +75,29 @@ class Stores:
     # -- tenants
 
     def below(self, tenant: str) -> Stores:
-        """A tenant's stores: their own folder and names; model and threads are these. Raises InvalidItem."""
+        """A tenant's stores: their own place and names; model and threads are these. Raises InvalidItem."""
         if self.base is not None:
             return self.base.below(tenant)
-        folder = self._folder_below(tenant)
+        kept = self.kept.below(tenant)
         with self._making:
             stores = self._below.get(tenant)
             if stores is None:
-                stores = self._below[tenant] = Stores(folder, self.embedder.apart(tenant), base=self)
+                apart = self.embedder.apart(tenant)
+                stores = self._below[tenant] = Stores(kept, apart, folder=self.folder, base=self)
             return stores
 
-    def _folder_below(self, tenant: str) -> Path:
-        if not _NAME.fullmatch(tenant):
-            raise InvalidItem("a tenant's name has lower-case letters, digits, - and _, 64 at most", "tenant")
-        return self.folder / _TENANTS / tenant
-
     def tenants(self) -> list[str]:
-        """Those who have a folder below this one."""
-        folders = (self.folder / _TENANTS).glob("*")
-        return sorted(p.name for p in folders if p.is_dir() and _NAME.fullmatch(p.name))
+        """Those who have a place below this one."""
+        return self.kept.tenants()
 
     def left_below(self, tenant: str) -> list[str]:
-        """Names of a tenant's stores of which there are files, whole or not."""
-        folder = self._folder_below(tenant)
-        found = folder.iterdir() if folder.is_dir() else ()
-        return sorted({path.name.lstrip(".").partition(".")[0] for path in found if path.name != files.LOCK})
+        """Names of a tenant's stores of which there is anything, whole or not. Blocks. Raises StoreError."""
+        return self.kept.below(tenant).left()
 
     def drop_below(self, tenant: str) -> list[str]:
         """Deletes all stores of a tenant, history and all; returns their names. Blocks. Raises StoreError."""
         stores = self.below(tenant)
+        stores.kept.look()
         dropped = stores.names()
         for name in dropped:
             with suppress(UnknownStore):  # by another process in this moment
@@ -105,74 +106,54 @@ class Stores:
             self._below.pop(tenant, None)
         stores.close()
         self.embedder.forget(tenant)
-        try:
-            shutil.rmtree(stores.folder)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise StoreError(f"{error.filename}: {error.strerror}") from error
+        stores.kept.clear()
         return dropped
 
     @property
     def gone(self) -> bool:
-        """Whether the folder is no longer there, though stores of it are open."""
-        return bool(self._open) and not self.folder.is_dir()
+        """Whether the place is no longer there, though stores of it are open."""
+        return bool(self._open) and self.kept.gone
 
     def names(self) -> list[str]:
-        return sorted(p.stem for p in self.folder.glob(f"*{_SUFFIX}") if _NAME.fullmatch(p.stem))
-
-    def path(self, name: str) -> Path:
-        """Raises InvalidItem for a name that can't be a store's."""
-        if not _NAME.fullmatch(name):
-            raise InvalidItem(
-                "a store's name has lower-case letters, digits, - and _, 64 at most, and begins with no sign",
-                "store",
-            )
-        return self.folder / f"{name}{_SUFFIX}"
+        return self.kept.names()
 
     def embedder_of(self, name: str) -> str:
         """The name of the embedder that made a store's vectors. Blocks."""
-        with closing(Database(self.path(name))) as database:
-            return database.identity().embedder
+        return self.kept.embedder_of(name)
 
     def count(self, name: str) -> int:
         """How many items stand in a store, without opening its index. Blocks."""
-        with closing(Database(self.path(name))) as database:
-            return database.count()
+        return self.kept.count(name)
 
     def has(self, name: str) -> bool:
         """Raises InvalidItem for a name that can't be a store's."""
-        return self.path(name).is_file()
+        check_name_of_store(name)
+        return self.kept.has(name)
 
     def require(self, name: str) -> None:
         """Raises UnknownStore, with those that there are."""
         if not self.has(name):
             raise UnknownStore(f"unknown store {name!r}; known: {', '.join(self.names()) or 'none'}")
 
-    def get(self, name: str, progress: Progress = lambda step, share: None) -> Store:
+    def get(self, name: str, progress: Progress = lambda step, share: None) -> AnyStore:
         """Opens a store or returns the open one. Blocks. Raises StoreError where it can't be opened.
 
         `progress` is told where it has to be embedded anew.
         """
         with self._lock(name):
+            self.kept.look()
             store = self._open.get(name)
             if store is None or not store.stands:
                 self._forget(name)
                 self.require(name)
-                store = self._open[name] = Store(self.path(name), self.embedder, progress)
+                store = self._open[name] = self.kept.open(name, self.embedder, progress)
             return store
 
-    def create(self, name: str) -> tuple[Store, bool]:
-        """The store of that name, and whether it is new. Blocks."""
-        path = self.path(name)
-        path.parent.mkdir(
-            parents=True, exist_ok=True
-        )  # where it can't be made, no model need be loaded to say so
-        try:
-            Database.create(path, self.embedder.name, self.embedder.probe).close()
-        except FileExistsError:
-            return self.get(name), False
-        return self.get(name), True
+    def create(self, name: str) -> tuple[AnyStore, bool]:
+        """The store of that name, and whether it is new. Blocks. Raises InvalidItem."""
+        check_name_of_store(name)
+        new = self.kept.create(name, self.embedder)
+        return self.get(name), new
 
     def open_all(self, progress: Progress) -> None:
         """Opens every store, so that no request waits for it; those of tenants once they are asked for. Blocks."""
@@ -206,10 +187,11 @@ class Stores:
 
     def drop(self, name: str) -> None:
         """Deletes a store, history and all. Blocks, but not for those who read it or write to it."""
+        self.kept.look()
         self.require(name)
         with self._lock(name):
             self._forget(name)
-            files.remove(self.path(name))
+            self.kept.drop(name)
 
     # -- for an event loop
 
@@ -228,14 +210,14 @@ class Stores:
         """Runs a blocking function that takes longer: it waits for a thread while others do such things."""
         return await _in(self._threads.long, function, *args, **kwargs)
 
-    async def open(self, name: str) -> Store:
+    async def open(self, name: str) -> AnyStore:
         """`get` for an event loop."""
         store = self._open.get(name)
         if store is not None and store.stands:
             return store
         return await self._once(name, self._threads.opening, self.get, name)
 
-    async def make(self, name: str) -> tuple[Store, bool]:
+    async def make(self, name: str) -> tuple[AnyStore, bool]:
         """`create` for an event loop."""
         return await _in(self._threads.opening, self.create, name)
 
@@ -249,8 +231,8 @@ class Stores:
         vectors = await self.embedder.embed([text])
         return await self.call(store.search, vectors[0], k, filter)
 
-    async def add(self, store: Store, items: Sequence[Item], expected: Expected | None = None) -> Written:
-        """`Store.add`, embedding before the store's turn to write comes."""
+    async def add(self, store: AnyStore, items: Sequence[Item], expected: Expected | None = None) -> Written:
+        """`AnyStore.add`, embedding before the store's turn to write comes."""
         look = self.call if len(items) <= _FEW_ITEMS else self.long
         new = await look(store.unembedded, items, {})
         vectors = dict(zip(new, await self.embedder.embed(new), strict=True))
@@ -258,15 +240,17 @@ class Stores:
         cut = await self.embedder.truncated(new)
         return replace(written, truncated=list(dict.fromkeys(item.id for item in items if item.text in cut)))
 
-    async def delete(self, store: Store, ids: Sequence[str], expected: Expected | None = None) -> list[str]:
-        """`Store.delete` when its turn comes."""
+    async def delete(
+        self, store: AnyStore, ids: Sequence[str], expected: Expected | None = None
+    ) -> list[str]:
+        """`AnyStore.delete` when its turn comes."""
         return await asyncio.wrap_future(store.in_turn(store.delete, ids, expected))
 
-    async def erase(self, store: Store, ids: Sequence[str], by: str | None) -> dict[str, int]:
-        """`Store.erase` when its turn comes."""
+    async def erase(self, store: AnyStore, ids: Sequence[str], by: str | None) -> dict[str, int]:
+        """`AnyStore.erase` when its turn comes."""
         return await asyncio.wrap_future(store.in_turn(store.erase, ids, by))
 
-    async def add_all(self, store: Store, items: Sequence[Item]) -> Imported:
+    async def add_all(self, store: AnyStore, items: Sequence[Item]) -> Imported:
         """`import_items`: a few items at a time, each of which waits for its turn like anybody's."""
         total = Imported()
         for piece in pieces(items):
@@ -282,6 +266,7 @@ class Stores:
         for store in self._open.values():
             store.close()
         self._open.clear()
+        self.kept.close()
 
     def _lock(self, name: str) -> threading.Lock:
         return self._locks[hash(name) % len(self._locks)]

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from heedful.retrieval import InvalidItem
 from heedful.retrieval.ingest import Parsed, decoded, export_lines, parse
-from heedful.retrieval.store.store import Store
+from heedful.retrieval.store.any_store import AnyStore
 from heedful.server.access.client import Role
 from heedful.server.access.store_rights import may_write
 from heedful.server.api.exporting import Export
@@ -59,7 +59,7 @@ async def import_file(request: Request) -> Response:
     return json_response({**asdict(done), "bad": bad})
 
 
-def _foreseen(store: Store, parsed: Parsed) -> dict[str, Any]:
+def _foreseen(store: AnyStore, parsed: Parsed) -> dict[str, Any]:
     """What an import would do to a store as it stands."""
     standing = store.standing([item.id for item in parsed.items])
     counts = {"added": 0, "replaced": 0, "unchanged": 0}

@@ -11,7 +11,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
-from heedful.retrieval.store.store import Store
+from heedful.retrieval.store.any_store import AnyStore
 from heedful.retrieval.store.stores import Stores
 from heedful.server.access.client import Client
 from heedful.server.access.letting_in import client_of
@@ -57,7 +57,7 @@ def allowed(request: Request, may: Callable[[Client, str], bool]) -> str:
     return name
 
 
-async def named(request: Request, may: Callable[[Client, str], bool] = may_read) -> tuple[Stores, Store]:
+async def named(request: Request, may: Callable[[Client, str], bool] = may_read) -> tuple[Stores, AnyStore]:
     name, stores = allowed(request, may), stores_of(request)
     stores.require(name)
     return stores, await stores.open(name)

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from starlette.requests import Request
 
 from heedful.retrieval import Version, VersionConflict
+from heedful.retrieval.store.any_store import AnyStore
 from heedful.retrieval.store.expected import Expected
-from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 from heedful.server.api.operation import Parameter
 from heedful.strategies import RequestError
@@ -54,7 +54,7 @@ def expected(request: Request, ids: list[str]) -> Expected:
 
 
 @asynccontextmanager
-async def agreed(stores: Stores, store: Store) -> AsyncIterator[None]:
+async def agreed(stores: Stores, store: AnyStore) -> AsyncIterator[None]:
     """A write whose conflict is told with what stands now."""
     try:
         yield

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from heedful.retrieval import InvalidItem, Item, UnknownItem, UnknownStore
 from heedful.retrieval.items import iso, item_of, time_of, unhurried
+from heedful.retrieval.store.any_store import AnyStore
 from heedful.retrieval.store.readable import SHARED
-from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 from heedful.server.access.client import Client, Role
 from heedful.server.access.letting_in import client_of
@@ -64,8 +64,8 @@ def _shared(request: Request) -> list[str]:
     return [name for name in readable.names() if name.startswith(SHARED)]
 
 
-async def _described(client: Client, stores: Stores, store: Store) -> dict[str, object]:
-    name = store.path.stem
+async def _described(client: Client, stores: Stores, store: AnyStore) -> dict[str, object]:
+    name = store.name
     may = {"write": may_write(client, name), "erase": may_destroy(client, name)}
     return {**await stores.call(store.describe), "may": may}
 
@@ -193,7 +193,7 @@ async def search(request: Request) -> Response:
     body = typed(json_object(await body_of(request, limit=limit_of(request))), SearchBody)
     if not body.query.strip():
         raise RequestError("query: give a text", param="query")
-    hits = await stores.search(store.path.stem, body.query, body.k, filter_of(body))
+    hits = await stores.search(store.name, body.query, body.k, filter_of(body))
     return json_response(
         {"object": "list", "data": [{"score": round(h.score, 6), **h.item.as_json()} for h in hits]}
     )

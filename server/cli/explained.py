@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,17 +10,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from heedful.retrieval import StoreError, UnknownStore
+from heedful.retrieval import StoreError, UnknownStore, Version
 from heedful.retrieval.items import iso, time_of
-from heedful.retrieval.store.database import Database
+from heedful.retrieval.store.backend import Backend, check_name_of_store
 from heedful.server.access.client import EVERYONE
 from heedful.server.terminal import plain
 
 _FIRST = ("round", "choice", "at", "passed", "accepted", "score")  # of a note's facts
 
 
-def explained(record: Mapping[str, Any], folder: Path) -> RenderableType:
-    """`folder`: of the stores, which know what their items said then."""
+def explained(record: Mapping[str, Any], stores: Backend) -> RenderableType:
+    """`stores`: they know what their items said then."""
     if record["object"] == "alignment.erasure":
         by = record.get("key_id") or "an administrator without a key"
         return Text.assemble(
@@ -31,17 +29,17 @@ def explained(record: Mapping[str, Any], folder: Path) -> RenderableType:
             f" were erased at {record['time']} by ",
             plain(by),
         )
-    return Group(*_parts(record, folder))
+    return Group(*_parts(record, stores))
 
 
-def _parts(record: Mapping[str, Any], folder: Path) -> Iterator[RenderableType]:
+def _parts(record: Mapping[str, Any], stores: Backend) -> Iterator[RenderableType]:
     yield _head(record)
     yield _title("asked")
     yield _said(record["question"])
     for place in ("norms", "demonstrations"):
         if record[place]:
             yield _title(f"{place}, as they stood then")
-            yield _retrieved(record, place, folder)
+            yield _retrieved(record, place, stores)
     if record["trace"]:
         yield _title("what was done")
         yield _trace(record["trace"])
@@ -99,32 +97,29 @@ def _said(text: Mapping[str, Any]) -> Text:
     return Text(f"{text['characters']} characters, digest {text['digest']}", style="dim")
 
 
-def _retrieved(record: Mapping[str, Any], place: str, folder: Path) -> Table:
+def _retrieved(record: Mapping[str, Any], place: str, stores: Backend) -> Table:
     table = Table("store", "id", "version", "why", "text then", "and since")
     table.columns[0].overflow = table.columns[1].overflow = "fold"  # not cut: whole names, on several lines
     for item in record[place]:
         why = "mandatory" if item.get("mandatory") else f"score {item.get('score')}"
-        text, since = _then(folder, record, item)
+        text, since = _then(stores, record, item)
         table.add_row(plain(str(item["store"])), plain(item["id"]), str(item["version"]), why, text, since)
     return table
 
 
-def _path(folder: Path, tenant: str, store: str) -> Path:
-    """The file of a store as a tenant's answers name it: its own, or one of the server's that it reads."""
+def _history(stores: Backend, tenant: str, store: str, id: str) -> list[Version]:
+    """Of an item of a store as a tenant's answers name it: its own, or one of the server's that it reads."""
     name = store.removeprefix("shared/")
-    own = folder / "tenants" / tenant / f"{name}.db"
-    path = own if tenant != EVERYONE and name == store and own.exists() else folder / f"{name}.db"
-    if not path.resolve().is_relative_to(folder.resolve()):  # a record's word, and no address
-        raise StoreError(f"{store!r} is no store's name")
-    return path
+    check_name_of_store(name)  # a record's word, and no address
+    own = stores if tenant == EVERYONE else stores.below(tenant)
+    return (own if name == store and own.has(name) else stores).history(name, id)
 
 
-def _then(folder: Path, record: Mapping[str, Any], used: Mapping[str, Any]) -> tuple[Text, Text]:
+def _then(stores: Backend, record: Mapping[str, Any], used: Mapping[str, Any]) -> tuple[Text, Text]:
     """What an item said in the version of that time, and what has become of it."""
     answered = time_of(record["time"], "time") + record["timing_ms"]["total"] / 1000
     try:
-        with closing(Database(_path(folder, record["tenant"], str(used["store"])))) as database:
-            history = database.history(used["id"])
+        history = _history(stores, record["tenant"], str(used["store"]), used["id"])
     except UnknownStore:
         return Text("not known any more", style="yellow"), Text("the store was deleted")
     except StoreError as error:

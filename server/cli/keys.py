@@ -37,7 +37,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="As JSON, for programs"
 Id = Annotated[str, typer.Argument(help="The key's id, as `list` shows it")]
 
 
-def opened(config: Path | None, folder: Path | None) -> tuple[Config, KeyDatabase]:
+def opened(config: Path | None, folder: str | None) -> tuple[Config, KeyDatabase]:
     """The configuration, where one is named, and the database that belongs to it."""
     settings = load(config, {"stores": folder})
     return settings, KeyDatabase(folder_of(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from heedful.retrieval import StoreError, UnknownItem
 from heedful.retrieval.items import time_of
+from heedful.retrieval.store.backend import backend_of
 from heedful.server.access.client import EVERYONE
 from heedful.server.cli.errors import CommandError
 from heedful.server.cli.explained import explained
@@ -19,7 +21,7 @@ from heedful.server.cli.store import FolderOption, whole
 from heedful.server.config import load
 from heedful.server.records import export as exporting
 from heedful.server.records.file import NAME, RecordsFile, Wanted
-from heedful.server.stores import folder_of
+from heedful.server.stores import folder_of, place_of_stores
 from heedful.server.terminal import listing, terminal
 from heedful.strategies import RequestError
 
@@ -32,11 +34,11 @@ Since = Annotated[str | None, typer.Option(help="From this time on (ISO 8601)")]
 Until = Annotated[str | None, typer.Option(help="Before this time")]
 
 
-def _file(folder: Path | None, config: Path | None) -> RecordsFile:
-    folder = folder_of(load(config, {"stores": folder}))
-    if not (folder / NAME).exists():
-        raise StoreError(f"there are no records in {folder}; tenants.NAME.records in heedful.yaml keeps them")
-    return RecordsFile(folder)
+def _file(folder: str | None, config: Path | None) -> RecordsFile:
+    beside = folder_of(load(config, {"stores": folder}))
+    if not (beside / NAME).exists():
+        raise StoreError(f"there are no records in {beside}; tenants.NAME.records in heedful.yaml keeps them")
+    return RecordsFile(beside)
 
 
 def _wanted(tenant: str | None, user: str | None, since: str | None, until: str | None) -> Wanted:
@@ -64,7 +66,8 @@ def show(
     if json:
         sys.stdout.buffer.write(body + b"\n")
     else:
-        console.print(explained(msgspec.json.decode(body), file.path.parent))
+        with closing(backend_of(place_of_stores(load(config, {"stores": folder})))) as stores:
+            console.print(explained(msgspec.json.decode(body), stores))
 
 
 @records.command("list")

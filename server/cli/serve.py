@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from heedful.server.cli.errors import fail
-from heedful.server.config import load, with_upstream
+from heedful.server.config import STORES_ENV, load, with_upstream
 
 
 def serve(
@@ -37,6 +37,13 @@ def serve(
     prompts: Annotated[
         list[Path] | None, typer.Option(help="A folder with prompts of your own; may be repeated")
     ] = None,
+    stores: Annotated[
+        str | None,
+        typer.Option(
+            envvar=STORES_ENV,
+            help="Folder of the stores, or postgresql://USER@HOST/DATABASE [stores in $HEEDFUL_HOME]",
+        ),
+    ] = None,
     reports: Annotated[
         Path | None, typer.Option(help="A folder of evaluations' records that the page shows [none]")
     ] = None,
@@ -62,6 +69,7 @@ def serve(
         "prompts": prompts or None,
         "page": page,
         "reports": reports,
+        "stores": stores,
     }
     settings = load(config, overrides)
     if upstream is not None:

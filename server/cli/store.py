@@ -19,9 +19,13 @@ from heedful.retrieval.embedding.embedder import load
 from heedful.retrieval.embedding.encoder import BUNDLED
 from heedful.retrieval.ingest import FORMATS, decoded, export_lines, import_items, parse
 from heedful.retrieval.items import iso, item_of, time_of
-from heedful.retrieval.store.store import Store
+from heedful.retrieval.store.any_store import AnyStore
+from heedful.retrieval.store.backend import Backend, backend_of
+from heedful.retrieval.store.place import place_of
 from heedful.retrieval.store.stores import Stores
 from heedful.server.access.client import EVERYONE
+from heedful.server.cli.store_copy import copy_stores
+from heedful.server.config import STORES_ENV
 from heedful.server.models.bundled import home
 from heedful.server.stores import stores_of
 from heedful.server.terminal import bar, listing, plain, terminal
@@ -29,11 +33,20 @@ from heedful.server.terminal import bar, listing, plain, terminal
 stores = typer.Typer(
     no_args_is_help=True, help="Norms and demonstrations: add, find, list, import, export, delete."
 )
+stores.command("copy")(copy_stores)
 console, errors = terminal(), terminal(stderr=True)
 _SHOWN = 20  # bad lines; a file of the wrong kind has thousands
 
 Name = Annotated[str, typer.Argument(help="The store")]
-FolderOption = Annotated[Path | None, typer.Option(help="Folder of the stores [stores in $HEEDFUL_HOME]")]
+FolderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--folder",
+        "--stores",
+        envvar=STORES_ENV,
+        help="Folder of the stores, or postgresql://USER@HOST/DATABASE [stores in $HEEDFUL_HOME]",
+    ),
+]
 EmbedderOption = Annotated[
     str | None, typer.Option("--embedder", help="Embedding model, a folder or an id [the store's own]")
 ]
@@ -41,27 +54,29 @@ TenantOption = Annotated[str, typer.Option("--tenant", help="Whose stores")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated")]
 
 
-def _stores(folder: Path | None, tenant: str, embedder: str | None = None) -> Stores:
-    return stores_of(Stores(folder or home() / "stores", load(embedder or BUNDLED)), tenant)
+def _backend(folder: str | None) -> Backend:
+    return backend_of(place_of(folder) or home() / "stores")
 
 
 @contextmanager
 def _opened(
-    name: str, folder: Path | None, tenant: str, embedder: str | None, *, create: bool = False
-) -> Iterator[Store]:
+    name: str, folder: str | None, tenant: str, embedder: str | None, *, create: bool = False
+) -> Iterator[AnyStore]:
     """With the embedder that is named, or else the store's own: no command embeds a store anew by accident."""
-    all_stores = _stores(folder, tenant)
-    if embedder is None and name in all_stores.names():
-        embedder = all_stores.embedder_of(name)
-    all_stores = _stores(folder, tenant, embedder)
+    backend = _backend(folder)
+    own = backend if tenant == EVERYONE else backend.below(tenant)
+    if embedder is None and name in own.names():
+        embedder = own.embedder_of(name)
+    every = Stores(backend, load(embedder or BUNDLED))
     try:
+        all_stores = stores_of(every, tenant)
         if create and all_stores.create(name)[1]:
             console.print(f"made store {name}", highlight=False)
         with bar(name) as progress:
             store = all_stores.get(name, progress)
         yield store
     finally:
-        all_stores.close()
+        every.close()
 
 
 @stores.command()
@@ -104,8 +119,10 @@ def list_(
 ) -> None:
     """List the stores, or the items of one."""
     if name is None:
-        found = _stores(folder, tenant)
+        backend = _backend(folder)
+        found = backend if tenant == EVERYONE else backend.below(tenant)
         rows = [(each, found.count(each), found.embedder_of(each)) for each in found.names()]
+        backend.close()
         listing(("store", "items", "embedder"), rows)
         return
     at = time_of(as_of, "as_of") if as_of else None
@@ -279,16 +296,17 @@ def starter(
     folder: FolderOption = None, tenant: TenantOption = EVERYONE, embedder: EmbedderOption = None
 ) -> None:
     """Make the stores `norms` and `demos` from the sets that ship with heedful, where they are missing."""
-    all_stores = _stores(folder, tenant, embedder)
+    every = Stores(_backend(folder), load(embedder or BUNDLED))
     try:
-        made = all_stores.add_starters()
+        made = stores_of(every, tenant).add_starters()
     except OSError as error:
-        raise StoreError(f"{error.filename or all_stores.folder}: {error.strerror}") from error
-    all_stores.close()
+        raise StoreError(f"{error.filename or 'the folder of the stores'}: {error.strerror}") from error
+    finally:
+        every.close()
     console.print(f"made {', '.join(made)}" if made else "nothing to do: the stores are there")
 
 
-def _tell_truncated(texts: int, store: Store) -> None:
+def _tell_truncated(texts: int, store: AnyStore) -> None:
     if texts:
         limit = f"the {store.embedder.longest} tokens that the embedding model reads"
         errors.print(f"{texts} longer than {limit}: found by the beginning only", highlight=False)

@@ -27,7 +27,7 @@ from heedful.server.cli.keys import ConfigOption, JsonOption, opened, telling, w
 from heedful.server.cli.store import FolderOption
 from heedful.server.config import Config
 from heedful.server.leftovers import TenantData, name_in_use
-from heedful.server.stores import usage_file
+from heedful.server.stores import place_of_stores, usage_file
 from heedful.server.terminal import listing, terminal
 
 tenants = typer.Typer(no_args_is_help=True, help="Tenants: make, list, show, set, delete.")
@@ -135,7 +135,7 @@ def delete(
     )
 
 
-def _purge(name: str, database: KeyDatabase, config: Path | None, folder: Path | None, *, yes: bool) -> None:
+def _purge(name: str, database: KeyDatabase, config: Path | None, folder: str | None, *, yes: bool) -> None:
     if held := [key.id for key in file_keys(opened(config, folder)[0]) if key.tenant == name]:
         raise CommandError(f"the key {held[0]} of the tenant {name} stands in {config}: take it out first")
     with telling(), _data(config, folder) as data:
@@ -151,16 +151,16 @@ def _purge(name: str, database: KeyDatabase, config: Path | None, folder: Path |
 
 
 @contextmanager
-def _data(config: Path | None, folder: Path | None) -> Iterator[TenantData]:
+def _data(config: Path | None, folder: str | None) -> Iterator[TenantData]:
     settings, database = opened(config, folder)
-    stores = Stores(database.path.parent, load(settings.embedder))
+    stores = Stores(place_of_stores(settings), load(settings.embedder))
     try:
         yield TenantData(database, stores, usage_file(settings))
     finally:
         stores.close()
 
 
-def _changing(name: str, config: Path | None, folder: Path | None) -> KeyDatabase:
+def _changing(name: str, config: Path | None, folder: str | None) -> KeyDatabase:
     """Raises CommandError for a tenant that the configuration holds."""
     held, database = opened(config, folder)
     if name in held.tenants:

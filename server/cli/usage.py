@@ -9,6 +9,7 @@ import typer
 
 from heedful.server.access.settings import LimitSettings
 from heedful.server.cli.errors import CommandError
+from heedful.server.cli.store import FolderOption
 from heedful.server.config import load
 from heedful.server.limits.budgets import Budgets, UsageFailed, iso_seconds
 from heedful.server.stores import usage_file
@@ -20,9 +21,7 @@ def usage(
     config: Annotated[
         Path | None, typer.Option(help="heedful.yaml: where the stores are, and the limits of its tenants")
     ] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="Folder of the stores [stores in $HEEDFUL_HOME]")
-    ] = None,
+    folder: FolderOption = None,
 ) -> None:
     """Show the tokens and requests of this day and month (UTC), by tenant and key."""
     settings = load(config, {"stores": folder})

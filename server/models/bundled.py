@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from heedful.retrieval.store.store import Progress
+    from heedful.retrieval.store.any_store import Progress
 
 # Raised when a change below makes folders prepared by older code unfit.
 _LAYOUT = 1

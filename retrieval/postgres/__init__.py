@@ -1,0 +1,1 @@
+"""Stores in PostgreSQL with pgvector: what any number of servers read and write at once."""
