@@ -223,9 +223,9 @@ async def delete_tenant(request: Request) -> Response:
     purge = _flag(request, "purge")
     if access.tenant(name) is None and purge:
         with retrieval_errors():
-            left = _NAME.fullmatch(name) and await asyncio.to_thread(_data(request).of, name)
+            found = await asyncio.to_thread(_data(request).of, name) if _NAME.fullmatch(name) else None
         # One whose settings can't be used stands in the database all the same.
-        if not left and name not in (await asyncio.to_thread(_database(request).all)).tenants:
+        if not found and name not in (await asyncio.to_thread(_database(request).all)).tenants:
             raise no_tenant(name)
     if access.origin(name) == "file":
         raise _of_the_file(f"the tenant {name}")
