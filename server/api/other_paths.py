@@ -48,11 +48,8 @@ _OF_THE_REQUEST = frozenset(
     b"if-modified-since if-unmodified-since idempotency-key anthropic-version anthropic-beta".split()
 )
 _MOST_FIELDS, _LONG_FORM = 10_000, 16_384  # of a form: fields; bytes that take a while to take apart
-_HELD = (
-    256 * 1024
-)  # bytes of a form that wait for its model to be named, where that can change nothing but its name
-# An upstream's file that a browser opens is no page of this server's: its scripts would have the page's rights.
-_NO_PAGE = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
+# Bytes of a form that wait for its model to be named, where that can change nothing but its name.
+_HELD = 256 * 1024
 _NO_BODY = frozenset({204, 304})
 
 
@@ -390,8 +387,7 @@ async def _relay(upstream: Upstream, response: aiohttp.ClientResponse, scope: Sc
     headers = passed_on(upstream.host, response.raw_headers, passthrough.DROPPED, upstream.secrets)
     if "content-length" in response.headers and "content-encoding" not in response.headers:
         headers.append((b"content-length", response.headers["content-length"].encode()))
-    headers.append((UNALIGNED.encode(), b"none"))
-    headers += _NO_PAGE
+    headers += [(UNALIGNED.encode(), b"none"), *passthrough.NO_PAGE]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if method != "HEAD" and response.status not in _NO_BODY:
         with faults(upstream.host):

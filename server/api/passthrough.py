@@ -29,6 +29,8 @@ DROPPED = frozenset(
     b"content-length content-encoding date server set-cookie alt-svc strict-transport-security "
     b"access-control-allow-origin access-control-allow-credentials access-control-expose-headers".split()
 )
+# An upstream's file that a browser opens is no page of this server's: its scripts would have the page's rights.
+NO_PAGE = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
 # A whole answer up to this size is checked and sent at once; a larger one goes out as it comes.
 _LARGE = 1 << 20
 # An event longer than this is no longer held back until it is complete.

@@ -91,7 +91,9 @@ function Item({ store, id, query, about, history, loading, again, last, standing
   const [tab, setTab] = useState(query.get("tab") ?? (standing ? "write" : "history"));
   const [state, setState] = useState({});
   const [asking, setAsking] = useState(null);
-  const [saved, setSaved] = useState(query.get("saved"));
+  // `after`: the version before; until another is read, nothing is said, so that what is said (and has the focus) stays.
+  const [saved, setSaved] = useState(() => (query.get("saved") ? { what: query.get("saved") } : null));
+  const shown = saved && (last?.version !== saved.after || (saved.what === "ended" && !standing)) && saved.what;
   const form = kept?.form ?? asForm(last);
   const item = { ...asItem(form), id };
   const changed = standing ? differing(asItem(asForm(standing)), item) : [];
@@ -112,7 +114,7 @@ function Item({ store, id, query, about, history, loading, again, last, standing
   const done = (what) => {
     setDraft(name, null);
     setState({});
-    setSaved(what);
+    setSaved({ what, after: last?.version });
     setTab("write");
     announce(what === "saved" ? "Saved as a new version" : what === "ended" ? "Ended" : "Restored");
   };
@@ -132,7 +134,7 @@ function Item({ store, id, query, about, history, loading, again, last, standing
     <${Drawer} title=${title} onClose=${close} foot=${(may.write || may.erase) && last && foot}>
       <div class="stack">
         <p class="norms-which faint small"><code>${store}/${id}</code>${standing && html` <span>version ${standing.version}</span>`}</p>
-        ${saved && !loading && html`<${Saved} what=${saved} version=${last?.version} kind=${last?.kind} />`}
+        ${shown && html`<${Saved} what=${shown} version=${last?.version} kind=${last?.kind} />`}
         ${!standing && !saved && !loading && html`<${Notice}>${last ? "It has ended: no answer heeds it. Any of its versions can be restored." : "It has been erased."}<//>`}
         ${conflict !== undefined && html`<${Conflict} current=${conflict} mine=${item} onMine=${() => save(conflict?.version ?? null)}
           onTheirs=${() => { setDraft(name, null); setState({}); again(); }} />`}
