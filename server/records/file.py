@@ -163,9 +163,10 @@ class RecordsFile:
             )
 
     def keep(self, db: sqlite3.Connection, tenant: str, days: float) -> None:
-        """From now on all of a tenant's records are kept so long."""
+        """From now on all of a tenant's records are kept so long; of one that has none nothing is written, since it may
+        have been purged."""
         with transaction(db):
-            db.execute("INSERT OR REPLACE INTO kept VALUES (?, ?)", [tenant, days])
+            db.execute("UPDATE kept SET days = ? WHERE tenant = ? AND days != ?", [days, tenant, days])
 
     def expire(self, db: sqlite3.Connection, now: float) -> bool:
         """Deletes some that have been kept long enough; whether there may be more. Gives pages back to the disk."""
