@@ -117,7 +117,8 @@ def create_app(service: Service) -> FastAPI:
     if config.page:
         page.add_to(app)
     app.state.own_routes = own = list(app.routes)
-    app.router.routes.append(Route("/v1/{path:path}", OtherPaths(service, own)))  # the last of all
+    others = OtherPaths(service, own)
+    app.router.routes += [Route("/v1", others), Route("/v1/{path:path}", others)]  # the last of all
     app.add_exception_handler(HTTPException, _http_error)
     # The last one stands outermost.
     app.add_middleware(Straight, handlers=straight)

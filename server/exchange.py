@@ -102,7 +102,9 @@ async def admitted(scope: Scope, receive: Receive | None, service: Service) -> N
     `receive`: None where somebody watches already whether the client is there.
     """
     if (account := account_of(scope)) is not None:
-        await account.admit(receive, service.deadline(scope), anthropic=speaks_anthropic(scope))
+        anthropic = speaks_anthropic(scope)
+        if not account.enter(anthropic=anthropic):
+            await account.admit(receive, service.deadline(scope), anthropic=anthropic)
 
 
 async def answer(

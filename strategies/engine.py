@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from enum import Flag, auto
 from typing import Any, Literal, Protocol
@@ -188,6 +189,20 @@ class Ledger:
         """Before each call. Raises BudgetSpent."""
         if self.account is not None:
             self.account.check()
+
+    @contextmanager
+    def reserved(self, tokens: int) -> Iterator[None]:
+        """While a call is under way that will read so many: others that would begin meanwhile are checked against
+        what it will cost at the least. Raises BudgetSpent."""
+        self.check()
+        if self.account is None:
+            yield
+            return
+        self.account.charge(tokens)
+        try:
+            yield
+        finally:
+            self.account.charge(-tokens)
 
     def cut_off(self, stage: str, call: Call, estimate: Usage) -> None:
         """A call that was closed before its Finish."""

@@ -115,9 +115,12 @@ class MeteredEngine:
         return await self._engine.detokenize(token_ids)
 
     async def extend(self, extension: Extension) -> list[Continuation]:
-        self._ledger.check()
         prompt = len(extension.token_ids)
-        with self._span("text_completion", n=extension.n, prompt_tokens=prompt) as span, asking(span):
+        with (
+            self._ledger.reserved(prompt),
+            self._span("text_completion", n=extension.n, prompt_tokens=prompt) as span,
+            asking(span),
+        ):
             try:
                 results = await self._engine.extend(extension)
             except asyncio.CancelledError:
@@ -130,9 +133,8 @@ class MeteredEngine:
 
     async def score(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[list[float]]:
         """Given tokens are read, not written: each continuation is one call, and all of it is prompt."""
-        self._ledger.check()
         read = sum(len(prompt) + len(continuation) for continuation in continuations)
-        with self._span("score", n=len(continuations)) as span, asking(span):
+        with self._ledger.reserved(read), self._span("score", n=len(continuations)) as span, asking(span):
             try:
                 results = await self._engine.score(prompt, continuations)
             except asyncio.CancelledError:

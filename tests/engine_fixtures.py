@@ -35,11 +35,11 @@ Serve = Callable[..., AbstractContextManager[tuple[str, subprocess.Popen[bytes]]
 CHAT_MODEL, BASE_MODEL = "smollm2-135m-instruct", "gemma-3-270m"
 
 TOOLS = ", enable_auto_tool_choice: true, tool_call_parser: hermes"
-# A prompt is read in pieces of 1,024 tokens, and the warming up before a server listens goes no further. Of what was
+# A prompt is read in pieces of 512 tokens, and the warming up before a server listens goes no further. Of what was
 # read before all but its last 31 tokens come from the cache (on a CPU vLLM by itself: all but 127).
 CONFIG = """
 model: {model}
-engine: {{max_model_len: 4096, max_num_batched_tokens: 1024, block_size: 32, dtype: float32{options}{machine}}}
+engine: {{max_model_len: 4096, max_num_batched_tokens: 512, block_size: 32, dtype: float32{options}{machine}}}
 prompts: [prompts]
 shutdown_grace: 1200  # however slow the machine is
 alignments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, aclosing
@@ -18,8 +19,9 @@ from waiting import HANG
 from heedful.server.access.client import Client, Tenant
 from heedful.server.config import Config
 from heedful.server.observe.facts import Facts
-from heedful.strategies import Call, Ledger, RequestError, Usage
+from heedful.strategies import BudgetSpent, Call, Ledger, RequestError, Usage
 from heedful.strategies.arriving import estimate
+from heedful.strategies.engine import Continuation, Extension
 from heedful.strategies.meter import MeteredEngine
 from heedful.strategies.scripted import ScriptedEngine
 
@@ -368,3 +370,37 @@ async def test_a_hidden_call_that_is_cut_off() -> None:
     with pytest.raises(RequestError):
         await anext(refused.chat(call))
     assert ledger.calls == 1
+
+
+class Purse:
+    """An account with so many tokens."""
+
+    def __init__(self, tokens: int) -> None:
+        self.left = tokens
+
+    def charge(self, tokens: int) -> None:
+        self.left -= tokens
+
+    def check(self) -> None:
+        if self.left <= 0:
+            raise BudgetSpent("spent")
+
+
+async def test_calls_under_way_leave_less_for_those_that_would_begin() -> None:
+    """A search asks many at once: together they overdraw a budget by one of them, not by all."""
+    purse, begun = Purse(25), asyncio.Event()
+
+    async def extended(_: Extension) -> list[Continuation]:
+        await begun.wait()
+        return [Continuation((97, 98), "ab")]
+
+    ledger = Ledger(account=purse)
+    engine = MeteredEngine(ScriptedEngine(extend=extended), ledger, "rain")
+    asked = [engine.extend(Extension(tuple(range(10)))) for _ in range(9)]
+    everything = asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.sleep(0)
+    begun.set()
+    done = await everything
+    refused = [each for each in done if isinstance(each, BudgetSpent)]
+    assert len(refused) == 6 and ledger.calls == 3
+    assert purse.left == 25 - ledger.spent.prompt_tokens - ledger.spent.completion_tokens

@@ -222,6 +222,11 @@ def test_settings_pass_the_checks_and_are_told(
         assert "the tenant 'worse': its settings in the database can't be used" in caplog.text
         with as_other(boss, user) as worse:
             assert worse.get("/v1/models").status_code == 401
+        for how, revoked in ({}, 1), ({"purge": "true"}, 0):  # it can be deleted all the same
+            gone = boss.delete(f"{ADMIN}/tenants/worse", params=how)
+            assert gone.status_code == 200 and gone.json()["revoked"] == revoked
+            assert boss.delete(f"{ADMIN}/tenants/worse", params=how).status_code == 404
+            database.put_tenant("worse", floor)
 
 
 def test_a_floor_that_cannot_be_is_not_taken_up_from_the_database(

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,36 @@ def test_what_is_under_way_counts(tmp_path: Path) -> None:
     budgets.commit("acme", "k", 70, 60)
     assert budgets.spent("acme", "k") == (70, 70)
     budgets.close()
+
+
+def test_at_midnight_the_day_begins_anew_and_on_the_first_the_month(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two servers; what was asked before midnight and ends after it is of the new day."""
+    clock = datetime(2026, 11, 29, 23, 59, 59, tzinfo=UTC)
+    monkeypatch.setattr("heedful.server.limits.budgets.now", lambda: clock.timestamp())
+    monkeypatch.setattr("heedful.server.limits.budgets.LOOK", 0)
+    one, other = Budgets(tmp_path / "u.sqlite"), Budgets(tmp_path / "u.sqlite")
+    day, month = TokenBudget(("acme", None), 100, None), TokenBudget(("acme", None), None, 250)
+    one.commit("acme", "k", 60, 0)
+    one.hold("acme", "k", 40)
+    one.fold()
+    with pytest.raises(BudgetSpent, match="renews at 2026-11-30T00:00:00Z"):
+        one.check([day], code="budget_spent")
+    clock += timedelta(seconds=1)
+    one.check([day], code="budget_spent")
+    one.commit("acme", "k", 90, 40)
+    one.fold()
+    assert one.spent("acme", "k") == other.spent("acme", "k") == (90, 150)
+    other.commit("acme", "k", 100, 0)
+    other.fold()
+    with pytest.raises(BudgetSpent, match="renews at 2026-12-01T00:00:00Z"):
+        one.check([month], code="budget_spent")
+    clock += timedelta(days=1)
+    one.check([day, month], code="budget_spent")
+    assert one.spent("acme", None) == other.spent("acme", "k") == (0, 0)
+    one.close()
+    other.close()
 
 
 def test_what_can_not_be_folded_is_not_forgotten(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

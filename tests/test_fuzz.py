@@ -14,12 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-import schemathesis
 from fuzz_engine import FuzzEngine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 from upstream_fixtures import LIMIT, Asked, Proxy, Reply, ScriptedUpstream, before, completion, streamed
 
 from heedful.retrieval.embedding.scripted import word_embedder
@@ -28,7 +25,6 @@ from heedful.server.access.settings import KeySettings
 from heedful.server.app import openapi_document
 from heedful.server.config import Config
 
-CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
 MODELS = [
     "scripted",
     "scripted@norms",
@@ -99,14 +95,26 @@ def fuzzed(
 
 @pytest.fixture(scope="session")
 def api(fuzzed: str) -> Any:
+    import schemathesis  # here, since every worker imports this file: it takes seconds
+
     return schemathesis.openapi.from_url(f"{fuzzed}/openapi.json")
+
+
+@pytest.fixture(scope="session")
+def checks() -> list[Any]:
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
+    return [not_a_server_error, content_type_conformance, response_schema_conformance]
 
 
 OPERATIONS = [(path, method) for path, kinds in openapi_document()["paths"].items() for method in kinds]
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_any_input(api: Any, path: str, method: str, upstream: ScriptedUpstream, fuzzed: str) -> None:
+def test_any_input(
+    api: Any, checks: list[Any], path: str, method: str, upstream: ScriptedUpstream, fuzzed: str
+) -> None:
     upstream.answers(by_kind)
     examples = TIMES * (40 if method == "post" else 5)
 
@@ -118,7 +126,7 @@ def test_any_input(api: Any, path: str, method: str, upstream: ScriptedUpstream,
             case.body["model"] = MODELS[len(case.body["model"]) % len(MODELS)]
         if "store" in (case.path_parameters or {}) and method != "delete":
             case.path_parameters["store"] = "norms"  # likewise
-        SENT[case.call_and_validate(base_url=fuzzed, checks=CHECKS, headers=ADMIN).status_code] += 1
+        SENT[case.call_and_validate(base_url=fuzzed, checks=checks, headers=ADMIN).status_code] += 1
 
     send()
 

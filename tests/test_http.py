@@ -307,6 +307,16 @@ def test_a_wrong_base_url_is_answered_with_a_hint(scripted_server: str, path: st
         assert f"did you mean {meant}?" in message and f"{scripted_server}/v1 " in message
 
 
+@pytest.mark.parametrize("path", ["/v1", "/v1/"])
+def test_the_base_url_itself_is_nothing_to_ask(scripted_server: str, path: str) -> None:
+    answer = httpx.get(f"{scripted_server}{path}")
+    message = answer.json()["error"]["message"]
+    assert (
+        answer.status_code == 404
+        and f"the base URL itself; OpenAI's clients take {scripted_server}/v1 " in message
+    )
+
+
 def test_metrics_and_version(scripted_server: str) -> None:
     assert "python_info" in httpx.get(f"{scripted_server}/metrics").text
     assert httpx.get(f"{scripted_server}/version").json()["version"]

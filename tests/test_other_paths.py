@@ -52,6 +52,14 @@ def test_speech_and_transcriptions(proxied: str, upstream: ScriptedUpstream, cli
     assert [e.delta for e in events if e.type == "transcript.text.delta"] == ["He"]
 
 
+def test_an_upstreams_file_is_no_page_of_this_server(proxied: str, upstream: ScriptedUpstream) -> None:
+    upstream.answers(Reply([b"<script>1</script>"], 200, {"content-type": "text/html"}))
+    answer = CLIENT.get(f"{proxied}/v1/files/file-1/content")
+    assert answer.content == b"<script>1</script>" and answer.headers["content-type"] == "text/html"
+    assert answer.headers["content-security-policy"] == "sandbox"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
 def test_files_and_batches(proxied: str, upstream: ScriptedUpstream, client: Client) -> None:
     api = client(proxied)
     file = {

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from report_records import write
+from running import at_once
 
 ROOT = Path(__file__).parent.parent
 
@@ -96,8 +98,9 @@ def test_every_command_works_from_the_wheel(python: str, tmp_path: Path) -> None
     asked = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path, env=BARE)
     assert asked.stdout.startswith(str(site))
     told = run("--help")
-    for command in ("serve", "chat", "demo", "models", "store", "bench", "eval", "report"):
-        assert command in told and run(command, "--help")
+    commands = ("serve", "chat", "demo", "models", "store", "bench", "eval", "report")
+    assert all(command in told for command in commands)
+    assert all(at_once(*(partial(run, command, "--help") for command in commands)))
     assert "smollm2-135m-instruct" in run("models")
     write(tmp_path / "records", ["tiny"], ["direct", "urial"], items=20, requests=10)
     run("report", str(tmp_path / "records"))

@@ -78,6 +78,11 @@ def server(serving: Serving, stores: Stores) -> Iterator[tuple[str, dict[str, st
             {"id": "bags", "text": "Bags stay at the desk."},
         ):
             client.post(f"{STORE}/items", json=item)
+        client.put("/v1/alignment/stores/examples")
+        example = {"text": "May I run in the hall?", "answer": "Better not."}
+        client.post("/v1/alignment/stores/examples/items", json=example)
+        varied = [{"demos": {"store": "examples", "k": 2, "diversity": 0.3}}]
+        ask("varied", "May I run here?", varied, seed=7)
         for i in range(52):
             ask(f"filler {i}", f"Filler {i}?", "direct")
         ask("plain", "Is it rude to leave early?", "direct")
@@ -183,6 +188,21 @@ async def test_what_people_and_models_said_stays_text(
     await page.goto(f"{url}/#/records/{HOSTILE}")
     tab.expected = ["404", "400"]
     await expect(page.get_by_role("alert")).to_be_visible()
+
+
+async def test_a_replay_says_what_it_can_not_tell_of_then(
+    server: tuple[str, dict[str, str]], opened: Open
+) -> None:
+    url, ids = server
+    tab = await opened(f"{url}/#/records/{ids['varied']}?tab=replay")
+    panel = tab.page.get_by_role("tabpanel", name="Replay")
+    await expect(panel).to_contain_text("by likeness alone, without the recorded diversity of 0.3")
+    await tab.page.get_by_role("button", name="Norms as they stood then").click()
+    then = tab.page.get_by_role("region", name="Norms as they stood then")
+    await expect(then).to_contain_text("Word for word the same.")
+    await tab.page.goto(f"{url}/#/records/{ids['museum']}?tab=replay")
+    await expect(panel).to_contain_text("The same question, options and steps")
+    await expect(panel).not_to_contain_text("diversity")
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ from heedful.strategies.types import text_of
 pytestmark = PAGE
 Serving = Callable[..., AbstractContextManager[str]]
 HOSTILE = '<img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
+KEPT = """async (state) => { const { all } = await import("./page/core/database.js");
+    return (await all("runs")).some(({ run }) => run.state === state); }"""
 QUESTIONS = "\n".join(
     json.dumps(each)
     for each in (
@@ -201,6 +203,10 @@ async def test_questions_under_two_alignments(
     await page.get_by_role("article").get_by_role("button", name="principles is better").click()
     await tab.accessible()
 
+    await page.reload()  # a run outlives it, with its votes and its questions
+    await expect(page.get_by_text("2 of 2 answers", exact=True)).to_be_visible()
+    await expect(page.get_by_text("4 questions (JSON lines), 2 with a reference")).to_have_count(1)
+    await expect(page.get_by_role("button", name="better 1")).to_be_visible()
     place = await exported(tab, "Export", tmp_path)
     records = EvalFolder(place).records()
     assert {(a.alignment, a.text) for a in records.answers if a.id == "1"} == {
@@ -213,6 +219,10 @@ async def test_questions_under_two_alignments(
     table = {row.alignment: row.figures for row in rows(place)}
     assert (table["direct"]["capability"].value, table["principles"]["capability"].value) == (0.5, 1.0)
     assert "principles" in html(inputs.read(place))
+    await page.get_by_role("button", name="Discard the run").click()
+    await expect(page.get_by_role("progress")).to_have_count(0)
+    await page.reload()
+    await expect(page.get_by_text("No questions yet.")).to_be_visible()
 
 
 async def test_a_verifier_judges_and_a_run_is_stopped(server: str, model: Model, opened: Open) -> None:
@@ -246,6 +256,12 @@ async def test_a_verifier_judges_and_a_run_is_stopped(server: str, model: Model,
     await expect(page.get_by_text("2 of 4 answers", exact=True)).to_be_visible()
     await page.get_by_role("button", name="Stop").click()
     await expect(page.get_by_text("2 of 4 answers, stopped", exact=True)).to_be_visible()
+    await page.get_by_role("button", name="Go on").click()
+    while not await page.evaluate(KEPT, "running"):
+        pass
+    await page.reload()  # what had come by then is there
+    await expect(page.get_by_text("0 of 2 answers, stopped", exact=True)).to_be_visible()
+    await expect(page.get_by_role("list", name="Items").get_by_role("button")).to_have_count(2)
     await expect(page.get_by_role("button", name="Go on")).to_be_visible()
 
 

@@ -62,6 +62,7 @@ async def test_votes_are_blind_and_become_an_evaluation(server: str, opened: Ope
     for telling in ("principles", "direct", "tiny", "first token", "seed"):
         assert telling not in shown
     await expect(turn.get_by_role("button", name="Why")).to_have_count(0)
+    await expect(page.locator("[aria-live]")).to_have_text("An answer is complete")  # nor to who listens
     await tab.accessible()
     await vote(tab, "A kind answer.", said)
     await expect(turn).to_contain_text("You voted for B (principles)")

@@ -121,6 +121,19 @@ def test_all_of_a_message_is_looked_through_and_json_stays_json() -> None:
     )
 
 
+def test_a_value_may_go_on_in_the_next_part() -> None:
+    def parts(*texts: str) -> list[Any]:
+        return [{"type": "text", "text": text} for text in texts]
+
+    picture = {"type": "image_url", "image_url": {"url": "http://x/"}}
+    half, other = MAIL[:5], MAIL[5:]  # ann@e
+    content = [*parts(f"Ask {half}", f"{other} now"), picture, *parts("or", MAIL), picture, *parts(half)]
+    clean, found = ALL.redact(Context.of(ChatRequest("m", ({"role": "user", "content": content},))))
+    assert found == {"[EMAIL_1]": MAIL}
+    left = [*parts("Ask [EMAIL_1] now"), picture, *parts("or", "[EMAIL_1]"), picture, *parts(half)]
+    assert clean.messages[0]["content"] == left
+
+
 def test_what_can_not_be_is_refused() -> None:
     for bad in ("mail", {"x": "(?=a)"}, {"1": "a"}, {"a b": "a"}):
         with pytest.raises(RequestError, match="gate: redact"):

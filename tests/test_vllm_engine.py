@@ -51,7 +51,7 @@ def test_a_stream_is_the_whole_answer_in_pieces(chat_server: str, client: Client
 def test_a_seeded_draw_after_a_prompt_read_in_pieces(chat_server: str, client: Client) -> None:
     """vLLM on a CPU dies of it; the second time the prompt comes from the cache, in one piece."""
     api = client(chat_server).chat.completions
-    long: Any = [{"role": "user", "content": "Name three colours of the rainbow. " * 200}]
+    long: Any = [{"role": "user", "content": "Name three colours of the rainbow. " * 100}]
     drawn = [
         api.create(model=CHAT, messages=long, max_tokens=6, temperature=1, seed=3).choices[0].message.content
         for _ in range(2)

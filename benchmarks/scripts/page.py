@@ -60,10 +60,13 @@ class Paced(ScriptedEngine):
 
 
 @contextmanager
-def serving(*engines: ScriptedEngine, stores: Stores | None = None) -> Iterator[str]:
+def serving(
+    *engines: ScriptedEngine, stores: Stores | None = None, config: Config | None = None
+) -> Iterator[str]:
     """heedful before the engines, in a thread of its own."""
-    alignments = Alignments(Config(), Resources(Prompts(), stores=stores))
-    app = create_app(Service(Config(), {engine.model: engine for engine in engines}, alignments))
+    config = config or Config()
+    alignments = Alignments(config, Resources(Prompts(), stores=stores))
+    app = create_app(Service(config, {engine.model: engine for engine in engines}, alignments))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http="httptools"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

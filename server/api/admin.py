@@ -221,12 +221,12 @@ async def delete_tenant(request: Request) -> Response:
     client, access, name = client_of(request.scope), _access(request), request.path_params["name"]
     require_operator(client)
     purge = _flag(request, "purge")
-    if access.tenant(name) is None:
-        if not (purge and _NAME.fullmatch(name)):
-            raise no_tenant(name)
+    if access.tenant(name) is None and purge:
         with retrieval_errors():
-            if not await asyncio.to_thread(_data(request).of, name):
-                raise no_tenant(name)
+            found = await asyncio.to_thread(_data(request).of, name) if _NAME.fullmatch(name) else None
+        # One whose settings can't be used stands in the database all the same.
+        if not found and name not in (await asyncio.to_thread(_database(request).all)).tenants:
+            raise no_tenant(name)
     if access.origin(name) == "file":
         raise _of_the_file(f"the tenant {name}")
     if purge and (held := [k.id for k in access.keys() if k.tenant == name and k.origin == "file"]):

@@ -23,10 +23,12 @@ def meant(path: str, routes: Sequence[BaseRoute]) -> str | None:
 
 def hint(path: str, host: str, routes: Sequence[BaseRoute]) -> str:
     """A sentence for the 404 of an unknown path, or nothing."""
-    if (ours := meant(path, routes)) is None:
+    ours = meant(path, routes)
+    if ours is None and path.rstrip("/") != "/v1":
         return ""
+    said = "that is the base URL itself;" if ours is None else f"did you mean {ours}?"
     return (
-        f"; did you mean {ours}? OpenAI's clients take http://{host}/v1 as their base URL (with one /v1), "
+        f"; {said} OpenAI's clients take http://{host}/v1 as their base URL (with one /v1), "
         f"Anthropic's http://{host} (without)"
     )
 

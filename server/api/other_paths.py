@@ -51,6 +51,8 @@ _MOST_FIELDS, _LONG_FORM = 10_000, 16_384  # of a form: fields; bytes that take 
 _HELD = (
     256 * 1024
 )  # bytes of a form that wait for its model to be named, where that can change nothing but its name
+# An upstream's file that a browser opens is no page of this server's: its scripts would have the page's rights.
+_NO_PAGE = ((b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff"))
 _NO_BODY = frozenset({204, 304})
 
 
@@ -131,6 +133,8 @@ class OtherPaths:
 
         Raises HTTPException for what nobody has.
         """
+        if scope["path"].rstrip("/") == "/v1":
+            raise HTTPException(404, "Not Found")
         for route in self._routes:
             if route.matches(scope)[0] is Match.PARTIAL:
                 await route.handle(scope, receive, send)
@@ -387,6 +391,7 @@ async def _relay(upstream: Upstream, response: aiohttp.ClientResponse, scope: Sc
     if "content-length" in response.headers and "content-encoding" not in response.headers:
         headers.append((b"content-length", response.headers["content-length"].encode()))
     headers.append((UNALIGNED.encode(), b"none"))
+    headers += _NO_PAGE
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if method != "HEAD" and response.status not in _NO_BODY:
         with faults(upstream.host):

@@ -14,8 +14,8 @@ from heedful.server.access.roles import administers
 from heedful.server.access.settings import LimitSettings
 from heedful.server.api.operation import Operation
 from heedful.server.http import json_response
-from heedful.server.limits.account import Owner
 from heedful.server.limits.budgets import iso_seconds
+from heedful.server.limits.terms import Owner
 from heedful.server.service import Service
 
 

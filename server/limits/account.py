@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NoReturn
 
 from starlette.types import Message, Receive, Scope, Send
 
 from heedful.server.access.client import Client
-from heedful.server.access.settings import LimitSettings
 from heedful.server.http import WhileConnected
-from heedful.server.limits.budgets import AGAIN, FOLD, OLDEST, Budgets, TokenBudget
-from heedful.server.limits.headers import OURS, Headers, RateStanding, written
+from heedful.server.limits import windows
+from heedful.server.limits.budgets import AGAIN, FOLD, OLDEST, Budgets
+from heedful.server.limits.headers import OURS, Headers, RateStanding, told, written
 from heedful.server.limits.line import FairLine
-from heedful.server.limits.windows import Rates
+from heedful.server.limits.terms import terms_of
+from heedful.server.limits.windows import Rates, Window
 from heedful.server.log import failed
 from heedful.server.observe.facts import Facts
 from heedful.server.observe.metrics import Metrics
@@ -35,64 +36,12 @@ _REASONS = {
 """Of refusals, as metrics have them, by the error's code."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who has limits: a tenant, or one key of it."""
-
-    tenant: str
-    key: str | None
-    limits: LimitSettings
-
-    @property
-    def name(self) -> str:
-        return f"tenant {self.tenant!r}" if self.key is None else f"key {self.key!r}"
-
-    def of(self, what: str) -> str:
-        """The name of what is counted by the minute."""
-        return f"{what}/{self.tenant}" if self.key is None else f"{what}/{self.tenant}/{self.key}"
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """A client's limits, its own and its tenant's, sorted by how they are looked at for each request."""
-
-    owners: tuple[Owner, ...]
-    requests: tuple[tuple[str, int], ...]
-    """What is counted a minute, and the limit; the owners stand in the same order in `named`."""
-    tokens: tuple[tuple[str, int], ...]
-    named: tuple[str, ...]
-    concurrent: tuple[tuple[str, int], ...]
-    budgets: tuple[TokenBudget, ...]
-
-
-@lru_cache(maxsize=4096)
-def terms_of(client: Client) -> Terms:
-    """What holds for a client's requests."""
-    tenant = Owner(client.tenant.name, None, client.tenant.settings.limits)
-    key = Owner(client.tenant.name, client.key_id, client.limits)
-    owners = tuple(owner for owner in (tenant, key) if owner.limits != LimitSettings())
-    requests = [(o, o.limits.requests_per_minute) for o in owners]
-    tokens = [(o, o.limits.tokens_per_minute) for o in owners]
-    limited = [(o.limits.tokens_per_day, o.limits.tokens_per_month) for o in owners]
-    return Terms(
-        owners,
-        tuple((o.of("requests"), most) for o, most in requests if most is not None),
-        tuple((o.of("tokens"), most) for o, most in tokens if most is not None),
-        tuple(o.name for o, most in (*requests, *tokens) if most is not None),
-        tuple((o.name, o.limits.concurrent) for o in owners if o.limits.concurrent is not None),
-        tuple(
-            TokenBudget((o.tenant, o.key), *most)
-            for o, most in zip(owners, limited, strict=True)
-            if most != (None, None)
-        ),
-    )
-
-
 class ServerLimits:
     """What all accounts of a server share."""
 
     def __init__(self, rates: Rates, budgets: Budgets, line: FairLine | None, metrics: Metrics) -> None:
         self.rates, self.budgets, self.line, self.metrics = rates, budgets, line, metrics
+        self.terms_of = lru_cache(4096)(lambda client: terms_of(client, rates.memory))
         if line is not None:
             metrics.queue_length.set_function(lambda: line.waiting)
         self.running: Counter[str] = Counter()
@@ -103,12 +52,12 @@ class ServerLimits:
 
     def concerns(self, client: Client) -> bool:
         """Whether anything is counted for this client, or anybody waits."""
-        return self.line is not None or client.key_id is not None or bool(terms_of(client).owners)
+        return self.line is not None or client.key_id is not None or bool(self.terms_of(client).owners)
 
     async def settle(self, account: RequestAccount, facts: Facts) -> None:
         """Where that takes round trips, in a task of its own: a client that leaves must not cut it short."""
         if not self.rates.remote:
-            await account.settle(facts)
+            account.settle_here(facts)
             return
         task = asyncio.create_task(account.settle(facts))
         self._tasks.add(task)
@@ -147,13 +96,32 @@ class RequestAccount:
     __slots__ = ("_admitted", "_charged", "_headers", "_key", "_settled", "_shared", "_tenant", "_terms")
 
     def __init__(self, shared: ServerLimits, client: Client) -> None:
-        self._shared, self._terms = shared, terms_of(client)
+        self._shared, self._terms = shared, shared.terms_of(client)
         self._tenant, self._key = client.tenant.name, client.key_id
         self._charged = 0
         self._admitted = self._settled = False
         self._headers: Headers = []
 
     # -- coming in
+
+    def enter(self, *, anthropic: bool) -> bool:
+        """Comes in where nobody need wait for anything; whether that is so, else `admit`. Raises HeedfulError."""
+        shared, terms = self._shared, self._terms
+        if shared.rates.remote or (shared.line is not None and not shared.line.has_room(self._tenant)):
+            return False
+        try:
+            self._begin()
+            try:
+                if terms.counts:
+                    self._check_rates_here(anthropic)
+            except BaseException:
+                self._leave(turn=True)
+                raise
+        except HeedfulError as error:
+            self._count(error)
+            raise
+        self._admitted = True
+        return True
 
     async def admit(self, receive: Receive | None, deadline: float, *, anthropic: bool) -> None:
         """Raises HeedfulError for who has used up a limit, or finds no place in line. Waits for its turn.
@@ -168,21 +136,28 @@ class RequestAccount:
             raise
         self._admitted = True
 
-    async def _admit(self, receive: Receive | None, deadline: float, *, anthropic: bool) -> None:
-        terms, line = self._terms, self._shared.line
+    def _begin(self) -> bool:
+        """Checks what needs no waiting, and has a turn if there is one: whether it has."""
         self._check_budgets("insufficient_quota")
-        running = self._shared.running
+        terms, running, line = self._terms, self._shared.running, self._shared.line
         for name, most in terms.concurrent:
-            if running[name] >= most:
+            if running.get(name, 0) >= most:
                 raise _too_many(f"{name} may have {most} requests under way at once", "requests", 0.0)
-        turn = line is None or line.take(self._tenant)
         for name, _ in terms.concurrent:
-            running[name] += 1
+            running[name] = running.get(name, 0) + 1
+        return line is None or line.take(self._tenant)
+
+    async def _admit(self, receive: Receive | None, deadline: float, *, anthropic: bool) -> None:
+        line = self._shared.line
+        turn = self._begin()
         try:
             if not turn and line is not None:
                 line.check(self._tenant)
-            if terms.named:
-                await self._check_rates(anthropic)
+            if self._terms.counts:
+                if self._shared.rates.remote:
+                    await self._check_rates(anthropic)
+                else:
+                    self._check_rates_here(anthropic)
             if not turn and line is not None:
                 watching = nullcontext() if receive is None else WhileConnected(receive)
                 async with watching, asyncio.timeout_at(deadline):
@@ -201,29 +176,51 @@ class RequestAccount:
         if budgets := self._terms.budgets:
             self._shared.budgets.check(budgets, code=code)
 
+    def _check_rates_here(self, anthropic: bool) -> None:
+        """As `_check_rates`, without an object for each limit: this is done for every request."""
+        terms, memory = self._terms, self._shared.rates.memory
+        at, into = divmod(windows.now(), windows.MINUTE)
+        minute, left = int(at), windows.MINUTE - into
+        nearest: dict[str, tuple[int, int, int, float]] = {}
+        for kind, limit, count in terms.counts:
+            if count.minute != minute:
+                memory.turn(count, minute)
+            used = int(count.before * left / windows.MINUTE) + count.current
+            if used >= limit:
+                self._refuse(self._standings(memory.look(terms.keys)), anthropic)
+            reset = left + windows.MINUTE if count.current else left if count.before else 0.0
+            if kind == "requests":
+                used, reset = used + 1, left + windows.MINUTE
+            if kind not in nearest or limit - used < nearest[kind][0]:
+                nearest[kind] = limit - used, limit, used, reset
+        for kind, _, count in terms.counts:
+            if kind == "requests":
+                count.current += 1
+        self._headers = []
+        for kind, (_, limit, used, reset) in nearest.items():
+            self._headers += told(kind, limit, used, reset, anthropic=anthropic)
+
     async def _check_rates(self, anthropic: bool) -> None:
         terms, rates = self._terms, self._shared.rates
-        limits = (*terms.requests, *terms.tokens)
-        windows = await rates.look([key for key, _ in limits])
-        kinds = ["requests"] * len(terms.requests) + ["tokens"] * len(terms.tokens)
-        standings = [
-            RateStanding(kind, owner, limit, window.used, window)
-            for kind, owner, (_, limit), window in zip(kinds, terms.named, limits, windows, strict=True)
-        ]
-        over = [s for s in standings if s.used >= s.limit]
-        if not over and terms.requests:
-            within = await rates.hit(terms.requests)
-            over = [] if within else standings[:1]  # another process was quicker
-            for standing in standings[: len(terms.requests)]:
-                standing.used += 1
+        standings = self._standings(await rates.look(terms.keys))
+        if any(s.used >= s.limit for s in standings):
+            self._refuse(standings, anthropic)
+        within = not terms.requests or await rates.hit(terms.requests)
+        for standing in standings[: len(terms.requests)]:
+            standing.used += 1
         self._headers = written(standings, anthropic=anthropic)
-        if over:
-            longest = max(over, key=lambda s: s.window.wait(s.limit))
-            raise _too_many(
-                f"{longest.owner} may use {longest.limit} {longest.kind} in a minute and has used {longest.used}",
-                longest.kind,
-                longest.window.wait(longest.limit),
-            )
+        if not within:  # another process was quicker
+            raise _over(standings[0])
+
+    def _standings(self, seen: Sequence[Window]) -> list[RateStanding]:
+        terms = self._terms
+        counted = zip(terms.counts, terms.named, seen, strict=True)
+        return [RateStanding(kind, owner, limit, w.used, w) for (kind, limit, _), owner, w in counted]
+
+    def _refuse(self, standings: Sequence[RateStanding], anthropic: bool) -> NoReturn:
+        self._headers = written(standings, anthropic=anthropic)
+        over = [s for s in standings if s.used >= s.limit]
+        raise _over(max(over, key=lambda s: s.window.wait(s.limit)))
 
     # -- under way
 
@@ -248,7 +245,9 @@ class RequestAccount:
                     headers = [h for h in message["headers"] if not h[0].startswith(OURS)]
                     message = {**message, "headers": headers + ours}
             elif not message.get("more_body", False) and self.open:
-                return ending(message)
+                if self._shared.rates.remote:
+                    return ending(message)
+                self.settle_here(facts)
             return send(message)
 
         async def ending(message: Message) -> None:
@@ -265,18 +264,32 @@ class RequestAccount:
         return self._admitted and not self._settled
 
     async def settle(self, facts: Facts) -> None:
+        """As `settle_here`, where minutes are counted elsewhere."""
+        if not self.open:
+            return
+        self._leaves(facts)
+        if facts.tokens and self._terms.tokens:
+            try:
+                await self._shared.rates.charge([key for key, _ in self._terms.tokens], facts.tokens)
+            except HeedfulError as error:
+                failed(error)  # the answer is whole, and the budget has it
+        self._commit(facts.tokens)
+
+    def settle_here(self, facts: Facts) -> None:
         """Charges what was used, once, and makes room for the next."""
         if not self.open:
             return
+        self._leaves(facts)
+        if (tokens := facts.tokens) and self._terms.token_counts:
+            self._shared.rates.memory.add(self._terms.token_counts, tokens)
+        self._commit(tokens)
+
+    def _leaves(self, facts: Facts) -> None:
         self._settled = True
         self._leave(turn=True)
         facts.settle()
-        tokens = facts.tokens
-        if tokens and self._terms.tokens:
-            try:
-                await self._shared.rates.charge([key for key, _ in self._terms.tokens], tokens)
-            except HeedfulError as error:
-                failed(error)  # the answer is whole, and the budget has it
+
+    def _commit(self, tokens: int) -> None:
         self._shared.budgets.commit(self._tenant, self._key, tokens, self._charged)
         self._shared.fold_soon()
 
@@ -285,8 +298,9 @@ class RequestAccount:
             self._shared.line.leave(self._tenant)
         running = self._shared.running
         for name, _ in self._terms.concurrent:
-            running[name] -= 1
-            if not running[name]:
+            if (left := running[name] - 1) > 0:
+                running[name] = left
+            else:
                 del running[name]
 
 
@@ -294,6 +308,15 @@ def account_of(scope: Scope) -> RequestAccount | None:
     """Where this request's tokens are counted; None where they are not."""
     account: RequestAccount | None = scope.get(SCOPE)
     return account
+
+
+def _over(standing: RateStanding) -> HeedfulError:
+    wait = standing.window.wait(standing.limit)
+    return _too_many(
+        f"{standing.owner} may use {standing.limit} {standing.kind} in a minute and has used {standing.used}",
+        standing.kind,
+        wait,
+    )
 
 
 def _too_many(what: str, kind: str, wait: float) -> HeedfulError:

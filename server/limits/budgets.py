@@ -133,7 +133,7 @@ class Budgets:
         """Raises BudgetSpent where the tokens of one are used up, UsageFailed where nobody knows."""
         self._refresh(now())
         for budget in budgets:
-            used, more = self._known.get(budget.owner), self._under_way[budget.owner]
+            used, more = self._known.get(budget.owner), self._under_way.get(budget.owner, 0)
             if used is None:
                 used = self.used(*budget.owner)
             if budget.month is not None and used.month + more >= budget.month:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 
@@ -43,17 +44,24 @@ def written(standings: Iterable[RateStanding], *, anthropic: bool) -> Headers:
     headers: Headers = []
     for kind, standing in nearest.items():
         limit, used, window = standing.limit, standing.used, standing.window
-        names = (_ANTHROPIC if anthropic else _OPENAI)[kind]
         reset = window.current_left if used > window.used else window.reset
-        until = iso_seconds(windows.now() + reset).encode() if anthropic else _go(reset)
-        values = (b"%d" % limit, b"%d" % max(0, limit - used), until)
-        headers += zip(names, values, strict=True)
+        headers += told(kind, limit, used, reset, anthropic=anthropic)
     return headers
+
+
+def told(kind: str, limit: int, used: int, reset: float, *, anthropic: bool) -> Headers:
+    """Of one limit. `reset`: seconds until nothing counts any more."""
+    names = (_ANTHROPIC if anthropic else _OPENAI)[kind]
+    until = iso_seconds(windows.now() + reset).encode() if anthropic else _go(reset)
+    return list(zip(names, (b"%d" % limit, b"%d" % max(0, limit - used), until), strict=True))
 
 
 def _go(seconds: float) -> bytes:
     """As Go writes a duration, and so OpenAI: 1m30s, 6s, 250ms."""
-    if seconds < 1:
-        return b"%dms" % (seconds * 1000)
-    minutes, rest = divmod(round(seconds), 60)
+    return _go_whole(round(seconds)) if seconds >= 1 else b"%dms" % (seconds * 1000)
+
+
+@lru_cache(maxsize=256)
+def _go_whole(seconds: int) -> bytes:
+    minutes, rest = divmod(seconds, 60)
     return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest

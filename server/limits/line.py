@@ -36,15 +36,19 @@ class FairLine:
     def waiting(self) -> int:
         return self._waiting
 
+    def has_room(self, tenant: str) -> bool:
+        """Whether one more of a tenant's may run at once."""
+        return self._running < self._room and self._held.get(tenant, 0) < self._most
+
     def check(self, tenant: str) -> None:
         """Raises EngineUnavailable where neither room nor a place in line is to be had."""
-        if self._may_run(tenant) or self._waiting < self._places or self._longest(tenant) is not None:
+        if self.has_room(tenant) or self._waiting < self._places or self._longest(tenant) is not None:
             return
         raise _busy()
 
     def take(self, tenant: str) -> bool:
         """Whether there is room at once. Nobody who waits could have had it."""
-        if not self._may_run(tenant):
+        if not self.has_room(tenant):
             return False
         self._start(tenant)
         return True
@@ -74,8 +78,9 @@ class FairLine:
     def leave(self, tenant: str) -> None:
         """A request that ran is over."""
         self._running -= 1
-        self._held[tenant] -= 1
-        if not self._held[tenant]:
+        if (held := self._held[tenant] - 1) > 0:
+            self._held[tenant] = held
+        else:
             del self._held[tenant]
         while self._lines and self._running < self._room and (following := self._next()) is not None:
             line = self._lines.pop(following)
@@ -86,9 +91,6 @@ class FairLine:
             if not place.done():
                 self._start(following)
                 place.set_result(None)
-
-    def _may_run(self, tenant: str) -> bool:
-        return self._running < self._room and self._held[tenant] < self._most
 
     def _next(self) -> str | None:
         able = [tenant for tenant in self._lines if self._held[tenant] < self._most]
@@ -103,7 +105,7 @@ class FairLine:
 
     def _start(self, tenant: str) -> None:
         self._running += 1
-        self._held[tenant] += 1
+        self._held[tenant] = self._held.get(tenant, 0) + 1
 
     def _left(self, tenant: str) -> None:
         self._waiting -= 1

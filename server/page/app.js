@@ -2,10 +2,11 @@
 import { html, render, useEffect, useState } from "./core/html.js";
 import { key, wanted } from "./core/key.js";
 import { go, link, route } from "./core/router.js";
-import { may, readServer, server } from "./core/server.js";
+import { identity, may, readServer, server } from "./core/server.js";
 import { theme } from "./core/settings.js";
 import { useStore } from "./core/store.js";
 import { stylesheet } from "./core/stylesheet.js";
+import { Boundary } from "./ui/boundary.js";
 import { Button } from "./ui/controls.js";
 import { Icon } from "./ui/icons.js";
 import { KeyDialog } from "./ui/key-dialog.js";
@@ -53,7 +54,7 @@ function useView(entry) {
     if (loaded.has(entry.name)) return;
     Promise.all([entry.load(), stylesheet(entry.style)]).then(
       ([module]) => loaded.set(entry.name, { view: module.default }),
-      (error) => loaded.set(entry.name, { error }),
+      (error) => loaded.set(entry.name, { error: { message: `This view can't be fetched. Is the server still running? (${error.message})` } }),
     ).then(() => again((n) => n + 1));
   }, [entry]);
   return loaded.get(entry.name);
@@ -74,7 +75,8 @@ function Open({ entry, rest, query }) {
   if (state === "failed") return html`<${View} title=${entry.title}><${Failed} error=${error} onRetry=${readServer} /><//>`;
   if (!found || !who) return html`<${View} title=${entry.title}><${Loading} /><//>`;
   if (!may(entry.role, who)) return html`<${View} title=${entry.title}><${NotYours} role=${entry.role} who=${who} /><//>`;
-  return html`<${found.view} rest=${rest} query=${query} />`;
+  // What was read for somebody else is not drawn for this one.
+  return html`<${found.view} key=${identity(who)} rest=${rest} query=${query} />`;
 }
 
 const NotYours = ({ role, who }) => html`
@@ -97,7 +99,7 @@ function App() {
   return html`
     <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.querySelector("h1")?.focus(); }}>To the content</a>
     <${Bar} open=${entry.name} />
-    <main class="main" id="main"><${Open} key=${entry.name} entry=${entry} rest=${rest} query=${query} /></main>
+    <main class="main" id="main"><${Boundary} at=${location.hash} what="This view"><${Open} key=${entry.name} entry=${entry} rest=${rest} query=${query} /><//></main>
     <${KeyDialog} /><${Toasts} />`;
 }
 

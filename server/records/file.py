@@ -132,9 +132,14 @@ class RecordsFile:
 
     # -- writing, with a connection of `opened`
 
-    def write(self, db: sqlite3.Connection, entries: Sequence[Entry]) -> None:
-        """All of them in one transaction, or none; without those of keys that were purged with their tenant."""
+    def write(self, db: sqlite3.Connection, entries: Sequence[Entry], *, again: bool = False) -> None:
+        """All of them in one transaction, or none; without those of keys that were purged with their tenant.
+
+        `again`: without those that are in the file already.
+        """
         with transaction(db):
+            if again:
+                entries = [entry for entry in entries if not _is_there(db, entry)]
             purged = {key for key in {e.key_id for e in entries} if _is_purged(db, key)}
             entries = [entry for entry in entries if entry.key_id not in purged] if purged else entries
             (row,) = db.execute(
@@ -232,6 +237,11 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
 
 def _is_purged(db: sqlite3.Connection, key: str | None) -> bool:
     return key is not None and db.execute("SELECT 1 FROM purged WHERE key = ?", [key]).fetchone() is not None
+
+
+def _is_there(db: sqlite3.Connection, entry: Entry) -> bool:
+    query = "SELECT 1 FROM records WHERE id = ? AND at = ? AND tenant = ?"
+    return db.execute(query, (entry.id, entry.at, entry.tenant)).fetchone() is not None
 
 
 def _joined(entry: Entry) -> str | None:

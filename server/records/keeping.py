@@ -1,29 +1,29 @@
-"""Keeps records while the server runs: the event loop only puts facts into a queue, a thread does all the rest."""
+"""Keeps records while the server runs: the event loop writes down facts, a thread hands them to another process."""
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from heedful.retrieval.errors import StoreError
-from heedful.retrieval.items import unhurried
 from heedful.server.access.settings import RecordSettings
 from heedful.server.log import bug, logger
 from heedful.server.observe.facts import RECORDED, Facts
 from heedful.server.records.file import NAME, RecordsFile
-from heedful.server.records.record import Entry, entry
+from heedful.server.records.material import is_large, material
+from heedful.server.records.wire import Batch, Erase, Expire, Keep, Reply, Work
+from heedful.server.records.writer import RecordsWriter
 
 _MOST, _MOST_BYTES = (
     10_000,
     256 << 20,
 )  # answers, and bytes of them and their requests, that wait to be written
-_BATCH = 500
+_BATCH, _BATCH_BYTES = 500, 4 << 20
 _PAUSE = (
     0.1  # seconds in which others come along; what a kill -9 loses at most, but for the time of one write
 )
@@ -31,17 +31,24 @@ _AT_THE_DOOR = frozenset({"rate_limit_exceeded", "insufficient_quota", "server_b
 _AGAIN = 1.0  # seconds until a write that failed is tried again
 _EXPIRE_EVERY = 60.0  # seconds
 _CLOSING = 30.0  # seconds for the last ones
-T = TypeVar("T")
-_Over = tuple[Facts, RecordSettings]
+
+
+class _Large(NamedTuple):
+    """What takes longer to write down than the event loop has."""
+
+    facts: Facts
+    settings: RecordSettings
+    size: int
 
 
 class _Job(NamedTuple):
-    work: Callable[[RecordsFile, sqlite3.Connection], Any]
+    work: Work | None
     done: Future[Any]
 
 
 class DecisionRecords:
-    """A Sink. Nothing is opened and no thread runs before the first record, unless there are some already."""
+    """A Sink. Nothing is opened and no thread or process runs before the first record, unless there are
+    some already."""
 
     def __init__(
         self,
@@ -55,8 +62,10 @@ class DecisionRecords:
         """
         self._folder, self._settings, self._clock = folder, settings, clock
         self._file: RecordsFile | None = None
-        self._queue: deque[_Over | _Job] = deque()
-        self._entries: list[Entry] = []  # taken from the queue, and not in the file yet
+        self._queue: deque[bytes | _Large | _Job] = deque()
+        self._batch: list[bytes] = []  # taken from the queue, and not in the file yet
+        self._batch_bytes = 0
+        self._again = False  # whether it may be there all the same
         self._put = self._taken = 0  # bytes; one is the event loop's, the other the thread's
         self._wake, self._urgent, self._closing = threading.Event(), threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
@@ -82,8 +91,12 @@ class DecisionRecords:
                 logger.error("records are lost: they come faster than %s takes them", self._folder)
             self.dropped += 1
             return
-        self._put += size
-        self._queue.append((facts, kept))
+        if is_large(facts):
+            self._put += size
+            self._queue.append(_Large(facts, kept, size))
+        elif (made := self._made(facts, kept)) is not None:
+            self._put += len(made)
+            self._queue.append(made)
         if not self._wake.is_set():
             self._woken()
 
@@ -115,24 +128,20 @@ class DecisionRecords:
     def start(self) -> None:
         """Applies how long records are kept by now, and lets them expire."""
         if self.exist:
-            self._submit(self._keep)
+            days = {tenant: settings.keep_days for tenant, settings in self._settings.items()}
+            self._submit(Keep(days, self._clock()))
 
     def flush(self) -> Future[None]:
         """Done when all that has been put in so far is in the file."""
-        return self._submit(lambda file, db: None)
+        return self._submit(None)
 
     def erase(self, tenant: str, user: str, by: str | None) -> Future[int]:
         """`RecordsFile.erase`, of what is in the queue as well."""
-        return self._submit(lambda file, db: file.erase(db, tenant, user, by))
+        return self._submit(Erase(tenant, user, by))
 
     def expire(self) -> Future[None]:
         """Deletes what has been kept long enough, now."""
-
-        def all_of_them(file: RecordsFile, db: sqlite3.Connection) -> None:
-            while file.expire(db, self._clock()):
-                pass
-
-        return self._submit(all_of_them)
+        return self._submit(Expire(self._clock(), all=True))
 
     def close(self) -> None:
         """Writes what is left. Blocks."""
@@ -144,9 +153,17 @@ class DecisionRecords:
             if self._thread.is_alive():
                 logger.error("records can't be written before the end; some %d are lost", len(self._queue))
 
-    def _submit(self, work: Callable[[RecordsFile, sqlite3.Connection], T]) -> Future[T]:
-        """Runs it in the writer's thread, after all that is in the queue."""
-        done: Future[T] = Future()
+    def _made(self, facts: Facts, settings: RecordSettings) -> bytes | None:
+        try:
+            return material(facts, settings)
+        except Exception as error:  # notes that nothing can write, say; the others go on
+            self.dropped += 1
+            bug(error)
+            return None
+
+    def _submit(self, work: Work | None) -> Future[Any]:
+        """Has it done after all that is in the queue."""
+        done: Future[Any] = Future()
         self._queue.append(_Job(work, done))
         self._urgent.set()
         self._woken()
@@ -160,33 +177,29 @@ class DecisionRecords:
                     self._thread.start()
         self._wake.set()
 
-    # -- the writer's thread
-
-    def _keep(self, file: RecordsFile, db: sqlite3.Connection) -> None:
-        for tenant, settings in self._settings.items():
-            file.keep(db, tenant, settings.keep_days)
-        file.expire(db, self._clock())
+    # -- the thread
 
     def _run(self) -> None:
         """Until it is closed and nothing is left. A write that fails is tried again; what comes meanwhile waits."""
-        last = False
+        last, writer = False, None
         while not last:
             last = self._closing.is_set()
             try:
-                file = self.file()
-                with file.opened() as db:
-                    self._work(file, db)
+                writer = writer or RecordsWriter(self.file().path.parent)
+                self._work(writer)
             except StoreError as error:
                 logger.error("records can't be written: %s", error)
                 self._refuse(error)
                 self._closing.wait(_AGAIN)
         self._ended = True
-        self.dropped += len(self._entries) + len(self._queue)
+        self.dropped += len(self._batch) + len(self._queue)
         self._tell_dropped()
+        if writer is not None:
+            writer.end()
 
-    def _work(self, file: RecordsFile, db: sqlite3.Connection) -> None:
-        """Until it is closed, or the file is no more."""
-        inode, expired = file.inode(), time.monotonic()
+    def _work(self, writer: RecordsWriter) -> None:
+        """Until it is closed."""
+        expired = time.monotonic()
         while True:
             if not self._closing.is_set():
                 self._wake.wait(_EXPIRE_EVERY)
@@ -194,50 +207,57 @@ class DecisionRecords:
             closing = self._closing.is_set()
             self._wake.clear()
             self._urgent.clear()
-            if file.inode() != inode:
-                self._wake.set()
-                return
-            while self._queue or self._entries:
-                self._some(file, db)
+            # What comes from here on waits for others: each turn takes the interpreter from the event loop.
+            left = len(self._queue)
+            while left > 0 or self._batch:
+                left -= self._some(writer, left)
             self._tell_dropped()
-            if closing:
+            if closing and not self._queue:
                 return
             if time.monotonic() - expired >= _EXPIRE_EVERY:
-                if file.expire(db, self._clock()):
+                if writer.write(Batch((), Expire(self._clock(), all=False))).done:
                     self._wake.set()  # the rest soon, a few at a time
                 else:
                     expired = time.monotonic()
 
-    def _some(self, file: RecordsFile, db: sqlite3.Connection) -> None:
-        """Writes the next ones, up to the next job, and does that. Where it raises sqlite3.Error they wait on."""
-        job: _Job | None = None
-        for each in unhurried(self._taken_up()):
+    def _some(self, writer: RecordsWriter, most: int) -> int:
+        """Has the next ones written, up to the next job, and that done; how many that were. Where it raises
+        StoreError they wait on."""
+        job, taken = None, 0
+        while taken < most and len(self._batch) < _BATCH and self._batch_bytes < _BATCH_BYTES:
+            each = self._queue.popleft()
+            taken += 1
             if isinstance(each, _Job):
-                job = each
-                break
-            self._take(*each, file)
+                if each.done.set_running_or_notify_cancel():
+                    job = each
+                    break
+            else:
+                self._take(each)
         try:
-            if self._entries:
-                file.write(db, self._entries)
-                self._entries.clear()
-        except sqlite3.Error:
+            reply = writer.write(Batch(self._batch, job and job.work, self._again))
+        except StoreError as error:
+            self._again = True
             if job is not None:
-                self._queue.appendleft(job)
+                job.done.set_exception(StoreError(str(error)))
             raise
+        self._batch, self._batch_bytes, self._again = [], 0, False
+        self.dropped += len(reply.lost)
+        for why in reply.lost:
+            logger.error("a record can't be made\n%s", why)
         if job is not None:
-            _do(job, file, db)
+            _settle(job, reply)
+        return taken
 
-    def _taken_up(self) -> Iterator[_Over | _Job]:
-        while self._queue and len(self._entries) < _BATCH:
-            yield self._queue.popleft()
-
-    def _take(self, facts: Facts, settings: RecordSettings, file: RecordsFile) -> None:
-        self._taken += facts.received + facts.sent
-        try:
-            self._entries.append(entry(facts, settings, file.digests))
-        except Exception as error:  # notes that nothing can write, say; the others go on
-            self.dropped += 1
-            bug(error)
+    def _take(self, each: bytes | _Large) -> None:
+        if isinstance(each, _Large):
+            self._taken += each.size
+            made = self._made(each.facts, each.settings)
+        else:
+            self._taken += len(each)
+            made = each
+        if made is not None:
+            self._batch.append(made)
+            self._batch_bytes += len(made)
 
     def _refuse(self, error: StoreError) -> None:
         """Whoever waits is told; records wait on."""
@@ -253,12 +273,8 @@ class DecisionRecords:
             self._told = dropped
 
 
-def _do(job: _Job, file: RecordsFile, db: sqlite3.Connection) -> None:
-    if not job.done.set_running_or_notify_cancel():
-        return
-    try:
-        job.done.set_result(job.work(file, db))
-    except sqlite3.Error as error:
-        job.done.set_exception(StoreError(f"{file.path}: {error}"))
-    except Exception as error:
-        job.done.set_exception(error)
+def _settle(job: _Job, reply: Reply) -> None:
+    if reply.refused is not None:
+        job.done.set_exception(StoreError(reply.refused))
+    else:
+        job.done.set_result(None if job.work is None else reply.done)

@@ -1,20 +1,18 @@
-"""One request's facts as its record: made in the writer's thread, after the answer has gone out."""
+"""One request's material as its record: made in a process of its own, after the answer has gone out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from heedful.retrieval.items import iso
 from heedful.server.access.key import without_keys
-from heedful.server.access.settings import RecordSettings
-from heedful.server.observe.facts import Facts
 from heedful.server.records.digests import Digests
 from heedful.server.records.said import ReadAnswer, SaidChoice, said
-from heedful.strategies import HeedfulError, Plan
+from heedful.server.records.wire import Failure, Material
 from heedful.strategies.types import text_of
 
 # Fields of a request, in any of its APIs, that hold what a model reads.
@@ -22,10 +20,8 @@ _PROMPT = (
     "messages prompt suffix input instructions system tools tool_choice functions response_format text "
     "output_config output_format prediction documents"
 ).split()
-_MOST_PLANS = 256
-_plans: dict[int, tuple[Plan, msgspec.Raw]] = {}
 _LARGEST = 1 << 20  # bytes of a prompt or an answer that are kept as texts
-_PLAIN, _NUMBERS = (str, int, float), (int, float)  # tuples: this is done for every answer
+_NUMBERS = (int, float)  # a tuple: this is done for every answer
 _RETRIEVED = {"norms": "norms", "demos": "demonstrations"}  # steps, and where their items stand in a record
 
 
@@ -46,56 +42,52 @@ class Entry:
     """The record as JSON."""
 
 
-def entry(facts: Facts, settings: RecordSettings, digests: Digests) -> Entry:
-    """The record of a request whose client is known."""
-    assert facts.client is not None
-    answer = said(facts.answered or ())
-    full = settings.texts == "full"
-    model, plan, asked, tenant = facts.model, facts.plan, facts.fields, facts.client.tenant.name
-    alignment = plan.name if plan else None
-    steps = facts.run.trace.steps if facts.run else []
+def entry(made: Material, answered: bytes, digests: Digests) -> Entry:
+    """The record. `answered`: the answer as it went out."""
+    answer = said(answered)
+    full, asked, steps = made.full, made.fields, made.steps
     verdict = _verdict(steps, answer)
     users = tuple(dict.fromkeys(digests.name(user) for user in _users(asked)))
     # The one that the client got; what failed before there was one has the request's own.
-    id = digests.name(answer.id or facts.response_id or facts.id)
+    id = digests.name(answer.id or made.response_id or made.id)
+    at = round(made.came, 6)  # as fine as ISO 8601 is written
     record = {
         "object": "alignment.record",
         "id": id,
-        "request_id": facts.id,
-        "time": iso(round(facts.came, 6)),
-        "tenant": tenant,
-        "key_id": facts.client.key_id,
+        "request_id": made.id,
+        "time": iso(at),
+        "tenant": made.tenant,
+        "key_id": made.key_id,
         "users": users,
-        "route": facts.route,
+        "route": made.route,
         "stream": asked.get("stream") is True,
-        "model": model,
-        "alignment": alignment,
-        "plan": _plan(plan) if plan else [],
-        "floor": plan.fixed if plan else 0,
+        "model": made.model,
+        "alignment": made.alignment,
+        "plan": made.plan,
+        "floor": made.floor,
         **{place: list(_used(steps, step)) for step, place in _RETRIEVED.items()},
         "trace": _trace(steps, None if full else digests),
         "verdict": verdict,
         "rounds": max((n for n in (s.get("round") for s in steps) if isinstance(n, int)), default=0),
-        "usage": _usage(facts, answer),
-        "stages": facts.run.ledger.stages if facts.run else {},
+        "usage": _usage(made, answer),
+        "stages": made.stages,
         "parameters": {k: v for k, v in asked.items() if isinstance(v, _NUMBERS) and k != "stream"},
         "question": _told(question(asked), full, digests),
         "prompt": _prompt(asked, full, digests),
         "answers": [_answer(i, c, full, digests) for i, c in sorted(answer.choices.items())],
-        "status": facts.status,
-        "error": _error(facts.error, answer, full),
-        "client_gone": facts.gone,
+        "status": made.status,
+        "error": _error(made.error, answer, full),
+        "client_gone": made.gone,
         "timing_ms": {
-            "total": round((facts.ended - facts.began) * 1000, 1),
-            "first_byte": None if facts.first is None else round((facts.first - facts.began) * 1000, 1),
+            "total": round(made.total, 1),
+            "first_byte": None if made.first is None else round(made.first, 1),
         },
     }
-    if not answer.readable or facts.answer_cut:
+    if not answer.readable or made.answer_cut:
         record["incomplete"] = "the answer was too long, or in a format that is not known here"
-    body = without_keys(msgspec.json.encode(record, enc_hook=repr))
-    key_id, days = facts.client.key_id, settings.keep_days
-    at = round(facts.came, 6)  # as fine as ISO 8601 is written
-    return Entry(id, at, tenant, days, key_id, users, model, alignment, verdict, body)
+    body = without_keys(msgspec.json.encode(record))
+    model, alignment = made.model, made.alignment
+    return Entry(id, at, made.tenant, made.keep_days, made.key_id, users, model, alignment, verdict, body)
 
 
 def question(body: Mapping[str, Any]) -> str:
@@ -149,33 +141,6 @@ def _answer(index: int, choice: SaidChoice, full: bool, digests: Digests) -> dic
     return out
 
 
-def _plan(plan: Plan) -> msgspec.Raw:
-    """Every step that ran, the floor's too, with its options. Most requests have the plan of others before them."""
-    known = _plans.get(id(plan))
-    if known is None or known[0] is not plan:
-        vetting = [("verify", each) for each in plan.vetting]
-        steps = [{name: _options(strategy)} for name, strategy in (*plan.contexts, plan.decoder, *vetting)]
-        if len(_plans) >= _MOST_PLANS:
-            _plans.clear()
-        known = _plans[id(plan)] = plan, msgspec.Raw(msgspec.json.encode(steps, enc_hook=repr))
-    return known[1]
-
-
-def _options(value: Any) -> Any:
-    """The fields of a strategy's dataclass; those of its `options` where it holds more than those."""
-    if value is None or isinstance(value, _PLAIN):
-        return value
-    if isinstance(value, Mapping):
-        return {str(k): _options(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_options(v) for v in value]
-    # A verifier that only an operator sets up may hold keys.
-    if not is_dataclass(value) or isinstance(value, type) or getattr(value, "configured_only", False):
-        return type(value).__name__
-    value = getattr(value, "options", value)
-    return {f.name: _options(getattr(value, f.name)) for f in fields(value) if not f.name.startswith("_")}
-
-
 def _used(steps: Sequence[Mapping[str, Any]], step: str) -> Iterator[dict[str, Any]]:
     """What was retrieved and given to the model: which version of which item. The store has its text."""
     for note in steps:
@@ -194,7 +159,7 @@ def _reference(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trace(steps: Sequence[Mapping[str, Any]], digests: Digests | None) -> list[Any]:
-    """The notes, without what stands elsewhere in the record or in a store, or is a search tree."""
+    """The notes, without what stands elsewhere in the record or in a store."""
     notes: list[Any] = []
     for step in steps:
         note = dict(step)
@@ -203,9 +168,6 @@ def _trace(steps: Sequence[Mapping[str, Any]], digests: Digests | None) -> list[
             dropped = [_reference(item) for item in note.pop("dropped", ())]
         else:
             dropped = []
-        if isinstance(note.get("commits"), list):
-            note["commits"] = len(note["commits"])
-            note.pop("open", None)
         note = digests.trace(note) if digests else note
         notes.append(note | {"dropped": dropped} if dropped else note)
     return notes
@@ -227,20 +189,17 @@ def _verdict(steps: Sequence[Mapping[str, Any]], answer: ReadAnswer) -> str | No
     return ("passed" if all(passed.values()) else "failed") if passed else None
 
 
-def _usage(facts: Facts, answer: ReadAnswer) -> dict[str, Any] | None:
-    if facts.usage is not None:
-        told = {
-            "prompt_tokens": facts.usage.prompt_tokens,
-            "completion_tokens": facts.usage.completion_tokens,
-        }
-        return told | {"estimated": True} if facts.usage_estimated else told
+def _usage(made: Material, answer: ReadAnswer) -> dict[str, Any] | None:
+    if made.usage is not None:
+        told: dict[str, Any] = dict(zip(("prompt_tokens", "completion_tokens"), made.usage, strict=True))
+        return told | {"estimated": True} if made.usage_estimated else told
     given = answer.usage
     prompt = given.get("prompt_tokens", given.get("input_tokens"))
     completion = given.get("completion_tokens", given.get("output_tokens"))
     return {"prompt_tokens": prompt, "completion_tokens": completion} if given else None
 
 
-def _error(error: HeedfulError | None, answer: ReadAnswer, full: bool) -> dict[str, Any] | None:
+def _error(error: Failure | None, answer: ReadAnswer, full: bool) -> dict[str, Any] | None:
     """What went wrong. Its message may quote a client or a model."""
     if error is not None:
         told = {"type": error.type, "code": error.code, "status": error.status}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,10 +50,9 @@ class ReadAnswer:
         return self.choices.setdefault(index if isinstance(index, int) else 0, SaidChoice())
 
 
-def said(pieces: Sequence[bytes]) -> ReadAnswer:
+def said(whole: bytes) -> ReadAnswer:
     """Reads an answer. What is in no known format is left out and marked, never an error."""
     found = ReadAnswer()
-    whole = b"".join(pieces)
     if (plain := _plain(whole)) is not None:
         for each in plain:
             _plain_chunk(found, each)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from heedful.strategies.verifiers.policy import compiled
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 # Of a message: what names something, or holds no text.
 _LEFT = frozenset("role type id tool_call_id name url data file_data image_url input_audio".split())
+_TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +102,22 @@ class _Redaction:
             new = {k: v if k in _LEFT else self._within(v, k) for k, v in value.items()}
             return new if any(new[k] is not v for k, v in value.items()) else value
         if isinstance(value, list | tuple):
-            items = [self._within(item, key) for item in value]
-            return items if any(a is not b for a, b in zip(items, value, strict=True)) else value
+            items = self._joined([self._within(item, key) for item in value])
+            same = len(items) == len(value) and all(a is b for a, b in zip(items, value, strict=True))
+            return value if same else items
         return value
+
+    def _joined(self, clean: list[Any]) -> list[Any]:
+        """Texts that follow one another are read as one: where a value goes on in the next, they become one part."""
+        joined: list[Any] = []
+        for texts, run in groupby(clean, key=_is_text):
+            parts = list(run)
+            if texts and len(parts) > 1:
+                apart = "".join(part["text"] for part in parts)
+                if (whole := self.text(apart)) != apart:
+                    parts = [{**parts[0], "text": whole}]
+            joined += parts
+        return joined
 
     def _arguments(self, text: str) -> str:
         """JSON is looked through as what it says, not as how it escapes it."""
@@ -128,8 +143,8 @@ class _Redaction:
 
     def text(self, text: str) -> str:
         pieces, at = [], 0
-        for match in PLACEHOLDER.finditer(text) if self._known else ():
-            if match[0] in self._known:  # another gate's, and no text to look into
+        for match in PLACEHOLDER.finditer(text) if self._known or self.found else ():
+            if match[0] in self._known or match[0] in self.found:  # no text to look into
                 pieces += [self._piece(text[at : match.start()], 0), match[0]]
                 at = match.end()
         if not pieces:
@@ -160,6 +175,10 @@ class _Redaction:
         self._placeholders[name, value] = placeholder
         self.found[placeholder] = value
         return placeholder
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and isinstance(part.get("text"), str) and part.get("type") in _TEXT_PARTS
 
 
 def _texts(value: Any, key: str = "") -> Iterator[str]:

@@ -1,6 +1,6 @@
 // What is to stay in this browser and may be large: IndexedDB, one store a table.
-const VERSION = 2;
-const TABLES = ["votes", "views"]; // a further one wants a higher version
+const VERSION = 3;
+const TABLES = ["votes", "views", "runs"]; // a further one wants a higher version
 let opened = null;
 
 function open() {

@@ -1,5 +1,5 @@
 // The key: in this tab only, never in an address; and the question for one, which everything that needs it waits for.
-import { kept, session, store } from "./store.js";
+import { forgetSession, kept, session, store } from "./store.js";
 
 export const key = kept("key", null, session);
 
@@ -21,4 +21,10 @@ export function wanted(message) {
     });
   });
   return asking;
+}
+
+/** Leaves nothing in this tab of the key, nor of what was read and asked with it. */
+export function forgetTab() {
+  forgetSession();
+  location.reload();
 }

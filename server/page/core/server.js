@@ -33,6 +33,19 @@ key.watch(() => {
   if (server.get().state !== "loading") readServer();
 });
 
+/** Whose key it is, as far as what may be read hangs on it: another key of the same role and tenant is nobody else. */
+export const identity = (who) => `${who.tenant} ${who.role}`;
+
+/** Calls `forget` when the page is somebody else's than it was: what was read for that one is not for this one. */
+export function whenOther(forget) {
+  let last = null;
+  server.watch(({ who }) => {
+    if (!who) return;
+    if (last !== null && last !== identity(who)) forget();
+    last = identity(who);
+  });
+}
+
 function answering(entries) {
   const models = entries.filter((each) => !each.root && !each.capabilities?.includes("embeddings"));
   return models.map((model) => ({

@@ -66,7 +66,7 @@ export function kept(name, initial, place) {
   return made;
 }
 
-const nowhere = { getItem: () => null, setItem() {}, removeItem() {} };
+const nowhere = { getItem: () => null, setItem() {}, removeItem() {}, clear() {} };
 
 /** `localStorage` and `sessionStorage`, or nothing where the browser forbids them. */
 export const local = storage("localStorage");
@@ -79,3 +79,6 @@ function storage(name) {
     return nowhere;
   }
 }
+
+/** All that this tab keeps; of what other tabs keep, nothing. */
+export const forgetSession = () => session.clear();

@@ -1,5 +1,6 @@
 // Dialogs: the browser's own, which keep the focus inside and close on Escape.
 import { classes, html, useEffect, useId, useRef } from "../core/html.js";
+import { Boundary } from "./boundary.js";
 import { Button } from "./controls.js";
 
 /** Open for as long as it is drawn. `kind`: "drawer" at the side, "wide", or none. `foot`: what stands below. */
@@ -19,7 +20,7 @@ export function Dialog({ title, kind, foot, onClose, children }) {
         <h2 id=${id}>${title}</h2>
         <${Button} class="push" kind="quiet" icon="close" label="Close" onClick=${onClose} />
       </div>
-      <div class="dialog-body">${children}</div>
+      <div class="dialog-body"><${Boundary}>${children}<//></div>
       ${foot && html`<div class="dialog-foot">${foot}</div>`}
     </dialog>`;
 }

@@ -5,10 +5,11 @@ import { server } from "../core/server.js";
 import { useStore } from "../core/store.js";
 import { Button, copy } from "../ui/controls.js";
 import { Empty, Notice, View } from "../ui/view.js";
+import { Brought, Offered } from "./compare/brought.js";
 import { Composer } from "./compare/composer.js";
 import { Heads } from "./compare/heads.js";
-import { clear, send } from "./compare/run.js";
-import { address, take } from "./compare/share.js";
+import { clear } from "./compare/run.js";
+import { address, read, take } from "./compare/share.js";
 import { MOST_COLUMNS, addColumn, blind, differing, draft, settle, setup, turns } from "./compare/state.js";
 import { Turn } from "./compare/turn.js";
 import { VotesButton } from "./compare/votes-dialog.js";
@@ -18,23 +19,27 @@ export default function Compare({ query }) {
   const { columns } = useStore(setup);
   const all = useStore(turns);
   const [fault, setFault] = useState(null);
-  const [pending, setPending] = useState(null);
+  const [offered, offer] = useState(null); // a link's set-up that waits until the conversation may go
+  const [brought, bring] = useState(null); // one that has been taken
   const given = query.get("set");
+  const settled = () => {
+    const lost = settle(known);
+    setFault(lost.length ? `This server has no model ${lost.join(", ")}: its columns were left out.` : null);
+  };
+  const accept = (found) => {
+    clear();
+    take(found);
+    offer(null);
+    bring(found);
+    settled();
+  };
   useEffect(() => {
-    const settled = () => {
-      const lost = settle(known);
-      return lost.length ? `This server has no model ${lost.join(", ")}: its columns were left out.` : null;
-    };
     if (!given) {
       settle(known);
       return;
     }
-    take(given).then(
-      (questions) => {
-        clear();
-        setPending(questions.length ? questions : null);
-        setFault(settled());
-      },
+    read(given).then(
+      (found) => (turns.get().length ? offer(found) : accept(found)),
       (error) => {
         settle(known);
         setFault(error.message);
@@ -50,8 +55,9 @@ export default function Compare({ query }) {
       <div class=${`compare compare-${columns.length}`}>
         <${Heads} columns=${columns} />
         <div class="compare-turns">
-          ${pending && html`<${Pending} questions=${pending} onDone=${() => setPending(null)} />`}
-          ${!pending && !all.length && html`<${First} />`}
+          ${offered && html`<${Offered} onTake=${() => accept(offered)} onLeave=${() => offer(null)} />`}
+          ${brought && !all.length && html`<${Brought} ...${brought} onDone=${() => bring(null)} />`}
+          ${!brought && !all.length && html`<${First} />`}
           ${all.map((turn, i) => html`<${Turn} key=${turn.id} turn=${turn} index=${i} columns=${columns} />`)}
         </div>
         <${Composer} columns=${columns} />
@@ -89,33 +95,3 @@ const First = () => html`
       }}>${text}<//></li>`)}
     </ul>
   <//>`;
-
-/** The questions of a link: nothing is asked before somebody says so. */
-function Pending({ questions, onDone }) {
-  const [{ text, images }] = questions;
-  return html`
-    <div class="card card-body stack">
-      <h2>This link brings ${questions.length === 1 ? "a question" : `${questions.length} questions`}</h2>
-      <ol class="stack">${questions.map((each, i) => html`<li key=${i} class="compare-quote">${each.text}</li>`)}</ol>
-      <div class="row">
-        <${Button} kind="primary" icon="send" onClick=${() => { onDone(); send({ text, images }); queue(questions.slice(1)); }}>Ask ${questions.length === 1 ? "it" : "them"} now<//>
-        <${Button} kind="quiet" onClick=${() => { onDone(); draft.set({ text, images }); }}>Only take the set-up<//>
-      </div>
-    </div>`;
-}
-
-/** Further questions, each when the turn before it is over. */
-function queue([next, ...rest]) {
-  if (!next) return;
-  const turn = turns.get().at(-1);
-  const answers = Object.values(turn.answers);
-  const open = () => answers.filter((answer) => ["waiting", "streaming"].includes(answer.get().state)).length;
-  const ends = answers.map((answer) => answer.watch(() => {
-    if (open()) return;
-    ends.forEach((end) => end());
-    if (turns.get().at(-1) === turn && answers.every((each) => each.get().state === "done")) {
-      send(next);
-      queue(rest);
-    }
-  }));
-}

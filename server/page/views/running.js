@@ -1,19 +1,20 @@
 // Running: what goes on in the server now, from /metrics and /health/ready.
 import { html, useEffect } from "../core/html.js";
 import { count, duration } from "../core/format.js";
-import { wanted } from "../core/key.js";
+import { key, wanted } from "../core/key.js";
 import { server } from "../core/server.js";
 import { useStore } from "../core/store.js";
 import { Button } from "../ui/controls.js";
 import { Icon } from "../ui/icons.js";
 import { Empty, Failed, Loading, Notice, View } from "../ui/view.js";
 import { Spark } from "./running/spark.js";
-import { readAgain, watch, watched } from "./running/watch.js";
+import { look, watch, watched } from "./running/watch.js";
 
 export default function Running() {
   const { state, error, points, now } = useStore(watched);
   const { who } = useStore(server);
-  useEffect(watch, []);
+  const mine = useStore(key);
+  useEffect(watch, [mine]);
   const refused = error?.status === 403;
   return html`
     <${View} title="Running" about=${now && !refused ? "Every 2 seconds while this tab is looked at" : null}>
@@ -22,7 +23,7 @@ export default function Running() {
           <p>This server shows its figures to the admins of the tenant “default” alone; yours is a key of the role ${who.role} of “${who.tenant}”.</p>
           <${Button} onClick=${() => wanted("")}>Use another key<//>
         <//>`}
-      ${error && !refused && html`<${Failed} error=${error} onRetry=${readAgain} />`}
+      ${error && !refused && html`<${Failed} error=${error} onRetry=${look} />`}
       ${state === "loading" && html`<${Loading} what="Reading the figures" />`}
       ${now && !refused && html`<${Figures} points=${points} now=${now} />`}
     <//>`;

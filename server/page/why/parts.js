@@ -12,7 +12,7 @@ export const Passed = ({ passed, yes = "passed", no = "failed" }) => html`
 
 /** A number in [low, 1] with a bar. */
 export function Score({ value, low = 0, name = "score" }) {
-  if (value === null || value === undefined) return null;
+  if (!Number.isFinite(value)) return null;
   const share = Math.min(1, Math.max(0, (value - low) / (1 - low)));
   return html`
     <span class="why-score nums" title=${`${name} ${value}`}>

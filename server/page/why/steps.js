@@ -1,6 +1,7 @@
 // What was done, step by step, in the order in which it was done.
 import { html } from "../core/html.js";
 import { duration, plural } from "../core/format.js";
+import { Boundary } from "../ui/boundary.js";
 import { Button } from "../ui/controls.js";
 import { Empty } from "../ui/view.js";
 import { BestOfN } from "./best-of-n.js";
@@ -39,7 +40,7 @@ export function Steps({ notes, pipeline, live, onTree }) {
             <${Outcome} step=${step} notes=${own} />
             <span class="push faint small nums" title="since the request came in">${duration(own[0].at_ms)}</span>
           </header>
-          <${Body} step=${step} notes=${own} onTree=${onTree} />
+          <${Boundary} what="This step"><${Body} step=${step} notes=${own} onTree=${onTree} /><//>
         </li>`)}
     </ol>`;
 }

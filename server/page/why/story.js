@@ -1,5 +1,6 @@
 // The parts of a trace, each in its tab.
 import { html, useState } from "../core/html.js";
+import { Boundary } from "../ui/boundary.js";
 import { Code } from "../ui/controls.js";
 import { Tabs } from "../ui/tabs.js";
 import { Empty } from "../ui/view.js";
@@ -30,11 +31,13 @@ export function Story({ answer }) {
   return html`
     <div class="why">
       <${Tabs} label="What there is to know" tabs=${tabs} open=${open} onOpen=${setChosen}>
+        <${Boundary} at=${open} what="This part of the trace">
         ${open === "steps" && html`<${Steps} notes=${notes} pipeline=${trace?.pipeline} live=${live} onTree=${searched ? () => setChosen("tree") : null} />`}
         ${open === "tree" && html`<${Forest} notes=${notes} live=${live && !trace} />`}
         ${open === "prompt" && html`<${Prompt} prompt=${trace.prompt} />`}
         ${open === "cost" && html`<${Cost} trace=${trace} usage=${answer.usage} />`}
         ${open === "json" && html`<${Code} label="trace" text=${JSON.stringify(trace, null, 2)} />`}
+        <//>
       <//>
     </div>`;
 }

@@ -7,13 +7,17 @@ import { Dialog } from "../../ui/dialog.js";
 import { SchemaForm } from "../../ui/schema-form.js";
 import { Tabs } from "../../ui/tabs.js";
 import { Notice } from "../../ui/view.js";
+import { isSteps } from "./checked.js";
 
 const split = (step) => (typeof step === "string" ? [step, {}] : [Object.keys(step)[0], Object.values(step)[0] ?? {}]);
 const step = ([name, options]) => (Object.keys(options).length ? { [name]: options } : name);
 
 /** Steps of a named alignment, to begin with. */
-export const stepsOf = (alignment, { alignments, byDefault }) =>
-  Array.isArray(alignment) ? alignment : (alignments[alignment ?? byDefault] ?? String(alignment ?? byDefault).split("+"));
+export function stepsOf(alignment, { alignments, byDefault }) {
+  if (Array.isArray(alignment)) return alignment;
+  const name = alignment ?? byDefault;
+  return Object.hasOwn(alignments, name) ? alignments[name] : String(name).split("+");
+}
 
 export function AlignmentDialog({ title, alignment, onDone, onClose }) {
   const known = useStore(server);
@@ -79,7 +83,7 @@ function Steps({ steps, onSteps, strategies }) {
 
 function faultOf(steps, strategies) {
   if (!steps.length) return "An alignment has at least one step; without any of its own it is “direct”.";
-  const unknown = steps.find(([name]) => !strategies[name]);
+  const unknown = steps.find(([name]) => !Object.hasOwn(strategies, name));
   if (unknown) return `There is no strategy “${unknown[0]}” here. Known: ${Object.keys(strategies).join(", ")}.`;
   if (steps.filter(([name]) => strategies[name].kind === "decoding").length > 1) {
     return "Only one step can decode: a plan is context strategies and one that decodes.";
@@ -87,8 +91,4 @@ function faultOf(steps, strategies) {
   return null;
 }
 
-function faultOfJson(value) {
-  const fits = (each) =>
-    typeof each === "string" || (each && typeof each === "object" && !Array.isArray(each) && Object.keys(each).length === 1);
-  return Array.isArray(value) && value.every(fits) ? null : "A list of names and of objects with one name each.";
-}
+const faultOfJson = (value) => (isSteps(value) ? null : "A list of names and of objects with one name each, whose options are an object.");

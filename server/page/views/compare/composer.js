@@ -4,6 +4,7 @@ import { server } from "../../core/server.js";
 import { useStore } from "../../core/store.js";
 import { Button, JsonField, NumberInput, TextArea } from "../../ui/controls.js";
 import { toast } from "../../ui/toast.js";
+import { faultOfTools } from "./checked.js";
 import { busy, send, stopAll } from "./run.js";
 import { changeSettings, draft, setup } from "./state.js";
 
@@ -69,11 +70,6 @@ function Settings({ settings }) {
       <${JsonField} label="Tools" rows="3" value=${settings.tools} check=${faultOfTools} placeholder=${'[{"type": "function", "function": {"name": …}}]'}
         hint="JSON, as the field tools takes it" onValue=${(tools) => changeSettings({ tools })} />
     </div>`;
-}
-
-function faultOfTools(tools) {
-  if (!Array.isArray(tools)) return "A list of tools.";
-  return tools.every((tool) => typeof tool?.function?.name === "string") ? null : "Each tool has a function with a name.";
 }
 
 /** Images, where a model may take them. Of an upstream's that is not known: it says so itself then. */

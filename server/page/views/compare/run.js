@@ -5,7 +5,7 @@ import { key } from "../../core/key.js";
 import { store } from "../../core/store.js";
 import { announce } from "../../ui/toast.js";
 import { body, messagesOf } from "./request.js";
-import { draft, fresh, letter, setup, turns } from "./state.js";
+import { draft, fresh, letter, setup, turns, unnamed } from "./state.js";
 
 const NEW = {
   state: "waiting", text: "", reasoning: "", calls: [], error: null, seed: null, firstMs: null, totalMs: null, usage: null,
@@ -86,7 +86,7 @@ async function write(turn, column, seed) {
   running.delete(answer);
   busy.set(running.size);
   answer.set({ ...made });
-  told(made, column);
+  told(made, turn, column);
 }
 
 /** The stream of an answer. Where the server shows this key no trace, the answer without one. */
@@ -134,12 +134,15 @@ function take(made, event, began) {
   }
 }
 
-function told({ state, totalMs, usage }, column) {
-  const index = setup.get().columns.findIndex(({ id }) => id === column.id);
+function told({ state, totalMs, usage }, turn, column) {
+  const { columns } = setup.get();
+  const how = { done: "complete", stopped: "stopped", failed: "failed" }[state];
+  // Who only listens is to know no more of whose answer it is than who looks.
+  if (unnamed(turns.get().find(({ id }) => id === turn.id), columns)) return announce(`An answer is ${how}`);
+  const index = columns.findIndex(({ id }) => id === column.id);
   const name = index < 0 ? "" : ` ${letter(index)}`;
   const tokens = usage ? `, ${usage.completion_tokens} tokens` : "";
-  const how = { done: "complete", stopped: "stopped", failed: "failed" }[state];
-  announce(`Answer${name} ${how}: ${(totalMs / 1000).toFixed(1)} seconds${tokens}`);
+  return announce(`Answer${name} ${how}: ${(totalMs / 1000).toFixed(1)} seconds${tokens}`);
 }
 
 /** Empties the conversation. */

@@ -1,15 +1,15 @@
 // What is compared: the columns, the request's settings, the conversation. All of it outlives the view.
 import { kept, local, store } from "../../core/store.js";
+import { SETTINGS, isColumn, settingsOf } from "./checked.js";
 
 export const MOST_COLUMNS = 4;
-export const SETTINGS = { system: "", temperature: null, max_tokens: 512, seed: null, tools: null };
 
 /**
  * A column: `id` (once and for all), `model`, and `alignment`: null (the server's default), a name, or a list of steps
  * as the body field has them. What is set up stays in this browser; the conversation in this page.
  */
 export const setup = kept("compare", { columns: [], settings: SETTINGS }, local);
-setup.set(({ columns, settings }) => ({ columns: columns ?? [], settings: { ...SETTINGS, ...settings } }));
+setup.set((before) => ({ columns: [before?.columns ?? []].flat().filter((each) => isColumn(each) && typeof each.id === "string"), settings: settingsOf(before?.settings) }));
 
 /**
  * Turns: `{id, text, images, answers}`, `answers` by column id, each a store of
@@ -21,6 +21,9 @@ export const draft = store({ text: "", images: [] });
 /** "off", or the columns' order while they have no names: `{order: [id, ...], vote}` is in each turn. */
 export const blind = kept("compare.blind", false, local);
 export const differing = kept("compare.differences", false, local);
+
+/** Whether a turn's answers have no names: the first one's, until there is a vote. */
+export const unnamed = (turn, columns) => blind.get() && Boolean(turn) && !turn.vote && turn.id === turns.get()[0]?.id && columns.length > 1;
 
 let last = 0;
 export const fresh = () => `c${Date.now().toString(36)}${(++last).toString(36)}`;

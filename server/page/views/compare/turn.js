@@ -1,10 +1,12 @@
 // One turn: the question over all columns, and under it their answers.
 import { html, useEffect, useRef, useState } from "../../core/html.js";
+import { may } from "../../core/server.js";
 import { store, useStore } from "../../core/store.js";
 import { Button } from "../../ui/controls.js";
+import { offerDemonstration } from "../norms/handover.js";
 import { Answer } from "./answer.js";
 import { drawn, retry, send } from "./run.js";
-import { blind, letter } from "./state.js";
+import { blind, letter, unnamed } from "./state.js";
 import { VoteBar } from "./vote-bar.js";
 
 const NOTHING = store(null);
@@ -17,11 +19,12 @@ export function Turn({ turn, index, columns }) {
       element.current.scrollIntoView({ block: "start" });
     }
   }, []);
-  const unnamed = useStore(blind) && !turn.vote && index === 0 && columns.length > 1;
+  useStore(blind);
+  const hidden = unnamed(turn, columns);
   // A column that was added since has no answer yet; one that was removed is not shown.
   const placed = columns.map((column, i) => ({ column, name: letter(i) }));
-  const order = unnamed ? turn.order.filter((id) => turn.answers[id]) : [];
-  const shown = unnamed
+  const order = hidden ? turn.order.filter((id) => turn.answers[id]) : [];
+  const shown = hidden
     ? order.map((id) => placed.find(({ column }) => column.id === id)).filter(Boolean).map((each, i) => ({ ...each, name: String(i + 1) }))
     : placed;
   const first = placed[0]?.column;
@@ -31,14 +34,22 @@ export function Turn({ turn, index, columns }) {
       <div class="compare-answers">
         ${shown.map(({ column, name }) =>
           turn.answers[column.id]
-            ? html`<${Answer} key=${column.id} turn=${turn} column=${column} name=${name} hidden=${unnamed}
-                answer=${turn.answers[column.id]} against=${column === first || unnamed ? NOTHING : (turn.answers[first.id] ?? NOTHING)} />`
+            ? html`<${Answer} key=${column.id} turn=${turn} column=${column} name=${name} hidden=${hidden}
+                answer=${turn.answers[column.id]} against=${column === first || hidden ? NOTHING : (turn.answers[first.id] ?? NOTHING)} />`
             : html`<div key=${column.id} class="compare-missing">
                 <${Button} small icon="send" onClick=${() => retry(turn, column, seedOf(turn))}>Ask ${name} too<//></div>`)}
       </div>
-      ${unnamed && html`<${VoteBar} key=${shown.map(({ column }) => column.id).join()} turn=${turn} shown=${shown} />`}
-      ${turn.vote && html`<p class="compare-voted small" role="status">${turn.vote.said}</p>`}
+      ${hidden && html`<${VoteBar} key=${shown.map(({ column }) => column.id).join()} turn=${turn} shown=${shown} />`}
+      ${turn.vote && html`<${Voted} turn=${turn} />`}
     </section>`;
+}
+
+/** What a vote said; a good answer can be made one to follow. */
+function Voted({ turn: { vote: { said, column }, text, answers } }) {
+  const answer = answers[column]?.get();
+  return html`
+    <div class="compare-voted row small"><p role="status">${said}</p>
+      ${answer?.text && may("author") && html`<${Button} small icon="book" onClick=${() => offerDemonstration({ question: text, answer: answer.text })}>Make it a demonstration<//>`}</div>`;
 }
 
 const seedOf = (turn) => Object.values(turn.answers).map((answer) => answer.get().seed).find((seed) => seed !== null) ?? drawn();

@@ -18,7 +18,8 @@ export function VoteBar({ turn, shown }) {
     const { columns } = setup.get();
     const name = ({ column }) => `${letter(columns.findIndex(({ id }) => id === column.id))} (${named(column.alignment)})`;
     const said = better === null ? `You found them alike: ${shown.map(name).join(", ")}.` : `You voted for ${name(shown[better])}. ${shown.map((each, i) => `Answer ${i + 1} was ${name(each)}`).join(", ")}.`;
-    turns.set((all) => all.map((each) => (each.id === turn.id ? { ...each, vote: { id: made.id, said } } : each)));
+    const column = better === null ? null : shown[better].column.id;
+    turns.set((all) => all.map((each) => (each.id === turn.id ? { ...each, vote: { id: made.id, said, column } } : each)));
   };
   return html`
     <div class="compare-vote" role="group" aria-label="Your vote">

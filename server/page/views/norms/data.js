@@ -2,6 +2,7 @@
 import { call, send } from "../../core/api.js";
 import { useEffect, useState } from "../../core/html.js";
 import { key } from "../../core/key.js";
+import { whenOther } from "../../core/server.js";
 import { store, useStore } from "../../core/store.js";
 import { save } from "../../core/zip.js";
 
@@ -16,7 +17,7 @@ const changed = (made) => {
 
 /** Drafts of forms, by `STORE/ID` or `new`: they outlive the drawer. */
 export const drafts = store({});
-key.watch(() => drafts.set({}));
+whenOther(() => drafts.set({}));
 export const setDraft = (name, draft) => drafts.set(({ [name]: _, ...rest }) => (draft ? { ...rest, [name]: draft } : rest));
 
 export const readStores = (signal) => call(at(), { signal });

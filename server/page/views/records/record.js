@@ -62,6 +62,9 @@ function pruned(name, options, strategies) {
   return Object.fromEntries(Object.entries(options ?? {}).filter(([option, value]) => value !== null && !same(option, value)));
 }
 
+/** How much variety the demonstrations of a record were picked with, which can't be told of a store as it stood then; 0: none. */
+export const varietyOf = (record) => Math.max(0, ...stepsOf(record).map((step) => step.demos?.diversity ?? 0));
+
 /**
  * The body of the same request, by the steps that ran then; `asOf`: with the stores as they stood at that time. The
  * words of a prompt and what a verifier was set up with are those of now.

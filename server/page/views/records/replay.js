@@ -10,7 +10,7 @@ import { Drawer } from "../../ui/dialog.js";
 import { announce } from "../../ui/toast.js";
 import { Empty, Failed, Notice } from "../../ui/view.js";
 import { Why } from "../../why/panel.js";
-import { answerOf, bodyOf, normsIn, readsStores, said, textOf, unplayable } from "./record.js";
+import { answerOf, bodyOf, normsIn, readsStores, said, textOf, unplayable, varietyOf } from "./record.js";
 
 const WAYS = { then: "Norms as they stood then", now: "Norms as they stand now", again: "Asked again" };
 
@@ -38,6 +38,7 @@ export function Replay({ record, past }) {
   };
   const ways = readsStores(record) ? ["then", "now"] : ["again"];
   const played = ways.filter((way) => runs[way]);
+  const variety = varietyOf(record);
   const seeded = record.parameters?.seed !== undefined || record.parameters?.temperature === 0;
   return html`
     <div class="stack">
@@ -47,6 +48,7 @@ export function Replay({ record, past }) {
       </div>
       <${Notice}>
         The same question, options and steps; prompts and verifiers are those of today.
+        ${variety > 0 && ` What has ended has no vectors to tell variety by: as they stood then, demonstrations are picked by likeness alone, without the recorded diversity of ${variety}.`}
         ${seeded ? "" : " No seed was sent, so another wording alone says little: ask more than once."}
       <//>
       <div class=${`records-replay records-replay-${1 + played.length}`}>

@@ -1,4 +1,5 @@
 // An evaluation as its raw records have it: items, answers, and what judges made of them. Nothing here draws.
+import { answerOf, itemOf, markOf, text } from "./rows.js";
 
 /** What a measurement writes, by its name; everything else in a folder is passed over. */
 export const FILES = ["eval.run.json", "items.jsonl", "answers.jsonl", "scores.jsonl", "judgements.jsonl", "comparisons.jsonl", "latency.jsonl"];
@@ -41,7 +42,11 @@ export function read(name, files) {
   if (!["answers", "scores", "judgements", "comparisons", "latency"].some((kind) => rows[kind].length)) {
     throw new Error(`There are no records in it: at least one of ${FILES.slice(2).join(", ")} is needed.`);
   }
-  return evaluation({ name, settings, problems, ...rows });
+  const { items, answers, scores, judgements, comparisons, latency } = rows;
+  return evaluation({
+    name, settings, problems, latency, items: items.map(itemOf), answers: answers.map(answerOf), scores: scores.map(markOf),
+    judgements: judgements.map(markOf), comparisons: comparisons.map(markOf),
+  });
 }
 
 export function evaluation({ name, settings = null, problems = [], items = [], answers = [], scores = [], judgements = [], comparisons = [], latency = [] }) {
@@ -137,7 +142,7 @@ export function compared(evaluated, { a, b, judge, set = "", verdict = "", find 
     const value = difference(judge, a, b, key);
     const answers = [a, b].map((column) => evaluated.answers.get(columnKey(column))?.get(key));
     if (!answers[0] && !answers[1] && value === null) continue;
-    if (wanted && ![questionOf(item), ...answers.map((answer) => answer?.text ?? "")].some((text) => text.toLowerCase().includes(wanted))) continue;
+    if (wanted && ![questionOf(item), ...answers.map((answer) => answer?.text ?? "")].some((each) => each.toLowerCase().includes(wanted))) continue;
     all.push({ key, item, value, change: change(value), answers });
   }
   const counts = { better: 0, worse: 0, alike: 0, open: 0 };
@@ -149,7 +154,7 @@ export function compared(evaluated, { a, b, judge, set = "", verdict = "", find 
 export function questionOf({ messages = [] }) {
   const last = messages.findLast?.(({ role }) => role === "user");
   const content = last?.content ?? "";
-  return typeof content === "string" ? content : content.map(({ text }) => text ?? "").join("\n");
+  return Array.isArray(content) ? content.map((part) => text(part?.text)).join("\n") : text(content);
 }
 
 /** A vote of a person on an item: the preference for `a`. */

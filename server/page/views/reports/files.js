@@ -1,10 +1,12 @@
 // How an evaluation's files come here: chosen, dropped, or out of the server's folder of reports.
 import { call, send } from "../../core/api.js";
+import { whenOther } from "../../core/server.js";
 import { store } from "../../core/store.js";
 import { FILES, read } from "./evaluation.js";
 
 /** The evaluation that is open, or null. */
 export const opened = store(null);
+whenOther(() => opened.get()?.source === "server" && opened.set(null));
 const LARGEST = 200 * 2 ** 20; // bytes of one evaluation that a tab goes through
 
 /** Files of a folder (or of several names) as `read` takes them. Raises an Error that says what is wrong with them. */

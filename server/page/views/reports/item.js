@@ -1,12 +1,14 @@
 // Two answers to the same item, side by side: what differs, what judges say, and one's own vote.
 import { html, useEffect, useRef, useState } from "../../core/html.js";
 import { count, duration } from "../../core/format.js";
+import { may } from "../../core/server.js";
 import { kept, local, useStore } from "../../core/store.js";
 import { Button, CopyButton } from "../../ui/controls.js";
 import { Diff } from "../../ui/diff.js";
 import { Notice } from "../../ui/view.js";
 import { announce } from "../../ui/toast.js";
 import { voter } from "../compare/votes.js";
+import { offerDemonstration } from "../norms/handover.js";
 import { Change } from "./change.js";
 import { columnKey, named, questionOf, withVote } from "./evaluation.js";
 
@@ -73,6 +75,7 @@ export function Item({ evaluated, found, a, b, judge, onVoted, onClose, onBefore
             <${Button} onClick=${() => vote(0)}>${hidden ? "1" : named(columns[order[0]], evaluated.columns)} is better<//>
             <${Button} onClick=${() => vote(null)}>They are alike<//>
             <${Button} onClick=${() => vote(1)}>${hidden ? "2" : named(columns[order[1]], evaluated.columns)} is better<//>
+            ${voted !== null && voted !== -1 && may("author") && questionOf(item) && html`<${Button} kind="quiet" icon="book" onClick=${() => offerDemonstration({ question: questionOf(item), answer: answers[voted].text })}>Make it a demonstration<//>`}
             ${voted !== null && html`<span class="soft small">${voted === -1 ? "You find them alike." : `You voted for ${named(columns[voted], evaluated.columns)}.`}</span>`}
           </div>`}
         ${onVoted && a.model !== b.model && html`<p class="faint small">Votes are between alignments of one model.</p>`}

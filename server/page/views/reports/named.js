@@ -3,6 +3,7 @@ import { base } from "../../core/api.js";
 import { all, put, remove } from "../../core/database.js";
 import { pack, unpack } from "../../core/packed.js";
 import { store } from "../../core/store.js";
+import { isColumn } from "../compare/checked.js";
 
 /** Of this browser, by name; null until they are read. */
 export const views = store(null);
@@ -64,9 +65,7 @@ function checked(given) {
   return {
     name: text(given.name).slice(0, 200),
     text: text(given.text),
-    columns: (Array.isArray(given.columns) ? given.columns : []).slice(0, 2).filter((column) =>
-      typeof column?.model === "string" && (column.alignment === null || typeof column.alignment === "string" || Array.isArray(column.alignment)),
-    ).map(({ model, alignment }) => ({ model, alignment })),
+    columns: (Array.isArray(given.columns) ? given.columns : []).slice(0, 2).filter(isColumn).map(({ model, alignment }) => ({ model, alignment })),
     settings: {
       max_tokens: longest === null ? null : number(longest, SETTINGS.max_tokens, 1, 1e6),
       temperature: Number.isFinite(temperature) ? temperature : null,

@@ -1,20 +1,60 @@
 // The same questions under a baseline and a candidate. A run outlives the view, and becomes an evaluation as it goes.
+import { whenOther } from "../../core/server.js";
 import { store } from "../../core/store.js";
 import { callTraced } from "../../core/traced.js";
 import { announce } from "../../ui/toast.js";
 import { written } from "../compare/state.js";
 import { evaluation } from "./evaluation.js";
 import { LIKELIHOOD, judged, likelihoodOf, measureOf, preferred } from "./judges.js";
+import { forget, recall, remember } from "./kept-run.js";
+import { draft } from "./named.js";
 
 /**
  * `state`: "none", "running", "stopped" or "done"; `done` of `total` answers; `failed`: how many there are not;
  * `unjudged`: how many have no verdict because the judge failed, and `fault`: its words; `plan`: what was asked for;
  * `evaluated`: what came back, as an evaluation.
  */
-export const run = store({ state: "none", done: 0, total: 0, failed: 0, unjudged: 0, fault: null, plan: null, evaluated: null });
+const NONE = { state: "none", done: 0, total: 0, failed: 0, unjudged: 0, fault: null, plan: null, evaluated: null };
+export const run = store(NONE);
 const EVERY = 250; // milliseconds
+const KEPT_EVERY = 1000; // milliseconds, while it runs
 let control = null;
 let rows = null;
+let keeping = null;
+
+run.watch(({ state }) => {
+  if (state === "none") return;
+  const save = () => {
+    clearTimeout(keeping);
+    keeping = null;
+    if (run.get().state !== "none") remember({ run: run.get(), rows, draft: draft.get() });
+  };
+  if (state !== "running") save();
+  else keeping ??= setTimeout(save, KEPT_EVERY);
+});
+whenOther(() => leave());
+
+/** The run that this tab made before it was reloaded; one that was under way has been stopped by that. */
+export async function restore() {
+  const found = run.get().state === "none" ? await recall() : null;
+  if (!found || run.get().state !== "none") return;
+  rows = found.rows;
+  if (!draft.get().text) draft.set(found.draft);
+  const { state, ...told } = found.run;
+  run.set({ ...told, state: state === "running" ? "stopped" : state });
+}
+
+function leave() {
+  control?.abort();
+  control = null;
+  run.set(NONE);
+}
+
+/** Ends it, and forgets what came back. */
+export function discard() {
+  leave();
+  forget();
+}
 
 /** What the records of a run call its two columns: one model's alignments, else MODEL@ALIGNMENT. */
 export function columnsOf({ columns: [a, b] }) {

@@ -12,9 +12,10 @@ import { Browser } from "./browser.js";
 import { Column } from "./column.js";
 import { files } from "./evaluation.js";
 import { EXACT, LIKELIHOOD, judges } from "./judges.js";
+import { trouble } from "./kept-run.js";
 import { EMPTY, draft, fromLink } from "./named.js";
 import { MOST, parse } from "./parse.js";
-import { again, begin, columnsOf, run, stop } from "./run.js";
+import { again, begin, columnsOf, discard, run, stop } from "./run.js";
 import { ViewButtons } from "./view-buttons.js";
 
 const FILTERS = ["a", "b", "judge", "set", "verdict", "find"];
@@ -23,6 +24,7 @@ export function Try({ query }) {
   const known = useStore(server);
   const set = useStore(draft);
   const now = useStore(run);
+  const unkept = useStore(trouble);
   const [fault, setFault] = useState(null);
   const given = query.get("view");
   useEffect(() => {
@@ -46,6 +48,7 @@ export function Try({ query }) {
   return html`
     <${View} title=${set.name || "Questions of your own"} actions=${actions}>
       ${fault && html`<${Notice} kind="bad" alert>${fault}<//>`}
+      ${unkept && html`<${Notice} kind="warn">${unkept}<//>`}
       <div class="stack">
         <details class="card reports-setup" open=${now.state === "none"}>
           <summary class="card-head"><h2>Set-up</h2><span class="faint small">${plural(read.items.length, "question")}, ${set.columns.length === 2 ? columnsOf(set).map(({ alignment }) => alignment).join(" / ") : "no columns yet"}</span></summary>
@@ -133,6 +136,7 @@ function Controls({ set, read, now }) {
         ? html`<${Button} icon="stop" onClick=${stop}>Stop<//>`
         : html`<${Button} kind="primary" icon="send" disabled=${!read.items.length || alike || set.columns.length < 2} onClick=${start}>
             Ask ${read.items.length ? plural(2 * read.items.length, "time") : ""}<//>`}
+      ${!running && now.state !== "none" && html`<${Button} kind="quiet" icon="trash" onClick=${discard}>Discard the run<//>`}
       ${left && html`<${Button} icon="retry" onClick=${again}>${now.state === "done" ? "Ask again what failed" : "Go on"}<//>`}
       ${alike && html`<span class="soft small">Baseline and candidate are the same: choose another alignment or model.</span>`}
       ${now.state !== "none" && html`

@@ -1,5 +1,6 @@
 // The server's figures every two seconds while somebody looks: scrapes, and what two of them tell.
 import { send } from "../../core/api.js";
+import { whenOther } from "../../core/server.js";
 import { store } from "../../core/store.js";
 import { buckets, grown, parse, quantile, sum, valuesOf } from "./prometheus.js";
 
@@ -8,27 +9,38 @@ const KEPT = 150; // scrapes: five minutes
 const RECENT = 15; // scrapes that a quantile is of: half a minute
 
 /** `state`: "loading", "ready" or "failed" (then `error`); `points`: one for each two scrapes; `now`: the last. */
-export const watched = store({ state: "loading", error: null, points: [], now: null });
+const NOTHING = { state: "loading", error: null, points: [], now: null };
+export const watched = store(NOTHING);
 const scrapes = [];
+whenOther(() => {
+  scrapes.length = 0;
+  watched.set(NOTHING);
+});
 let timer = null;
+let turn = null; // the one under way; another than it was where somebody has begun anew, or has left
 let asking = null;
 
-/** Begins to look; returns what ends it. Nothing is asked while the tab is hidden. */
+/** Asks now, and every two seconds from now on; not while the tab is hidden, nor after a key was wanted and not given. */
+export function look() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  const mine = (turn = {});
+  ask().then(() => {
+    if (turn === mine && watched.get().error?.status !== 401) timer = setTimeout(look, EVERY);
+  });
+}
+
+/** Begins to look; returns what ends it. */
 export function watch() {
-  const turn = () => {
-    clearTimeout(timer);
-    if (!document.hidden) ask().then(() => (timer = setTimeout(turn, EVERY)));
-  };
-  document.addEventListener("visibilitychange", turn);
-  turn();
+  document.addEventListener("visibilitychange", look);
+  look();
   return () => {
-    document.removeEventListener("visibilitychange", turn);
+    document.removeEventListener("visibilitychange", look);
     clearTimeout(timer);
+    turn = null;
     asking?.abort();
   };
 }
-
-export const readAgain = () => ask();
 
 async function ask() {
   asking?.abort();

@@ -1,0 +1,134 @@
+"""What a server and the process that writes its records tell each other, through two pipes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+_SIZE = 8  # bytes before each message that say how long it is
+_AT_ONCE = 1 << 20  # bytes of one read
+
+
+class Failure(msgspec.Struct, array_like=True, gc=False):
+    """What went wrong with a request."""
+
+    type: str
+    code: str | None
+    status: int
+    message: str
+
+
+class Material(msgspec.Struct, array_like=True):
+    """What a record is made from, but for the answer's bytes. Fields as in `Facts`, times in milliseconds."""
+
+    id: str
+    came: float
+    tenant: str
+    key_id: str | None
+    keep_days: float
+    full: bool
+    route: str
+    fields: Mapping[str, Any]
+    model: str | None
+    alignment: str | None
+    plan: msgspec.Raw
+    floor: int
+    steps: list[dict[str, Any]]
+    stages: Any
+    usage: tuple[int, int] | None
+    usage_estimated: bool
+    response_id: str | None
+    answer_cut: bool
+    status: int
+    error: Failure | None
+    gone: bool
+    total: float
+    first: float | None
+
+
+class Erase(msgspec.Struct, tag=True):
+    """`RecordsFile.erase`."""
+
+    tenant: str
+    user: str
+    by: str | None
+
+
+class Expire(msgspec.Struct, tag=True):
+    """`RecordsFile.expire`, once or until there is no more; tells whether there may be more."""
+
+    now: float
+    all: bool
+
+
+class Keep(msgspec.Struct, tag=True):
+    """`RecordsFile.keep`, and lets expire what is due."""
+
+    days: dict[str, float]
+    now: float
+
+
+Work = Erase | Expire | Keep
+
+
+class Batch(msgspec.Struct, array_like=True):
+    """Materials to write, all or none, and what is to be done then. `again`: perhaps they are in the file already."""
+
+    materials: Sequence[bytes]
+    work: Work | None = None
+    again: bool = False
+
+
+class Reply(msgspec.Struct, array_like=True):
+    """`failed`: why nothing was written. `lost`: of what no record could be made, each with its traceback. `done`:
+    what the work has come to; `refused`: why it has not."""
+
+    failed: str | None = None
+    lost: list[str] = []
+    done: int = 0
+    refused: str | None = None
+
+
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+_material = msgspec.json.Decoder(Material).decode
+pack = msgspec.msgpack.Encoder().encode
+read_batch = msgspec.msgpack.Decoder(Batch).decode
+read_reply = msgspec.msgpack.Decoder(Reply).decode
+
+
+def encoded(material: Material, answered: Sequence[bytes]) -> bytes:
+    """As JSON, which has no line breaks, and behind a line break the answer as it went out."""
+    return b"\n".join((_encode(material), b"".join(answered)))
+
+
+def decoded(data: bytes) -> tuple[Material, bytes]:
+    """The reverse."""
+    material, _, answered = data.partition(b"\n")
+    return _material(material), answered
+
+
+def send(fd: int, message: bytes) -> None:
+    """Blocks. Raises OSError where nobody reads."""
+    for part in (len(message).to_bytes(_SIZE), message):
+        left = memoryview(part)
+        while left:
+            left = left[os.write(fd, left) :]
+
+
+def receive(fd: int) -> bytes:
+    """Blocks. Raises EOFError where nobody writes any more."""
+    return _exactly(fd, int.from_bytes(_exactly(fd, _SIZE)))
+
+
+def _exactly(fd: int, size: int) -> bytes:
+    pieces = []
+    while size:
+        piece = os.read(fd, min(size, _AT_ONCE))
+        if not piece:
+            raise EOFError("it has ended")
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)

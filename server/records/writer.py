@@ -1,0 +1,68 @@
+"""The process that writes a server's records, as its server has it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from heedful.retrieval.errors import StoreError
+from heedful.server.log import logger
+from heedful.server.records.wire import Batch, Reply, pack, read_reply, receive, send
+
+COMMAND = (sys.executable, "-m", "heedful.server.records.writing")
+_ENDING = 10.0  # seconds for it to end, once nothing is left to do
+
+
+class RecordsWriter:
+    """Started with the first batch, and anew where it has ended. Not for several threads at once. Blocks.
+
+    In a process of its own, since what it does for an answer is half of what the server does for it: in a thread it
+    would take the interpreter from the event loop, and that from it, several times a request.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def write(self, batch: Batch) -> Reply:
+        """Raises StoreError where the batch is not written; where its process has ended, nobody knows."""
+        try:
+            process = self._process or self._start()
+            assert process.stdin is not None and process.stdout is not None
+            send(process.stdin.fileno(), pack(batch))
+            reply = read_reply(receive(process.stdout.fileno()))
+        except (OSError, EOFError, msgspec.DecodeError) as error:
+            self.end()
+            raise StoreError(f"the process that writes them has ended: {error}") from error
+        if reply.failed is not None:
+            raise StoreError(reply.failed)
+        return reply
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # In a group of its own: what a terminal sends to the server's ends it before it can look away.
+        self._process = subprocess.Popen(
+            (*COMMAND, str(self._folder)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            process_group=0,
+        )
+        return self._process
+
+    def end(self) -> None:
+        """Waits until it has."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+        try:
+            process.wait(_ENDING)
+        except subprocess.TimeoutExpired:
+            logger.error("the process that writes records does not end; it is killed")
+            process.kill()
+            process.wait()
