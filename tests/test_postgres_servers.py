@@ -169,7 +169,6 @@ def _whole(place: Path | str, tenant: str | None) -> list[Any]:
         then,
         scores,
         store.erasures(),
-        store.scopes(),
         len(store),
         store.vectors(["k"]).tolist(),
     ]
