@@ -18,7 +18,7 @@ from heedful.retrieval import Embedder, Filter, Item, StoreError, StoreUnavailab
 from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.postgres import indexing, layout
 from heedful.retrieval.postgres import store as store_module
-from heedful.retrieval.postgres.connections import Connection, Connections, Place
+from heedful.retrieval.postgres.connections import Address, ConnectionPool, PgConnection
 from heedful.retrieval.store.any_store import AnyStore
 from heedful.retrieval.store.backend import backend_of
 from heedful.retrieval.store.stores import Stores
@@ -177,9 +177,9 @@ def test_connections_that_were_cut_are_made_anew_without_a_word(
 def test_a_commit_whose_end_is_not_known_is_told_so(
     postgres_server: PostgresProcess, postgres_url: str
 ) -> None:
-    connections = Connections(Place.of(postgres_url))
+    connections = ConnectionPool(Address.of(postgres_url))
 
-    def cut_off(db: Connection) -> None:
+    def cut_off(db: PgConnection) -> None:
         with psycopg.connect(postgres_server.url, autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s)", [db.info.backend_pid])
         until(lambda: not _listed(postgres_server, db.info.backend_pid))
@@ -200,9 +200,11 @@ def test_a_primary_that_became_a_standby_is_left_for_the_new_one(
     """As after a failover that left the connections open: what they answer now is that nothing can be written."""
     stores = server(postgres_url)
     store = stores.create("norms")[0]
-    connections: Connections = vars(stores.kept)["_connections"]  # private: whose are not to be had otherwise
+    connections: ConnectionPool = vars(stores.kept)[
+        "_connections"
+    ]  # private: whose are not to be had otherwise
 
-    def demote(db: Connection) -> None:
+    def demote(db: PgConnection) -> None:
         db.execute("SET default_transaction_read_only = on")
 
     connections.read(demote)
@@ -390,7 +392,7 @@ def test_an_index_that_was_cut_off_is_made_anew(
 ) -> None:
     store = server(postgres_url).create("norms")[0]
     store.add([Item(f"rule {i}") for i in range(50)])
-    connections = Connections(Place.of(postgres_url))
+    connections = ConnectionPool(Address.of(postgres_url))
     tables = layout.Tables(vars(store)["_tables"].store)
     connections.read(lambda db: indexing.make(db, tables, 1, 64, beside=True))
     connections.read(

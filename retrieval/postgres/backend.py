@@ -12,7 +12,7 @@ from heedful.retrieval.embedding.embedder import Embedder
 from heedful.retrieval.errors import UnknownStore
 from heedful.retrieval.items import Version
 from heedful.retrieval.postgres import layout, reading
-from heedful.retrieval.postgres.connections import Connection, Connections, Place
+from heedful.retrieval.postgres.connections import Address, ConnectionPool, PgConnection
 from heedful.retrieval.postgres.directory import Directory
 from heedful.retrieval.postgres.layout import Tables
 from heedful.retrieval.postgres.store import PostgresStore
@@ -31,7 +31,9 @@ class PostgresBackend:
     def __init__(self, url: str, *, above: PostgresBackend | None = None, tenant: str = _ABOVE) -> None:
         """Raises StoreError for what is no address."""
         self._above, self._tenant = above, tenant
-        self._connections: Connections = Connections(Place.of(url)) if above is None else above._connections
+        self._connections: ConnectionPool = (
+            ConnectionPool(Address.of(url)) if above is None else above._connections
+        )
         self._directory: Directory = Directory(self._connections) if above is None else above._directory
 
     def names(self) -> list[str]:
@@ -66,7 +68,7 @@ class PostgresBackend:
         probe = embedder.probe.astype(np.float32)
         said = [self._tenant, name, embedder.name, probe.tobytes(), int(probe.shape[1])]
 
-        def make(db: Connection) -> bool:
+        def make(db: PgConnection) -> bool:
             made = db.execute(
                 "INSERT INTO stores (tenant, name, embedder, probe, dimension) VALUES (%s, %s, %s, %s, %s) "
                 "ON CONFLICT DO NOTHING RETURNING id",
@@ -83,7 +85,7 @@ class PostgresBackend:
         return new
 
     def drop(self, name: str) -> None:
-        def drop(db: Connection) -> None:
+        def drop(db: PgConnection) -> None:
             query = "DELETE FROM stores WHERE tenant = %s AND name = %s RETURNING id, generation"
             found = db.execute(query, [self._tenant, name]).fetchone()
             if found is not None:
@@ -112,7 +114,7 @@ class PostgresBackend:
             self._directory.close()
             self._connections.close()
 
-    def _of(self, name: str, work: Callable[[Connection, Tables], T]) -> T:
+    def _of(self, name: str, work: Callable[[PgConnection, Tables], T]) -> T:
         """What is read of a store that need not be open."""
         self._directory.look()
         if (entry := self._directory.get(self._tenant, name)) is None:

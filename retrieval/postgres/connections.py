@@ -23,7 +23,7 @@ from psycopg.pq import TransactionStatus
 from heedful.retrieval.errors import InvalidItem, StoreError, StoreUnavailable
 from heedful.retrieval.postgres import layout
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+PgConnection = psycopg.Connection[tuple[Any, ...]]
 T = TypeVar("T")
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _MOST = 16  # connections of a process
@@ -48,7 +48,7 @@ EF_SEARCH, MAX_SCAN = 160, 40_000
 """Of the index: how many candidates a search keeps, and how many rows it looks at under a filter."""
 
 
-class Place(NamedTuple):
+class Address(NamedTuple):
     """Where the stores are: what libpq takes, the schema, and what may be told of it (no password)."""
 
     conninfo: dict[str, Any]
@@ -56,7 +56,7 @@ class Place(NamedTuple):
     told: str
 
     @classmethod
-    def of(cls, url: str) -> Place:
+    def of(cls, url: str) -> Address:
         """From postgresql://USER:PASSWORD@HOST:PORT/DATABASE?schema=NAME, and libpq's own parameters. Raises
         StoreError."""
         base, _, asked = url.partition("?")
@@ -76,30 +76,30 @@ class Place(NamedTuple):
         return cls(_DEFAULTS | conninfo, schema, f"the database of the stores ({database} at {host})")
 
 
-class Connections:
+class ConnectionPool:
     """Opened at first use. Methods raise StoreUnavailable where the server can't be reached or can't do it now."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Address) -> None:
         self.place = place
         self.schema = place.schema
         self._room = threading.BoundedSemaphore(_MOST)
         self._lock = threading.Lock()
-        self._idle: list[Connection] = []
+        self._idle: list[PgConnection] = []
         self._down: tuple[float, str] | None = None  # until when nobody tries, and why
         self._search_path: sql.Composed | None = None
         self._closed = False
 
-    def read(self, work: Callable[[Connection], T]) -> T:
+    def read(self, work: Callable[[PgConnection], T]) -> T:
         """What `work` returns, which only reads: it is done again where a connection turns out to be lost."""
         return self._done(work, transaction=False)
 
-    def write(self, work: Callable[[Connection], T], *, again: bool = True) -> T:
+    def write(self, work: Callable[[PgConnection], T], *, again: bool = True) -> T:
         """The same in one transaction, which is on the server's disk when this returns; `again`: whether it may be
         done again, where nothing has been committed."""
         return self._done(work, transaction=True, again=again)
 
     @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
+    def snapshot(self) -> Iterator[PgConnection]:
         """A connection for several statements that all see this moment. Nothing is done again."""
         with self._telling(), self._room_for_one(), self._lent() as (connection, _):
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -112,7 +112,7 @@ class Connections:
             self._closed = True
         self._drop_idle()
 
-    def _done(self, work: Callable[[Connection], T], *, transaction: bool, again: bool = True) -> T:
+    def _done(self, work: Callable[[PgConnection], T], *, transaction: bool, again: bool = True) -> T:
         with self._telling(), self._room_for_one():
             while True:
                 with self._lent() as (connection, fresh):
@@ -129,7 +129,7 @@ class Connections:
                         return done
                 self._drop_idle()  # they are from before the server went; nothing has been committed
 
-    def _commit(self, connection: Connection) -> None:
+    def _commit(self, connection: PgConnection) -> None:
         try:
             connection.execute("COMMIT")
         except psycopg.Error as error:
@@ -150,7 +150,7 @@ class Connections:
             self._room.release()
 
     @contextmanager
-    def _lent(self) -> Iterator[tuple[Connection, bool]]:
+    def _lent(self) -> Iterator[tuple[PgConnection, bool]]:
         """A connection, and whether it was made for this."""
         with self._lock:
             if self._closed:
@@ -168,7 +168,7 @@ class Connections:
             if not keep:
                 connection.close()
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> PgConnection:
         with self._lock:
             if self._down is not None:
                 until, why = self._down
@@ -190,8 +190,8 @@ class Connections:
             self._down = None
         return connection
 
-    def _connected(self) -> Connection:
-        connection: Connection = psycopg.connect(
+    def _connected(self) -> PgConnection:
+        connection: PgConnection = psycopg.connect(
             **self.place.conninfo, autocommit=True, prepare_threshold=None
         )
         try:
@@ -235,12 +235,12 @@ class Connections:
             raise StoreError(f"{self.place.told}: {_line(error)}") from error
 
 
-def _lost(connection: Connection, error: psycopg.Error) -> bool:
+def _lost(connection: PgConnection, error: psycopg.Error) -> bool:
     """Whether it was the connection, and a new one may do better: a server that went, or is no primary any more."""
     return connection.closed or isinstance(error, errors.ReadOnlySqlTransaction)
 
 
-def _rolled_back(connection: Connection) -> bool:
+def _rolled_back(connection: PgConnection) -> bool:
     """Whether nothing is left open of what its last user began, and the next may write."""
     if connection.closed:
         return False

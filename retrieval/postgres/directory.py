@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import psycopg
 
 from heedful.retrieval.errors import StoreError
-from heedful.retrieval.postgres.connections import Connection, Connections
+from heedful.retrieval.postgres.connections import ConnectionPool, PgConnection
 
 EVERY = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Listed:
     """A store: its number, which vectors it has, and the write that erased something last."""
 
     id: int
@@ -29,14 +29,14 @@ class Entry:
     erased: int
 
 
-Entries = Mapping[tuple[str, str], Entry]
+Entries = Mapping[tuple[str, str], Listed]
 """By tenant and name."""
 
 
 class Directory:
     """Everybody's stores in one schema. The first question blocks, and starts the thread."""
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: ConnectionPool) -> None:
         self._connections = connections
         self._lock = threading.Lock()
         self._entries: Entries | None = None
@@ -50,7 +50,7 @@ class Directory:
         it never was."""
         return self.look() if self._entries is None else self._entries
 
-    def get(self, tenant: str, name: str) -> Entry | None:
+    def get(self, tenant: str, name: str) -> Listed | None:
         return self.entries().get((tenant, name))
 
     def look(self) -> Entries:
@@ -65,7 +65,7 @@ class Directory:
                 self._thread.start()
             return self._entries
 
-    def on_erasure(self, entry: Entry, tell: Callable[[], None]) -> None:
+    def on_erasure(self, entry: Listed, tell: Callable[[], None]) -> None:
         """`tell` is called after each erasure from a store, by whomever, that comes after what `entry` knows."""
         with self._lock:
             self._erased[entry.id] = entry.erased, tell
@@ -96,14 +96,14 @@ class Directory:
                 pass  # whoever asks the database is told; what is known stays until it is back
 
 
-def _changes(db: Connection) -> int:
+def _changes(db: PgConnection) -> int:
     found = db.execute("SELECT changes FROM state").fetchone()
     return int(found[0]) if found else 0
 
 
-def _read(db: Connection) -> tuple[int, Entries]:
+def _read(db: PgConnection) -> tuple[int, Entries]:
     """In one statement, so that number and list are of one moment."""
     query = "SELECT changes, id, tenant, name, generation, erased FROM state LEFT JOIN stores ON true"
     found = db.execute(query).fetchall()
-    entries = {(r[2], r[3]): Entry(r[1], r[4], r[5]) for r in found if r[1] is not None}
+    entries = {(r[2], r[3]): Listed(r[1], r[4], r[5]) for r in found if r[1] is not None}
     return int(found[0][0]), entries

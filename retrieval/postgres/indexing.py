@@ -10,7 +10,7 @@ import psycopg
 from psycopg import errors, sql
 
 from heedful.retrieval.errors import StoreError
-from heedful.retrieval.postgres.connections import Connection, Connections
+from heedful.retrieval.postgres.connections import ConnectionPool, PgConnection
 from heedful.retrieval.postgres.layout import Tables
 
 logger = logging.getLogger("heedful.retrieval")
@@ -27,7 +27,7 @@ _CLASS = 0x686E  # of the advisory locks of those who make one
 class Indexing:
     """Makes one store's index. Methods but `settle` don't wait for it."""
 
-    def __init__(self, connections: Connections, tables: Tables, name: str, dimension: int) -> None:
+    def __init__(self, connections: ConnectionPool, tables: Tables, name: str, dimension: int) -> None:
         self._connections, self._tables, self._name, self._dimension = connections, tables, name, dimension
         self._lock = threading.Lock()
         self._making: threading.Thread | None = None
@@ -60,12 +60,12 @@ class Indexing:
             self._making = None
 
 
-def there(db: Connection, tables: Tables, generation: int) -> bool:
+def there(db: PgConnection, tables: Tables, generation: int) -> bool:
     """Whether there is an index that searches can use."""
     return _state(db, tables, generation) == (True,)
 
 
-def make(db: Connection, tables: Tables, generation: int, dimension: int, *, beside: bool) -> None:
+def make(db: PgConnection, tables: Tables, generation: int, dimension: int, *, beside: bool) -> None:
     """Makes the index unless it is there or somebody else makes it. `beside`: while others write to the store."""
     lock = [_CLASS, tables.store % 2**31]
     if db.execute("SELECT pg_try_advisory_lock(%s, %s)", lock).fetchone() != (True,):
@@ -102,7 +102,7 @@ def make(db: Connection, tables: Tables, generation: int, dimension: int, *, bes
             db.execute("SELECT pg_advisory_unlock(%s, %s)", lock)
 
 
-def _roomy(db: Connection, tables: Tables, generation: int, dimension: int) -> None:
+def _roomy(db: PgConnection, tables: Tables, generation: int, dimension: int) -> None:
     """As long as it takes, and the memory for the whole graph: without that it takes many times as long."""
     db.execute("SET statement_timeout = 0; SET lock_timeout = 0")
     counted = db.execute(sql.SQL("SELECT count(*) FROM {}").format(tables.vectors(generation))).fetchone()
@@ -115,7 +115,7 @@ def _roomy(db: Connection, tables: Tables, generation: int, dimension: int) -> N
         db.execute(sql.SQL("SET maintenance_work_mem = {}").format(sql.Literal(f"{wanted}MB")))
 
 
-def _state(db: Connection, tables: Tables, generation: int) -> tuple[Any, ...] | None:
+def _state(db: PgConnection, tables: Tables, generation: int) -> tuple[Any, ...] | None:
     """Whether the index is whole; None: there is none."""
     query = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)"
     return db.execute(query, [tables.index(generation).as_string(db)]).fetchone()

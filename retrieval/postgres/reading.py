@@ -12,7 +12,7 @@ from heedful.retrieval.embedding.embedder import Vectors
 from heedful.retrieval.errors import InvalidItem
 from heedful.retrieval.items import KINDS, Filter, Hit, Version
 from heedful.retrieval.postgres import rows
-from heedful.retrieval.postgres.connections import Connection
+from heedful.retrieval.postgres.connections import PgConnection
 from heedful.retrieval.postgres.layout import Tables
 from heedful.retrieval.store.erasing import Erasure, digest
 from heedful.retrieval.store.paging import Cursor
@@ -29,7 +29,14 @@ _BY_INDEX = "embedding::halfvec({d}) <#> %(query)s::halfvec({d})"
 
 
 def nearest(
-    db: Connection, tables: Tables, generation: int, query: Vectors, k: int, filter: Filter, *, by_index: bool
+    db: PgConnection,
+    tables: Tables,
+    generation: int,
+    query: Vectors,
+    k: int,
+    filter: Filter,
+    *,
+    by_index: bool,
 ) -> list[Hit]:
     """The `k` items nearest to a unit vector, best first; `by_index`: most of them, and sooner."""
     passing, given = rows.passing(filter)
@@ -50,7 +57,7 @@ def nearest(
     return hits
 
 
-def mandatory(db: Connection, tables: Tables, generation: int, filter: Filter) -> list[Version]:
+def mandatory(db: PgConnection, tables: Tables, generation: int, filter: Filter) -> list[Version]:
     passing, given = rows.passing(filter)
     query = sql.SQL(
         "WITH bound AS MATERIALIZED (SELECT row FROM {} WHERE mandatory AND {}) "
@@ -59,7 +66,7 @@ def mandatory(db: Connection, tables: Tables, generation: int, filter: Filter) -
     return [rows.version(r) for r in db.execute(query, given).fetchall()]
 
 
-def standing(db: Connection, tables: Tables, ids: Sequence[str]) -> dict[str, Version]:
+def standing(db: PgConnection, tables: Tables, ids: Sequence[str]) -> dict[str, Version]:
     query = sql.SQL("SELECT {} FROM {} WHERE id = ANY(%s) AND ended IS NULL").format(
         rows.VERSION, tables.items
     )
@@ -67,17 +74,17 @@ def standing(db: Connection, tables: Tables, ids: Sequence[str]) -> dict[str, Ve
     return {version.item.id: version for version in found}
 
 
-def texts(db: Connection, tables: Tables, ids: Sequence[str]) -> dict[str, str]:
+def texts(db: PgConnection, tables: Tables, ids: Sequence[str]) -> dict[str, str]:
     query = sql.SQL("SELECT id, text FROM {} WHERE id = ANY(%s) AND ended IS NULL").format(tables.items)
     return dict(db.execute(query, [list(ids)]).fetchall())
 
 
-def history(db: Connection, tables: Tables, id: str) -> list[Version]:
+def history(db: PgConnection, tables: Tables, id: str) -> list[Version]:
     query = sql.SQL("SELECT {} FROM {} WHERE id = %s ORDER BY version").format(rows.VERSION, tables.items)
     return [rows.version(r) for r in db.execute(query, [id]).fetchall()]
 
 
-def vectors(db: Connection, tables: Tables, generation: int, ids: Sequence[str], dimension: int) -> Vectors:
+def vectors(db: PgConnection, tables: Tables, generation: int, ids: Sequence[str], dimension: int) -> Vectors:
     query = sql.SQL("SELECT id, embedding FROM {} JOIN {} i USING (row) WHERE id = ANY(%s) AND ended IS NULL")
     statement = query.format(tables.vectors(generation), tables.items)
     there: dict[str, Any] = dict(db.execute(statement, [list(ids)]).fetchall())
@@ -88,7 +95,7 @@ def vectors(db: Connection, tables: Tables, generation: int, ids: Sequence[str],
     return found
 
 
-def erasures(db: Connection, tables: Tables, id: str | None) -> list[Erasure]:
+def erasures(db: PgConnection, tables: Tables, id: str | None) -> list[Erasure]:
     where = sql.SQL("true" if id is None else "digest = %(digest)s")
     query = sql.SQL("SELECT at, by, versions, digest FROM {} WHERE {} ORDER BY number").format(
         tables.erasures, where
@@ -97,7 +104,7 @@ def erasures(db: Connection, tables: Tables, id: str | None) -> list[Erasure]:
 
 
 def page(
-    db: Connection,
+    db: PgConnection,
     tables: Tables,
     after: int,
     limit: int,
@@ -121,7 +128,7 @@ def page(
     return [(r[0], rows.version(r[1:])) for r in db.execute(query, given).fetchall()]
 
 
-def then(db: Connection, tables: Tables, at: float) -> Then:
+def then(db: PgConnection, tables: Tables, at: float) -> Then:
     """As `past.then`."""
     latest = sql.SQL("SELECT row FROM {} WHERE began <= %s ORDER BY row DESC LIMIT 1").format(tables.items)
     last = db.execute(latest, [at]).fetchone()
@@ -132,7 +139,7 @@ def then(db: Connection, tables: Tables, at: float) -> Then:
     return Then(int(last[0]) if last else 0, [rows.version(r) for r in found])
 
 
-def facets(db: Connection, tables: Tables) -> dict[str, dict[str, int]]:
+def facets(db: PgConnection, tables: Tables) -> dict[str, dict[str, int]]:
     """How many stand by facet and value; 0 for what was used once."""
     counted: dict[str, dict[str, int]] = {facet: {} for facet in ("kind", "scope", "mandatory", "tag")}
     query = sql.SQL("SELECT facet, value, n FROM {} ORDER BY facet, value").format(tables.facets)

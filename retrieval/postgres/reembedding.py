@@ -10,7 +10,7 @@ from psycopg import errors, sql
 from heedful.retrieval.embedding.embedder import Embedder
 from heedful.retrieval.errors import EmbedderChanged
 from heedful.retrieval.postgres import indexing, rows, writing
-from heedful.retrieval.postgres.connections import Connection, Connections
+from heedful.retrieval.postgres.connections import ConnectionPool, PgConnection
 from heedful.retrieval.postgres.layout import Tables, changed, make_vectors
 from heedful.retrieval.store.any_store import Progress
 
@@ -25,7 +25,7 @@ _FIELDS = sql.SQL(
 
 
 def reembed(
-    connections: Connections,
+    connections: ConnectionPool,
     tables: Tables,
     name: str,
     generation: int,
@@ -44,7 +44,7 @@ def reembed(
 
 
 def _reembed(
-    connections: Connections,
+    connections: ConnectionPool,
     tables: Tables,
     name: str,
     generation: int,
@@ -56,7 +56,7 @@ def _reembed(
         fields=_FIELDS, old=tables.vectors(generation), items=tables.items, new=new, piece=sql.Literal(_PIECE)
     )
 
-    def begin(db: Connection) -> int:
+    def begin(db: PgConnection) -> int:
         writing.begin(db, tables, name, generation)
         begun = db.execute("SELECT next_probe FROM stores WHERE id = %s", [tables.store]).fetchone()
         if begun is None or begun[0] != probe.tobytes():
@@ -86,7 +86,7 @@ def _reembed(
         progress(f"embedding with {embedder.name}", min(1.0, done / total))
 
 
-def _put(db: Connection, tables: Tables, name: str, generation: int, made: Sequence[list[Any]]) -> None:
+def _put(db: PgConnection, tables: Tables, name: str, generation: int, made: Sequence[list[Any]]) -> None:
     writing.begin(db, tables, name, generation)  # so that it is no other's table, nor swapped in
     marks = sql.SQL(", ").join(sql.Placeholder() * len(made[0]))
     query = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING")
@@ -95,7 +95,7 @@ def _put(db: Connection, tables: Tables, name: str, generation: int, made: Seque
 
 
 def _swap(
-    db: Connection, tables: Tables, name: str, generation: int, embedder: Embedder, missing: sql.Composed
+    db: PgConnection, tables: Tables, name: str, generation: int, embedder: Embedder, missing: sql.Composed
 ) -> bool:
     writing.begin(db, tables, name, generation)
     if db.execute(missing).fetchone():

@@ -17,7 +17,7 @@ from heedful.retrieval.embedding.embedder import Embedder, Vectors
 from heedful.retrieval.errors import EmbedderChanged, StoreError, UnknownStore
 from heedful.retrieval.items import ALL, Filter, Hit, Item, Version
 from heedful.retrieval.postgres import indexing, reading, rows, writing
-from heedful.retrieval.postgres.connections import Connection, Connections
+from heedful.retrieval.postgres.connections import ConnectionPool, PgConnection
 from heedful.retrieval.postgres.directory import Directory
 from heedful.retrieval.postgres.indexing import INDEXED_ROWS, Indexing
 from heedful.retrieval.postgres.layout import Tables
@@ -44,7 +44,7 @@ class PostgresStore:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: ConnectionPool,
         directory: Directory,
         place: tuple[str, str],
         embedder: Embedder,
@@ -235,18 +235,18 @@ class PostgresStore:
 
     # -- what all of this goes through
 
-    def _read(self, work: Callable[[Connection], T]) -> T:
+    def _read(self, work: Callable[[PgConnection], T]) -> T:
         with self._telling():
             return self._connections.read(work)
 
     def _write(
         self,
-        work: Callable[[Connection, writing.Turn], T],
+        work: Callable[[PgConnection, writing.WriteTurn], T],
         generation: int | None = None,
         *,
         again: bool = True,
     ) -> T:
-        def in_turn(db: Connection) -> T:
+        def in_turn(db: PgConnection) -> T:
             return work(db, writing.begin(db, self._tables, self.name, generation))
 
         with self._telling():
@@ -286,7 +286,7 @@ class PostgresStore:
                 self._indexing.want(self._generation)
         return known[1:]
 
-    def _identity(self, db: Connection) -> Identity:
+    def _identity(self, db: PgConnection) -> Identity:
         found = db.execute(
             "SELECT embedder, probe, dimension, generation FROM stores WHERE id = %s", [self._tables.store]
         ).fetchone()

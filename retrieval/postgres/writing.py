@@ -12,7 +12,7 @@ from heedful.retrieval.embedding.embedder import Vectors
 from heedful.retrieval.errors import EmbedderChanged, StoreError, UnknownStore
 from heedful.retrieval.items import Item
 from heedful.retrieval.postgres import rows
-from heedful.retrieval.postgres.connections import Connection
+from heedful.retrieval.postgres.connections import PgConnection
 from heedful.retrieval.postgres.layout import Tables, changed
 from heedful.retrieval.store.any_store import Kept
 from heedful.retrieval.store.database import Written
@@ -20,7 +20,7 @@ from heedful.retrieval.store.erasing import Erasure, digest
 from heedful.retrieval.store.expected import Expected, compare
 
 
-class Turn(NamedTuple):
+class WriteTurn(NamedTuple):
     """A write: its number, the last row that there is, which vectors the store has, and the database's time."""
 
     seq: int
@@ -29,7 +29,7 @@ class Turn(NamedTuple):
     now: float
 
 
-def begin(db: Connection, tables: Tables, name: str, generation: int | None) -> Turn:
+def begin(db: PgConnection, tables: Tables, name: str, generation: int | None) -> WriteTurn:
     """Waits for who writes to the store. Raises UnknownStore where it was dropped, EmbedderChanged where it has other
     vectors than those of `generation`."""
     found = db.execute(
@@ -39,16 +39,16 @@ def begin(db: Connection, tables: Tables, name: str, generation: int | None) -> 
     ).fetchone()
     if found is None:
         raise UnknownStore(f"the store {name!r} has been deleted")
-    turn = Turn(*found)
+    turn = WriteTurn(*found)
     if generation is not None and turn.generation != generation:
         raise EmbedderChanged(f"{name}: the store has been embedded anew; open it again to go on")
     return turn
 
 
 def write(
-    db: Connection,
+    db: PgConnection,
     tables: Tables,
-    turn: Turn,
+    turn: WriteTurn,
     items: Sequence[Item],
     vectors: Mapping[str, Vectors],
     known: Expected,
@@ -83,7 +83,9 @@ def write(
     return done
 
 
-def delete(db: Connection, tables: Tables, turn: Turn, ids: Sequence[str], known: Expected) -> list[str]:
+def delete(
+    db: PgConnection, tables: Tables, turn: WriteTurn, ids: Sequence[str], known: Expected
+) -> list[str]:
     """Ends items; returns the ids that stood. Raises VersionConflict."""
     require(db, tables, known)
     standing = {
@@ -97,7 +99,9 @@ def delete(db: Connection, tables: Tables, turn: Turn, ids: Sequence[str], known
     return [id for id in dict.fromkeys(ids) if id in standing]
 
 
-def erase(db: Connection, tables: Tables, turn: Turn, ids: Sequence[str], by: str | None) -> dict[str, int]:
+def erase(
+    db: PgConnection, tables: Tables, turn: WriteTurn, ids: Sequence[str], by: str | None
+) -> dict[str, int]:
     """Deletes every version of items; returns how many there were, by id."""
     query = sql.SQL("DELETE FROM {} WHERE id = ANY(%s) RETURNING row, ended, {}").format(
         tables.items, rows.FIELDS
@@ -124,7 +128,11 @@ def erase(db: Connection, tables: Tables, turn: Turn, ids: Sequence[str], by: st
 
 
 def take(
-    db: Connection, tables: Tables, turn: Turn, pieces: Iterable[Sequence[Kept]], erasures: Sequence[Erasure]
+    db: PgConnection,
+    tables: Tables,
+    turn: WriteTurn,
+    pieces: Iterable[Sequence[Kept]],
+    erasures: Sequence[Erasure],
 ) -> int:
     """Fills an empty store. Raises StoreError where it is not."""
     if turn.last_row or db.execute(sql.SQL("SELECT 1 FROM {}").format(tables.erasures)).fetchone():
@@ -149,7 +157,7 @@ def take(
     return row
 
 
-def require(db: Connection, tables: Tables, expected: Expected) -> None:
+def require(db: PgConnection, tables: Tables, expected: Expected) -> None:
     if expected:
         query = sql.SQL("SELECT id, version FROM {} WHERE id = ANY(%s) AND ended IS NULL").format(
             tables.items
@@ -157,7 +165,7 @@ def require(db: Connection, tables: Tables, expected: Expected) -> None:
         compare(expected, dict(db.execute(query, [list(expected)]).fetchall()))
 
 
-def end(db: Connection, tables: Tables, turn: Turn, ended: Sequence[int]) -> None:
+def end(db: PgConnection, tables: Tables, turn: WriteTurn, ended: Sequence[int]) -> None:
     if ended:
         update = sql.SQL("UPDATE {} SET ended = %s, ended_seq = %s WHERE row = ANY(%s)").format(tables.items)
         db.execute(update, [turn.now, turn.seq, list(ended)])
@@ -165,7 +173,7 @@ def end(db: Connection, tables: Tables, turn: Turn, ended: Sequence[int]) -> Non
         db.execute(delete, [list(ended)])
 
 
-def count(db: Connection, tables: Tables, counts: Mapping[tuple[str, str], int]) -> None:
+def count(db: PgConnection, tables: Tables, counts: Mapping[tuple[str, str], int]) -> None:
     """Adds to how many items stand under each facet; one that none stands under any more was used once."""
     if not counts:
         return
@@ -177,7 +185,7 @@ def count(db: Connection, tables: Tables, counts: Mapping[tuple[str, str], int])
     db.execute(query, [list(facets), list(values), list(counts.values())])
 
 
-def _last(db: Connection, tables: Tables, ids: list[str]) -> dict[str, tuple[int, int, Item | None]]:
+def _last(db: PgConnection, tables: Tables, ids: list[str]) -> dict[str, tuple[int, int, Item | None]]:
     """Row and number of the last version of each item that ever was, and what it says if it stands."""
     query = sql.SQL(
         "SELECT DISTINCT ON (id) row, version, ended IS NULL, {} FROM {} WHERE id = ANY(%s) ORDER BY id, version DESC"
@@ -186,7 +194,7 @@ def _last(db: Connection, tables: Tables, ids: list[str]) -> dict[str, tuple[int
     return {r[3]: (r[0], r[1], rows.item(r[3:]) if r[2] else None) for r in found}
 
 
-def _vectors(db: Connection, table: sql.Identifier, wanted: list[int]) -> dict[int, Vectors]:
+def _vectors(db: PgConnection, table: sql.Identifier, wanted: list[int]) -> dict[int, Vectors]:
     if not wanted:
         return {}
     query = sql.SQL("SELECT row, embedding FROM {} WHERE row = ANY(%s)").format(table)
@@ -194,7 +202,11 @@ def _vectors(db: Connection, table: sql.Identifier, wanted: list[int]) -> dict[i
 
 
 def _insert(
-    db: Connection, tables: Tables, turn: Turn, new: Sequence[tuple[Item, int, int]], made: Sequence[Vectors]
+    db: PgConnection,
+    tables: Tables,
+    turn: WriteTurn,
+    new: Sequence[tuple[Item, int, int]],
+    made: Sequence[Vectors],
 ) -> None:
     versions = [
         [row, *rows.values(item), version, turn.now, None, None]
@@ -209,7 +221,11 @@ def _insert(
 
 
 def _copy(
-    db: Connection, tables: Tables, turn: Turn, versions: Sequence[list[Any]], vectors: Sequence[list[Any]]
+    db: PgConnection,
+    tables: Tables,
+    turn: WriteTurn,
+    versions: Sequence[list[Any]],
+    vectors: Sequence[list[Any]],
 ) -> None:
     columns = sql.SQL("row, {}, version, began, ended, ended_seq").format(rows.FIELDS)
     types = ["int8", *rows.ITEM_TYPES, "int4", "float8", "float8", "int8"]
@@ -224,7 +240,7 @@ def _copy(
                 copy.write_row(record)
 
 
-def _forget(db: Connection, tables: Tables, turn: Turn, gone: list[int]) -> None:
+def _forget(db: PgConnection, tables: Tables, turn: WriteTurn, gone: list[int]) -> None:
     """Vectors; those of the next embedder too, where the store is being embedded anew."""
     for table in (tables.vectors(turn.generation), tables.vectors(turn.generation + 1)):
         there = db.execute("SELECT to_regclass(%s) IS NOT NULL", [table.as_string(db)]).fetchone()
@@ -232,7 +248,7 @@ def _forget(db: Connection, tables: Tables, turn: Turn, gone: list[int]) -> None
             db.execute(sql.SQL("DELETE FROM {} WHERE row = ANY(%s)").format(table), [gone])
 
 
-def _tell(db: Connection, tables: Tables, erasures: Sequence[Erasure]) -> None:
+def _tell(db: PgConnection, tables: Tables, erasures: Sequence[Erasure]) -> None:
     query = sql.SQL("INSERT INTO {} (at, by, versions, digest) VALUES (%s, %s, %s, %s)").format(
         tables.erasures
     )

@@ -16,7 +16,7 @@ from heedful.server.log import bug, logger
 from heedful.server.observe.facts import RECORDED, Facts
 from heedful.server.records.file import NAME, RecordsFile
 from heedful.server.records.material import is_large, material
-from heedful.server.records.wire import Batch, Erase, Expire, Keep, Reply, Work
+from heedful.server.records.wire import Batch, Erase, Expire, Keep, Work, WriterReply
 from heedful.server.records.writer import RecordsWriter
 
 _MOST, _MOST_BYTES = (
@@ -273,7 +273,7 @@ class DecisionRecords:
             self._told = dropped
 
 
-def _settle(job: _Job, reply: Reply) -> None:
+def _settle(job: _Job, reply: WriterReply) -> None:
     if reply.refused is not None:
         job.done.set_exception(StoreError(reply.refused))
     else:

@@ -82,7 +82,7 @@ class Batch(msgspec.Struct, array_like=True):
     again: bool = False
 
 
-class Reply(msgspec.Struct, array_like=True):
+class WriterReply(msgspec.Struct, array_like=True):
     """`failed`: why nothing was written. `lost`: of what no record could be made, each with its traceback. `done`:
     what the work has come to; `refused`: why it has not."""
 
@@ -96,7 +96,7 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 _material = msgspec.json.Decoder(Material).decode
 pack = msgspec.msgpack.Encoder().encode
 read_batch = msgspec.msgpack.Decoder(Batch).decode
-read_reply = msgspec.msgpack.Decoder(Reply).decode
+read_reply = msgspec.msgpack.Decoder(WriterReply).decode
 
 
 def encoded(material: Material, answered: Sequence[bytes]) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 
 from heedful.retrieval.errors import StoreError
 from heedful.server.log import logger
-from heedful.server.records.wire import Batch, Reply, pack, read_reply, receive, send
+from heedful.server.records.wire import Batch, WriterReply, pack, read_reply, receive, send
 
 COMMAND = (sys.executable, "-m", "heedful.server.records.writing")
 _ENDING = 10.0  # seconds for it to end, once nothing is left to do
@@ -27,7 +27,7 @@ class RecordsWriter:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
-    def write(self, batch: Batch) -> Reply:
+    def write(self, batch: Batch) -> WriterReply:
         """Raises StoreError where the batch is not written; where its process has ended, nobody knows."""
         try:
             process = self._process or self._start()

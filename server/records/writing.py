@@ -22,8 +22,8 @@ from heedful.server.records.wire import (
     Erase,
     Expire,
     Keep,
-    Reply,
     Work,
+    WriterReply,
     decoded,
     pack,
     read_batch,
@@ -44,16 +44,16 @@ class Writing:
         self._opened: tuple[RecordsFile, sqlite3.Connection] | None = None
         self._inode: int | None = None
 
-    def take(self, batch: Batch) -> Reply:
+    def take(self, batch: Batch) -> WriterReply:
         """Writes, and does what is to be done."""
-        reply = Reply(lost=[])
+        reply = WriterReply(lost=[])
         try:
             file, db = self._file()
             if entries := self._entries(batch, file, reply.lost):
                 file.write(db, entries, again=batch.again)
         except (StoreError, sqlite3.Error) as error:
             self.close()
-            return Reply(failed=_told(error, self._folder))
+            return WriterReply(failed=_told(error, self._folder))
         if batch.work is not None:
             try:
                 reply.done = _do(batch.work, file, db)
