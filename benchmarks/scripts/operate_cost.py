@@ -29,7 +29,7 @@ from heedful.benchmarks.stats import bootstrap
 
 HERE = Path(__file__).parent
 KEYS, TENANTS = 1000, 10
-AT_ONCE = (16, 64)
+AT_ONCE = (1, 16, 64)
 SIDES = ("bare", "operated")
 STEPS = 10
 # Limits that nobody meets: they are counted, and that costs the same.

@@ -163,8 +163,8 @@ class RecordsFile:
             )
 
     def keep(self, db: sqlite3.Connection, tenant: str, days: float) -> None:
-        """From now on all of a tenant's records are kept so long; nothing is written of one that has none, and may have
-        been purged."""
+        """From now on all of a tenant's records are kept so long; nothing is written of one that has none: it may
+        have been purged."""
         with transaction(db):
             db.execute("UPDATE kept SET days = ? WHERE tenant = ? AND days != ?", [days, tenant, days])
 

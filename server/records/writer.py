@@ -13,6 +13,7 @@ from heedful.server.log import logger
 from heedful.server.records.wire import Batch, WriterReply, pack, read_reply, receive, send
 
 COMMAND = (sys.executable, "-m", "heedful.server.records.writing")
+_ENDED = (OSError, EOFError, msgspec.DecodeError)  # it takes nothing, says nothing, or stopped in mid-reply
 _ENDING = 10.0  # seconds for it to end, once nothing is left to do
 
 
@@ -28,18 +29,24 @@ class RecordsWriter:
         self._process: subprocess.Popen[bytes] | None = None
 
     def write(self, batch: Batch) -> WriterReply:
-        """Raises StoreError where the batch is not written; where its process has ended, nobody knows."""
-        try:
-            process = self._process or self._start()
-            assert process.stdin is not None and process.stdout is not None
-            send(process.stdin.fileno(), pack(batch))
-            reply = read_reply(receive(process.stdout.fileno()))
-        except (OSError, EOFError, msgspec.DecodeError) as error:
-            self.end()
-            raise StoreError(f"the process that writes them has ended: {error}") from error
+        """Raises StoreError where the batch is not written; where its process has ended twice, nobody knows."""
+        for last in (False, True):
+            try:
+                reply = self._ask(self._process or self._start(), batch)
+                break
+            except _ENDED as error:
+                self.end()
+                if last:
+                    raise StoreError(f"the process that writes them has ended: {error}") from error
+                batch = Batch(batch.materials, batch.work, again=True)
         if reply.failed is not None:
             raise StoreError(reply.failed)
         return reply
+
+    def _ask(self, process: subprocess.Popen[bytes], batch: Batch) -> WriterReply:
+        assert process.stdin is not None and process.stdout is not None
+        send(process.stdin.fileno(), pack(batch))
+        return read_reply(receive(process.stdout.fileno()))
 
     def _start(self) -> subprocess.Popen[bytes]:
         # In a group of its own: what a terminal sends to the server's ends it before it can look away.
