@@ -123,7 +123,8 @@ export function line(node) {
 
 /** Every choice's tree, and what was heard of it: `[{choice, tree, note}]`. */
 export function treesOf(notes) {
-  const told = notes.filter((note) => note.step === "rain" && note.commits);
+  // A record says how many there were.
+  const told = notes.filter((note) => note.step === "rain" && Array.isArray(note.commits));
   return told.map((note) => ({ choice: note.choice, tree: Tree.of(note), note }));
 }
 
