@@ -9,8 +9,18 @@ from pathlib import Path
 import pytest
 
 from heedful.benchmarks.postgres_server import PostgresProcess, postgres
+from heedful.retrieval import Embedder
+from heedful.retrieval.embedding.scripted import word_embedder
 
 _schemas = count()
+
+
+@pytest.fixture
+def embedder() -> Iterator[Embedder]:
+    """Words as vectors: it loads nothing."""
+    embedder = word_embedder()
+    yield embedder
+    embedder.close()
 
 
 @pytest.fixture(scope="session")

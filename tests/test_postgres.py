@@ -26,13 +26,6 @@ from heedful.retrieval.store.stores import Stores
 Opens = Callable[..., Stores]
 
 
-@pytest.fixture
-def embedder() -> Iterator[Embedder]:
-    embedder = word_embedder()
-    yield embedder
-    embedder.close()
-
-
 @pytest.fixture(scope="module")
 def mortal() -> Iterator[PostgresProcess]:
     """A server that may be killed; whoever does it starts it again."""

@@ -18,7 +18,7 @@ import pytest
 from running import in_thread, listening
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
-from upstream_fixtures import ScriptedUpstream
+from upstream_fixtures import ScriptedUpstream, recording
 from waiting import HANG
 
 from heedful.prompts import Prompts
@@ -331,14 +331,7 @@ def test_a_kill_keeps_what_was_written(
     upstream: ScriptedUpstream,
     heedful_serve: Callable[..., AbstractContextManager[tuple[str, Any]]],
 ) -> None:
-    config = tmp_path / "heedful.yaml"
-    settings = {
-        "upstreams": [{"url": upstream.url, "models": ["theirs"], "capabilities": ["chat"]}],
-        "tenants": {"default": {"records": {"texts": "full"}}},
-        "stores": "stores",
-        "starter_stores": False,
-    }
-    config.write_text(json.dumps(settings))
+    config = recording(tmp_path, upstream, texts="full")
     body = {"model": "theirs", "messages": [{"role": "user", "content": "Hi"}]}
     with heedful_serve("--config", str(config), log=tmp_path / "log") as (url, process):
         for _ in range(20):

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from upstream_fixtures import ScriptedUpstream
+from upstream_fixtures import ScriptedUpstream, recording
 from waiting import HANG
 
 from heedful.server.access.client import Client, Role, Tenant
@@ -112,14 +112,7 @@ def test_a_server_that_is_killed_leaves_no_writer(
     upstream: ScriptedUpstream,
     heedful_serve: Callable[..., AbstractContextManager[tuple[str, Any]]],
 ) -> None:
-    config = tmp_path / "heedful.yaml"
-    settings = {
-        "upstreams": [{"url": upstream.url, "models": ["theirs"], "capabilities": ["chat"]}],
-        "tenants": {"default": {"records": {}}},
-        "stores": str(tmp_path / "stores"),
-        "starter_stores": False,
-    }
-    config.write_text(json.dumps(settings))
+    config = recording(tmp_path, upstream)
     body = {"model": "theirs", "messages": [{"role": "user", "content": "Hi"}], "user": "ann"}
     with heedful_serve("--config", str(config), log=tmp_path / "log") as (url, process):
         assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code == 200

@@ -27,13 +27,6 @@ Opens = Callable[..., AnyStore]
 
 
 @pytest.fixture
-def embedder() -> Iterator[Embedder]:
-    embedder = word_embedder()
-    yield embedder
-    embedder.close()
-
-
-@pytest.fixture
 def store(place: Path | str, embedder: Embedder) -> Iterator[AnyStore]:
     stores = Stores(place, embedder)
     yield stores.create("norms")[0]

@@ -15,20 +15,12 @@ import pytest
 
 from heedful.retrieval import Filter, Item, StoreError, UnknownStore
 from heedful.retrieval.embedding.embedder import Embedder
-from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store.any_store import AnyStore
 from heedful.retrieval.store.index import Index
 from heedful.retrieval.store.store import Store
 from heedful.retrieval.store.stores import Stores
 
 _WAIT = 60
-
-
-@pytest.fixture
-def embedder() -> Iterator[Embedder]:
-    embedder = word_embedder()
-    yield embedder
-    embedder.close()
 
 
 @pytest.fixture

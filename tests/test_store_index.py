@@ -14,17 +14,9 @@ import pytest
 from waiting import HANG
 
 from heedful.retrieval import DamagedStore, Embedder, Filter, Item, StoreError, UnknownStore
-from heedful.retrieval.embedding.scripted import word_embedder
 from heedful.retrieval.store import index as index_module
 from heedful.retrieval.store.index import Index
 from heedful.retrieval.store.store import Store
-
-
-@pytest.fixture
-def embedder() -> Iterator[Embedder]:
-    embedder = word_embedder()
-    yield embedder
-    embedder.close()
 
 
 @pytest.fixture

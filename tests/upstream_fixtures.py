@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -315,3 +316,16 @@ def before(upstream: ScriptedUpstream, **more: Any) -> Any:
     """The configuration of an upstream whose capabilities are declared."""
     settings = {"models": {"ours": "theirs"}, "capabilities": ["chat", "completion"], "retries": 0}
     return {"url": upstream.url, **settings, **more}
+
+
+def recording(folder: Path, upstream: ScriptedUpstream, **records: Any) -> Path:
+    """A heedful.yaml of a server before it that keeps records as `records` says, in `folder`/stores."""
+    config = folder / "heedful.yaml"
+    settings = {
+        "upstreams": [{"url": upstream.url, "models": ["theirs"], "capabilities": ["chat"]}],
+        "tenants": {"default": {"records": records}},
+        "stores": "stores",
+        "starter_stores": False,
+    }
+    config.write_text(json.dumps(settings))
+    return config

@@ -25,7 +25,7 @@ import psycopg
 
 from heedful.benchmarks.machine import machine
 from heedful.benchmarks.postgres_server import postgres
-from heedful.benchmarks.scripts.retrieval_scale import CHUNK, D, K, draw, norm
+from heedful.benchmarks.scripts.retrieval_scale import CHUNK, D, K, adds, draw, norm
 from heedful.retrieval import Filter, Item
 from heedful.retrieval.embedding.embedder import Embedder, Vectors
 from heedful.retrieval.embedding.scripted import word_embedder
@@ -91,21 +91,6 @@ def searched(store: AnyStore, queries: Vectors, truth: dict[str, list[set[str]]]
     return result
 
 
-def adds(store: AnyStore) -> dict[str, int]:
-    """To the full store, with its index, in transactions of 100 and of one."""
-    rates = {}
-    for size, total in ((100, 2000), (1, 300)):
-        vectors = draw(10**6 + 2 + size, total)
-        items = [Item(f"Added norm {size} {i}", id=f"added-{size}-{i}") for i in range(total)]
-        given = {each.text: vector for each, vector in zip(items, vectors, strict=True)}
-        before = time.perf_counter()
-        for i in range(0, total, size):
-            store.add(items[i : i + size], {each.text: given[each.text] for each in items[i : i + size]})
-        rates[f"add_by_{size}_per_s"] = round(total / (time.perf_counter() - before))
-        store.delete([each.id for each in items])
-    return rates
-
-
 def seen(place: Path | str, embedder: Embedder) -> dict[str, dict[str, float]]:
     """Milliseconds until another replica has what was acknowledged here."""
     here, there = Stores(place, embedder), Stores(place, embedder)
@@ -158,7 +143,7 @@ def measured(place: Path | str, count: int, size: Callable[[], int]) -> dict[str
     queries = draw(10**6 + 3, QUERIES)
     result["search"] = searched(store, queries, exact(queries, count))
     result["disk_gb"] = round(size() / 2**30, 2)
-    result |= adds(store)
+    result |= adds(store, len(store))
     result["seen_by_another"] = seen(place, embedder)
     stores.close()
     embedder.close()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from heedful.retrieval import Embedder, Filter, Item
 from heedful.retrieval.embedding.embedder import Vectors, load
+from heedful.retrieval.store.any_store import AnyStore
 from heedful.retrieval.store.store import Store
 
 D, CHUNK, QUERIES, K = 384, 10_000, 1000, 10
@@ -126,7 +127,7 @@ def measure(folder: Path) -> dict[str, Any]:
         p50, p99 = np.percentile(times, [50, 99]) * 1000
         result["search"][name] = {"p50_ms": round(float(p50), 2), "p99_ms": round(float(p99), 2)}
     result["peak_gb"] = peak_gb()
-    result |= _adds(store, len(store))
+    result |= adds(store, len(store))
     store.close()
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
     count = int(store_rows(folder))
@@ -138,7 +139,7 @@ def measure(folder: Path) -> dict[str, Any]:
     return result
 
 
-def _adds(store: Store, there: int) -> dict[str, Any]:
+def adds(store: AnyStore, there: int) -> dict[str, Any]:
     """Adds to the full store, in transactions of 100 and of one."""
     rates = {}
     for size, total in ((100, 5000), (1, 300)):

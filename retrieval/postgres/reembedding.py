@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from psycopg import errors, sql
+from psycopg import sql
 
 from heedful.retrieval.embedding.embedder import Embedder
-from heedful.retrieval.errors import EmbedderChanged
 from heedful.retrieval.postgres import indexing, rows, writing
 from heedful.retrieval.postgres.connections import ConnectionPool, PgConnection
 from heedful.retrieval.postgres.layout import Tables, changed, make_vectors
@@ -18,9 +17,6 @@ _PIECE = 512
 _MISSING = sql.SQL(
     "SELECT v.row, {fields} FROM {old} v JOIN {items} i USING (row) "
     "WHERE NOT EXISTS (SELECT 1 FROM {new} n WHERE n.row = v.row) ORDER BY v.row LIMIT {piece}"
-)
-_FIELDS = sql.SQL(
-    "id, i.kind, text, answer, source, i.scope, i.tags, i.mandatory, i.valid_from, i.valid_until, meta"
 )
 
 
@@ -34,26 +30,16 @@ def reembed(
 ) -> None:
     """Swaps them in in one transaction, and goes on where it stopped.
 
-    Several may do it at once: the first to end swaps, and the others see that there are new ones. Raises
-    UnknownStore.
+    Several may do it at once: the first to end swaps, and the others are told that there are new ones: raises
+    EmbedderChanged, or psycopg's UndefinedTable. Raises UnknownStore.
     """
-    try:
-        _reembed(connections, tables, name, generation, embedder, progress)
-    except (EmbedderChanged, errors.UndefinedTable):
-        pass  # another has swapped in this moment
-
-
-def _reembed(
-    connections: ConnectionPool,
-    tables: Tables,
-    name: str,
-    generation: int,
-    embedder: Embedder,
-    progress: Progress,
-) -> None:
     probe, new = embedder.probe.astype("float32"), tables.vectors(generation + 1)
     missing = _MISSING.format(
-        fields=_FIELDS, old=tables.vectors(generation), items=tables.items, new=new, piece=sql.Literal(_PIECE)
+        fields=rows.FIELDS_OF_ITEMS,
+        old=tables.vectors(generation),
+        items=tables.items,
+        new=new,
+        piece=sql.Literal(_PIECE),
     )
 
     def begin(db: PgConnection) -> int:

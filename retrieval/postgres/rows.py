@@ -13,6 +13,10 @@ from heedful.retrieval.embedding.embedder import Vectors
 from heedful.retrieval.items import Filter, Item, Version, encoded
 
 FIELDS = sql.SQL("id, kind, text, answer, source, scope, tags, mandatory, valid_from, valid_until, meta")
+FIELDS_OF_ITEMS = sql.SQL(
+    "id, i.kind, text, answer, source, i.scope, i.tags, i.mandatory, i.valid_from, i.valid_until, meta"
+)
+"""The same where items (`i`) are joined with their vectors."""
 VERSION = sql.SQL("version, began, ended, {}").format(FIELDS)
 """What `version` reads."""
 ITEM_TYPES = ["text", *["text"] * 5, "text[]", "bool", "float8", "float8", "text"]

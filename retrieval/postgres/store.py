@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import ParamSpec, TypeVar
 
@@ -23,7 +23,7 @@ from heedful.retrieval.postgres.indexing import INDEXED_ROWS, Indexing
 from heedful.retrieval.postgres.layout import Tables
 from heedful.retrieval.postgres.reembedding import reembed
 from heedful.retrieval.store import adding
-from heedful.retrieval.store.any_store import Kept, Progress
+from heedful.retrieval.store.any_store import AnyStore, Kept, Progress
 from heedful.retrieval.store.database import Identity, Written
 from heedful.retrieval.store.erasing import Erasure
 from heedful.retrieval.store.expected import Expected
@@ -39,7 +39,7 @@ EXACT_ROWS = 10_000
 """Where at most so many rows pass a filter, all of them are looked at, which is exact."""
 
 
-class PostgresStore:
+class PostgresStore(AnyStore):
     """AnyStore, in tables of its own."""
 
     def __init__(
@@ -59,7 +59,8 @@ class PostgresStore:
         self._tables, self._closed = Tables(entry.id), ""
         identity = connections.read(self._identity)
         while not identity.made_by(embedder.probe):
-            reembed(connections, self._tables, self.name, int(identity.generation), embedder, progress)
+            with suppress(EmbedderChanged, errors.UndefinedTable):  # another has swapped in this moment
+                reembed(connections, self._tables, self.name, int(identity.generation), embedder, progress)
             identity = connections.read(self._identity)
         self._generation, self._embedder_name = int(identity.generation), identity.embedder
         self._writer = ThreadPoolExecutor(1, f"write-{self.name}")
@@ -106,9 +107,6 @@ class PostgresStore:
             self._scopes = seq, [scope for scope in counted["scope"] if scope]
         return list(self._scopes[1])
 
-    def get(self, id: str) -> Item | None:
-        return found.item if (found := self.standing([id]).get(id)) else None
-
     def standing(self, ids: Sequence[str]) -> dict[str, Version]:
         return self._read(lambda db: reading.standing(db, self._tables, ids))
 
@@ -148,24 +146,13 @@ class PostgresStore:
 
     @contextmanager
     def whole(self) -> Iterator[Iterator[Kept]]:
-        query = sql.SQL("SELECT embedding, {} FROM {} LEFT JOIN {} USING (row) ORDER BY row").format(
-            sql.SQL(
-                "version, began, ended, id, i.kind, text, answer, source, i.scope, i.tags, i.mandatory, "
-                "i.valid_from, i.valid_until, meta"
-            ),
-            sql.SQL("{} i").format(self._tables.items),
-            self._tables.vectors(self._generation),
-        )
+        query = sql.SQL(
+            "SELECT embedding, version, began, ended, {} FROM {} i LEFT JOIN {} USING (row) ORDER BY row"
+        ).format(rows.FIELDS_OF_ITEMS, self._tables.items, self._tables.vectors(self._generation))
         with self._telling(), self._connections.snapshot() as db, db.cursor("whole") as cursor:
             cursor.itersize = _PIECE
             cursor.execute(query)
             yield (Kept(rows.version(r[1:]), None if r[0] is None else rows.vector(r[0])) for r in cursor)
-
-    def __iter__(self) -> Iterator[Item]:
-        after, now = 0, self.cursor()
-        while page := self.page(after, _PIECE, within=now):
-            yield from (version.item for _, version in page)
-            after = page[-1][0]
 
     def __len__(self) -> int:
         counted = self._read(lambda db: reading.facets(db, self._tables))

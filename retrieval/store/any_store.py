@@ -18,6 +18,7 @@ from heedful.retrieval.store.past import Then
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_PIECE = 1000  # items that are read at once
 Progress = Callable[[str, float], None]
 """Told the step under way and the share of the whole that is done, 0 to 1."""
 
@@ -61,7 +62,8 @@ class AnyStore(Protocol):
         """Scopes in use, or used once."""
         ...
 
-    def get(self, id: str) -> Item | None: ...
+    def get(self, id: str) -> Item | None:
+        return found.item if (found := self.standing([id]).get(id)) else None
 
     def standing(self, ids: Sequence[str]) -> dict[str, Version]:
         """The standing versions of those of these items that have one, by id."""
@@ -105,7 +107,10 @@ class AnyStore(Protocol):
 
     def __iter__(self) -> Iterator[Item]:
         """All items that stand now, in the order written."""
-        ...
+        after, now = 0, self.cursor()
+        while page := self.page(after, _PIECE, within=now):
+            yield from (version.item for _, version in page)
+            after = page[-1][0]
 
     def __len__(self) -> int: ...
 

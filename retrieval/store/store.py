@@ -14,7 +14,7 @@ from heedful.retrieval.embedding.embedder import Embedder, Vectors
 from heedful.retrieval.errors import EmbedderChanged, StoreError
 from heedful.retrieval.items import ALL, Filter, Hit, Item, Version
 from heedful.retrieval.store import adding, erasing, narrow, past, wholes
-from heedful.retrieval.store.any_store import Kept, Progress
+from heedful.retrieval.store.any_store import AnyStore, Kept, Progress
 from heedful.retrieval.store.catalogue import Catalogue, Rows
 from heedful.retrieval.store.database import Database, Identity, News, Written, clock
 from heedful.retrieval.store.erasing import Erasure
@@ -36,7 +36,7 @@ _SOON = 2000  # rows written elsewhere that a hurried thread takes in by itself,
 _SOON_SECONDS = 0.05  # for which it waits for another that takes them in
 
 
-class Store:
+class Store(AnyStore):
     """AnyStore, in a file of its own.
 
     A search first takes in what anybody has written since the last one, in this process or another. Building the
@@ -95,7 +95,6 @@ class Store:
         return [Hit(v.item, score, v.version) for v, score in there]
 
     def mandatory(self, filter: Filter) -> list[Version]:
-        """The mandatory items that pass, in the order written."""
         self._refresh()
         with self._sharing.reading():
             rows = self._catalogue.mandatory(self._catalogue.known(filter))
@@ -103,28 +102,20 @@ class Store:
         return [found[row] for row in rows if row in found]
 
     def scopes(self) -> list[str]:
-        """Scopes in use, or used once."""
         self._refresh()
         with self._sharing.reading():
             return self._catalogue.scopes()
 
-    def get(self, id: str) -> Item | None:
-        return found.item if (found := self._database.standing([id]).get(id)) else None
-
     def standing(self, ids: Sequence[str]) -> dict[str, Version]:
-        """The standing versions of those of these items that have one, by id."""
         return self._database.standing(ids)
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
-        """Vectors of standing items, shape (n, d), in the order of ids; zeros for one that stands no more."""
         return self._database.vectors_of(ids)
 
     def history(self, id: str) -> list[Version]:
-        """All versions of an item, the oldest first; empty where there never was one."""
         return self._database.history(id)
 
     def erasures(self, id: str | None = None) -> list[Erasure]:
-        """What is kept of erased items, or of one, the oldest first."""
         return erasing.erasures(self._database, id)
 
     def page(
@@ -136,33 +127,21 @@ class Store:
         within: Cursor | None = None,
         filter: Filter = ALL,
     ) -> list[tuple[int, Version]]:
-        """Up to `limit` versions past row `after` with their rows: those that stand, stood at a time, or `within`."""
         return self._database.page(after, limit, as_of=as_of, within=within, filter=filter)
 
     def stood(self, at: float) -> past.Then:
-        """Where what stood at a time is found. Raises InvalidItem."""
         return past.then(self._database, at)
 
     def cursor(self) -> Cursor:
-        """Now, for `page`: whatever is written meanwhile, its pages within this together are what stands now."""
         return self._database.cursor()
 
     def whole(self) -> AbstractContextManager[Iterator[Kept]]:
-        """Every version as of now, ended ones too, in the order written."""
         return wholes.whole(self._database)
-
-    def __iter__(self) -> Iterator[Item]:
-        """All items that stand now, in the order written."""
-        after, now = 0, self.cursor()
-        while page := self.page(after, 1000, within=now):
-            yield from (version.item for _, version in page)
-            after = page[-1][0]
 
     def __len__(self) -> int:
         return self._database.count()
 
     def describe(self) -> dict[str, object]:
-        """Name, number of items, what they are by kind, scopes and tags, embedder and kind of index."""
         self._refresh()
         with self._sharing.reading():
             facets = self._catalogue.facets(_FACETS)
@@ -196,7 +175,6 @@ class Store:
         return written
 
     def unembedded(self, items: Sequence[Item], known: Mapping[str, Vectors]) -> list[str]:
-        """The texts that `add` would have to embed. Raises InvalidItem for items that it would refuse."""
         return adding.unembedded(self._database, items, known)
 
     def delete(self, ids: Sequence[str], expected: Expected | None = None) -> list[str]:
@@ -220,7 +198,6 @@ class Store:
         return erased
 
     def take(self, versions: Iterator[Kept], erasures: Sequence[Erasure]) -> int:
-        """Fills an empty store with another's whole, all or nothing; returns how many versions. Raises StoreError."""
         taken = wholes.take(self._database, versions, erasures)
         self.catch_up()
         return taken
@@ -234,7 +211,6 @@ class Store:
         return self._writer.submit(function, *args, **kwargs)
 
     def settle(self) -> None:
-        """Waits until no index is being built."""
         if (building := self._building) is not None:
             building.join()
 

@@ -270,7 +270,7 @@ class RequestAccount:
         self._leaves(facts)
         if facts.tokens and self._terms.tokens:
             try:
-                await self._shared.rates.charge([key for key, _ in self._terms.tokens], facts.tokens)
+                await self._shared.rates.charge(self._terms.tokens, facts.tokens)
             except HeedfulError as error:
                 failed(error)  # the answer is whole, and the budget has it
         self._commit(facts.tokens)

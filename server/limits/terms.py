@@ -34,7 +34,7 @@ class Terms:
     owners: tuple[Owner, ...]
     requests: tuple[tuple[str, int], ...]
     """What is counted a minute, and the limit; the owners stand in the same order in `named`."""
-    tokens: tuple[tuple[str, int], ...]
+    tokens: tuple[str, ...]
     named: tuple[str, ...]
     concurrent: tuple[tuple[str, int], ...]
     budgets: tuple[TokenBudget, ...]
@@ -50,28 +50,23 @@ def terms_of(client: Client, memory: RatesInMemory) -> Terms:
     tenant = Owner(client.tenant.name, None, client.tenant.settings.limits)
     key = Owner(client.tenant.name, client.key_id, client.limits)
     owners = tuple(owner for owner in (tenant, key) if owner.limits != LimitSettings())
-    requests = [(o, o.limits.requests_per_minute) for o in owners]
-    tokens = [(o, o.limits.tokens_per_minute) for o in owners]
+    rates = [("requests", o, o.limits.requests_per_minute) for o in owners]
+    rates += [("tokens", o, o.limits.tokens_per_minute) for o in owners]
+    counted = [(kind, o, o.of(kind), most) for kind, o, most in rates if most is not None]
+    counts = tuple((kind, most, memory.count(key)) for kind, _, key, most in counted)
     limited = [(o.limits.tokens_per_day, o.limits.tokens_per_month) for o in owners]
-    counts = [
-        (kind, most, memory.count(o.of(kind)))
-        for kind, rates in (("requests", requests), ("tokens", tokens))
-        for o, most in rates
-        if most is not None
-    ]
     return Terms(
         owners,
-        tuple((o.of("requests"), most) for o, most in requests if most is not None),
-        tuple((o.of("tokens"), most) for o, most in tokens if most is not None),
-        tuple(o.name for o, most in (*requests, *tokens) if most is not None),
+        tuple((key, most) for kind, _, key, most in counted if kind == "requests"),
+        tuple(key for kind, _, key, _ in counted if kind == "tokens"),
+        tuple(o.name for _, o, _, _ in counted),
         tuple((o.name, o.limits.concurrent) for o in owners if o.limits.concurrent is not None),
         tuple(
             TokenBudget((o.tenant, o.key), *most)
             for o, most in zip(owners, limited, strict=True)
             if most != (None, None)
         ),
-        tuple(counts),
+        counts,
         tuple(count for kind, _, count in counts if kind == "tokens"),
-        tuple(o.of("requests") for o, most in requests if most is not None)
-        + tuple(o.of("tokens") for o, most in tokens if most is not None),
+        tuple(key for _, _, key, _ in counted),
     )

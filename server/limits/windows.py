@@ -140,18 +140,15 @@ class Rates:
     async def hit(self, limits: Sequence[tuple[str, int]]) -> bool:
         """Counts one more of each, which were within their limits a moment ago; in Redis others may have come in
         between, and then some may not be."""
-        if (redis := self._redis) is None:
-            self.memory.add([self.memory.count(key) for key, _ in limits], 1)
-            return True
-        asked = (redis.acquire_sliding_window_entry(key, limit, MINUTE) for key, limit in limits)
+        assert self._redis is not None, "in memory whoever has the counts counts"
+        asked = (self._redis.acquire_sliding_window_entry(key, limit, MINUTE) for key, limit in limits)
         return all(await _at_once(asked))
 
     async def charge(self, keys: Sequence[str], amount: int) -> None:
         """Counts what was used already, whatever the limit."""
-        if (redis := self._redis) is None:
-            self.memory.add(map(self.memory.count, keys), amount)
-            return
-        await _at_once(redis.acquire_sliding_window_entry(key, _UNLIMITED, MINUTE, amount) for key in keys)
+        assert self._redis is not None, "in memory whoever has the counts counts"
+        hit = self._redis.acquire_sliding_window_entry
+        await _at_once(hit(key, _UNLIMITED, MINUTE, amount) for key in keys)
 
     async def close(self) -> None:
         if self._pool is not None:

@@ -1,10 +1,11 @@
 // What a set-up may be. Links, files, and what an older page has kept come from anywhere: what is no set-up of ours is
 // none, rather than a page that can't be drawn any more.
+import { isPlain } from "../../core/plain.js";
+
 export const SETTINGS = { system: "", temperature: null, max_tokens: 512, seed: null, tools: null };
 
-const plain = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 const isStep = (step) =>
-  typeof step === "string" || (plain(step) && Object.keys(step).length === 1 && Object.values(step).every((options) => options === null || plain(options)));
+  typeof step === "string" || (isPlain(step) && Object.keys(step).length === 1 && Object.values(step).every((options) => options === null || isPlain(options)));
 
 /** Whether a value is a list of steps, as the field `alignment.pipeline` takes it. */
 export const isSteps = (value) => Array.isArray(value) && value.every(isStep);
@@ -21,7 +22,7 @@ export function faultOfTools(tools) {
 
 /** Settings of the kinds that they have; what is of another kind is as it is by default. */
 export function settingsOf(given) {
-  const { system, temperature, max_tokens: most, seed, tools } = plain(given) ? given : {};
+  const { system, temperature, max_tokens: most, seed, tools } = isPlain(given) ? given : {};
   const number = (value, usual) => (value === null || Number.isFinite(value) ? value : usual);
   return {
     system: typeof system === "string" ? system : SETTINGS.system,

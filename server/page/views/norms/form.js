@@ -1,5 +1,6 @@
 // The form of an item.
 import { html, useId } from "../../core/html.js";
+import { isPlain } from "../../core/plain.js";
 import { Check, Input, JsonField, Select, TextArea } from "../../ui/controls.js";
 
 /** `form` as item.js has it; `wrong`: the ApiError that names a field, or null. */
@@ -26,6 +27,6 @@ export function ItemForm({ form, onForm, fresh, about, wrong }) {
       ${!demo && html`<${Check} label="Mandatory: it binds every answer in its scope, whatever the question" checked=${form.mandatory} onValue=${set("mandatory")} />`}
       <details><summary class="small soft">Meta: an object of your own</summary>
         <${JsonField} label="Meta" rows="3" value=${form.meta} onValue=${set("meta")} hint="JSON, or nothing"
-          check=${(value) => (value && typeof value === "object" && !Array.isArray(value) ? null : "An object, as {…}")} /></details>
+          check=${(value) => (isPlain(value) ? null : "An object, as {…}")} /></details>
     </div>`;
 }

@@ -1,4 +1,5 @@
 // An evaluation as its raw records have it: items, answers, and what judges made of them. Nothing here draws.
+import { isPlain } from "../../core/plain.js";
 import { answerOf, itemOf, markOf, text } from "./rows.js";
 
 /** What a measurement writes, by its name; everything else in a folder is passed over. */
@@ -16,7 +17,7 @@ function lines(text = "") {
     if (!line.trim()) return;
     try {
       const value = JSON.parse(line);
-      if (value && typeof value === "object" && !Array.isArray(value)) return rows.push(value);
+      if (isPlain(value)) return rows.push(value);
     } catch {
       // told below
     }

@@ -2,6 +2,7 @@
 import { base } from "../../core/api.js";
 import { all, put, remove } from "../../core/database.js";
 import { pack, unpack } from "../../core/packed.js";
+import { isPlain } from "../../core/plain.js";
 import { store } from "../../core/store.js";
 import { isColumn } from "../compare/checked.js";
 
@@ -59,7 +60,7 @@ export function fromFile(text) {
 /** Only what a view has, of the kinds that it has: links and files come from anywhere. */
 function checked(given) {
   const text = (value) => (typeof value === "string" ? value : "");
-  const plain = (value) => (value && typeof value === "object" && !Array.isArray(value) ? value : {});
+  const plain = (value) => (isPlain(value) ? value : {});
   const number = (value, usual, least, most) => (Number.isFinite(value) ? Math.min(most, Math.max(least, value)) : usual);
   const { max_tokens: longest, temperature, seed, concurrency } = plain(given.settings);
   return {
