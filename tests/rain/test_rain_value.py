@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_rain_search import unknown_dropped
 
 from heedful.strategies import (
     Capability,
@@ -96,7 +95,7 @@ def test_fast_mode_commits_what_the_reference_commits(
         )
         assert fast.text == slow.text
         same = ("commits", "searches", "rewinds", "children_added", "committed_tokens")
-        known = unknown_dropped(slow_notes["commits"], fast_notes["commits"])
+        known = lab.unknown_dropped(slow_notes["commits"], fast_notes["commits"])
         assert {k: fast_notes[k] for k in same} == {k: slow_notes[k] for k in same} | {"commits": known}
 
     asyncio.run(both())
