@@ -39,7 +39,7 @@ class Rewarding:
         self._numbers, self._by = numbers, by
         self.reply: Any = None
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         body = await request.json()
         self.asked.append((request.path, body))
         if self.reply is not None:
@@ -53,7 +53,7 @@ class Rewarding:
 @asynccontextmanager
 async def served(rewarding: Rewarding) -> AsyncIterator[str]:
     app = web.Application()
-    app.router.add_post("/{path:.*}", rewarding)
+    app.router.add_post("/{path:.*}", rewarding.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.01)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -163,7 +163,7 @@ async def test_before_there_is_an_answer_the_question_is_judged_where_it_can_be(
         ({"url": "ftp://x", "model": "rm"}, "url"),
         ({"url": "http://127.0.0.1:1", "model": "rm", "form": "rewards"}, "form"),
         ({"url": "http://127.0.0.1:1", "model": "rm", "key_env": "NOT_SET"}, "NOT_SET"),
-        ({"url": "http://127.0.0.1:1", "model": "rm", "prompt": "verifiers/self"}, "verifiers/self"),
+        ({"url": "http://127.0.0.1:1", "model": "rm", "prompt": "verifiers/toxicity"}, "verifiers/toxicity"),
     ],
 )
 def test_a_bad_configuration_is_refused(options: dict[str, Any], told: str, resources: Resources) -> None:

@@ -13,11 +13,11 @@ from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
 from heedful.strategies.verifiers.report import question, verdict
-from heedful.strategies.verifiers.service import Service
+from heedful.strategies.verifiers.remote import RemoteVerifier
 
 
 @dataclass(frozen=True)
-class Http(Service):
+class Http(RemoteVerifier):
     """Posts `{"messages", "norms", "answer"}` to a URL, which answers 200 and `{"score", "passed", "critique"}`.
 
     `timeout`: seconds for all of it. `max_output`: bytes of the response. `key_env`: the environment variable with a

@@ -22,7 +22,7 @@ from heedful.strategies.types import Context, text_of
 from heedful.strategies.verifiers.base import Verdict
 from heedful.strategies.verifiers.prompts import conversation
 from heedful.strategies.verifiers.reading import words_of
-from heedful.strategies.verifiers.service import Service
+from heedful.strategies.verifiers.remote import RemoteVerifier
 
 RewardForm = Literal["pooling", "classify", "score", "rerank"]
 
@@ -36,7 +36,7 @@ _USE = Use({"critique": {"score": 12}})
 
 
 @dataclass(frozen=True)
-class Reward(Service):
+class Reward(RemoteVerifier):
     """Asks a reward model what an answer is worth.
 
     `url`: its server, without a path. `form`: which of vLLM's it is asked by: "pooling" and "classify" read the

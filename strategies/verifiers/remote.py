@@ -15,7 +15,7 @@ from heedful.strategies.verifiers.base import Verifier
 
 
 @dataclass(frozen=True)
-class Service(Verifier):
+class RemoteVerifier(Verifier):
     """The options of one. `timeout`: seconds for all of an answer; `max_output`: its bytes."""
 
     url: Annotated[str, Field(pattern="^https?://")] = ""
