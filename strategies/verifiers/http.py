@@ -12,8 +12,8 @@ from heedful.strategies.errors import RequestError
 from heedful.strategies.run import Resources, Run
 from heedful.strategies.types import Context
 from heedful.strategies.verifiers.base import Verdict
-from heedful.strategies.verifiers.report import question, verdict
 from heedful.strategies.verifiers.remote import RemoteVerifier
+from heedful.strategies.verifiers.report import question, verdict
 
 
 @dataclass(frozen=True)
