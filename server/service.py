@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -97,9 +98,10 @@ class Service:
         line = None if self.config.admission is None else FairLine(self.config.admission)
         budgets = Budgets(usage_file(self.config))
         self.room = BodyRoom(self.config.room_for_bodies)
-        self.observers.metrics.body_bytes.set_function(lambda: self.room.held)
-        self.observers.metrics.bodies_waiting.set_function(lambda: self.room.waiting)
-        self.limits = ServerLimits(Rates(self.config.limits_storage), budgets, line, self.observers.metrics)
+        metrics = self.observers.metrics
+        metrics.follow(metrics.body_bytes, lambda: self.room.held)
+        metrics.follow(metrics.bodies_waiting, lambda: self.room.waiting)
+        self.limits = ServerLimits(Rates(self.config.limits_storage), budgets, line, metrics)
 
     def _recording(self) -> dict[str, RecordSettings]:
         """The tenants whose answers are recorded."""
@@ -109,6 +111,13 @@ class Service:
         self.records.settle(recording := self._recording())
         if recording and self.records not in self.sinks:
             self.sinks.append(self.records)
+
+    def refresh_figures(self) -> None:
+        """Brings up to date what metrics show of this moment."""
+        metrics, now = self.observers.metrics, time.time()
+        metrics.keys.set(sum(key.state(now) == "active" for key in self.access.keys()))
+        metrics.records_lost(self.records.dropped)
+        metrics.refresh(self.engines, self.observers.tracing.running)
 
     @property
     def failed(self) -> str | None:

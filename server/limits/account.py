@@ -43,7 +43,7 @@ class ServerLimits:
         self.rates, self.budgets, self.line, self.metrics = rates, budgets, line, metrics
         self.terms_of = lru_cache(4096)(lambda client: terms_of(client, rates.memory))
         if line is not None:
-            metrics.queue_length.set_function(lambda: line.waiting)
+            metrics.follow(metrics.queue_length, lambda: line.waiting)
         self.running: Counter[str] = Counter()
         """Requests under way, by the owner's name, where their number is limited."""
         self._tasks: set[asyncio.Task[None]] = set()
