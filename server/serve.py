@@ -34,6 +34,7 @@ from heedful.server.models import bundled
 from heedful.server.service import Service
 from heedful.server.stores import open_stores
 from heedful.server.terminal import bar, plain, terminal
+from heedful.server.workers.wire import WorkerPlace
 from heedful.strategies import HeedfulError, Resources
 
 console = terminal(stderr=True)
@@ -85,10 +86,11 @@ async def serve(
     engine_options: list[str],
     listener: socket.socket,
     announce: Callable[[Service, socket.socket], None],
+    place: WorkerPlace | None = None,
 ) -> int:
     """Starts the engines and serves in the running loop until it is told to stop; what `run` returns.
 
-    `announce` is called once the server listens.
+    `announce` is called once the server listens. `place`: among several workers.
     """
     async with AsyncExitStack() as stack:
         engines = await _engines(config, engine_options, stack)
@@ -99,7 +101,7 @@ async def serve(
             with bar("stores") as progress:
                 await stores.call(opens, progress)
             stack.callback(stores.close)
-        service = Service(config, engines, alignments)
+        service = Service(config, engines, alignments, place=place)
         server = Server(create_app(service), config, lambda: announce(service, listener))
         if threading.current_thread() is threading.main_thread():
             # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.

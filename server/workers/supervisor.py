@@ -155,6 +155,12 @@ def supervise(config: Config) -> int:
             "all requests at once as it is; serve it with one (workers: 1), or by itself on another port, and "
             "stand before it with --upstream and as many workers as you like"
         )
+    admission = config.admission
+    if admission is not None and min(admission.running, admission.per_tenant or 64) < config.workers:
+        raise ConfigError(
+            f"admission: running and per_tenant are shared out among {config.workers} workers, each of which needs "
+            "one at least; raise them, or start fewer"
+        )
     with bind(config) as listener, tempfile.TemporaryDirectory(prefix="heedful-workers-") as folder:
         return asyncio.run(_supervised(config, listener, Path(folder)))
 

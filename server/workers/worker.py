@@ -38,7 +38,7 @@ def work(line: socket.socket) -> int:
     try:
         alignments = prepared(place.config)
         with socket.socket(fileno=place.listener) as listener:
-            status: int = uvloop.run(serve(place.config, alignments, [], listener, ready))
+            status: int = uvloop.run(serve(place.config, alignments, [], listener, ready, place))
     except _TOLD as error:
         line.sendall(encoded(WorkerReport(failed=str(error))) + b"\n")
         return 2
