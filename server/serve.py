@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -59,8 +60,9 @@ def run(config: Config, engine_options: list[str]) -> int:
     return status
 
 
-def prepared(config: Config) -> Alignments:
+def prepared(config: Config, embedding: Path | None = None) -> Alignments:
     """What a configuration asks for, once all is seen to that can be wrong with it before an engine is there.
+    `embedding` as for `open_stores`.
 
     Raises ConfigError or PromptError.
     """
@@ -70,7 +72,7 @@ def prepared(config: Config) -> Alignments:
         raise ConfigError(
             "model: name one (a bundled name, a folder or a Hugging Face id), or an upstream to stand before"
         )
-    stores = open_stores(config)
+    stores = open_stores(config, embedding)
     resources = Resources(prompts=Prompts(*config.prompts), stores=stores)
     access = Access(config, stores.folder)  # what is wrong with keys is known before a model is loaded
     access.close()

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from prometheus_client.multiprocess import mark_process_dead
@@ -16,7 +16,8 @@ from prometheus_client.multiprocess import mark_process_dead
 from heedful.server.config import Config, ConfigError
 from heedful.server.log import logger, one_line
 from heedful.server.serve import bind, console
-from heedful.server.workers.wire import WorkerPlace, WorkerReport, decoded, packed
+from heedful.server.workers.embedding import SharedEmbedding
+from heedful.server.workers.wire import EMBEDDING, WorkerPlace, WorkerReport, decoded, packed
 
 COMMAND = (sys.executable, "-m", "heedful.server.workers.worker")
 _AT_FIRST, _AT_MOST = 0.5, 30.0  # seconds until one that could not be started is tried again
@@ -166,4 +167,5 @@ def supervise(config: Config) -> int:
 
 
 async def _supervised(config: Config, listener: socket.socket, folder: Path) -> int:
-    return await Supervisor(config, listener, folder).run()
+    with closing(SharedEmbedding(folder / EMBEDDING)):
+        return await Supervisor(config, listener, folder).run()

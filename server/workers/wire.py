@@ -23,6 +23,10 @@ class WorkerPlace:
     listener: int
     folder: Path
 
+    @property
+    def embedding(self) -> Path:
+        return self.folder / EMBEDDING
+
 
 class WorkerReport(msgspec.Struct, frozen=True):
     """What it says once it listens, or (`failed`) why it can't."""
@@ -30,6 +34,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
     failed: str | None = None
 
 
+EMBEDDING = "embedding"
+"""The socket, in the folder, of the process that embeds for all workers."""
 _LENGTH = 8  # bytes
 encoded = msgspec.json.Encoder().encode
 decoded = msgspec.json.Decoder(WorkerReport).decode

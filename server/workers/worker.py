@@ -36,7 +36,7 @@ def work(line: socket.socket) -> int:
     signal.signal(signal.SIGTERM, stop_start)
     threading.Thread(target=_follow, args=(line,), name="supervisor", daemon=True).start()
     try:
-        alignments = prepared(place.config)
+        alignments = prepared(place.config, place.embedding)
         with socket.socket(fileno=place.listener) as listener:
             status: int = uvloop.run(serve(place.config, alignments, [], listener, ready, place))
     except _TOLD as error:
