@@ -156,8 +156,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Who has connected is answered still; whoever comes later finds nobody, or another worker.
         until = asyncio.get_running_loop().time() + _LAST_ONES
-        while asyncio.get_running_loop().time() < until and select.select(sockets or (), (), (), 0)[0]:
+        while select.select(sockets or (), (), (), 0)[0]:
             await asyncio.sleep(0.001)
+            if asyncio.get_running_loop().time() > until:
+                break
         await super().shutdown(sockets)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heedful.retrieval import Embedder
+from heedful.retrieval import Embedder, EmbedderMissing
 from heedful.retrieval.embedding.encoder import Encoder
 from heedful.server.workers.embedding import SharedEmbedding
 
@@ -34,7 +34,7 @@ def load(*options):
     return encoding._Loaded(encode, lambda texts: [len(t.split()) for t in texts], 99)
 
 encoding._load = load
-encoding._answer_all(socket.socket(fileno=int(sys.argv[2])))
+encoding._answer_all(socket.socket(fileno=int(sys.argv[2])), sys.stdout.buffer)
 """
 
 
@@ -84,3 +84,13 @@ async def test_whoever_comes_after_the_last_has_gone_starts_it_anew(
         assert (await one.embed(["four"])).shape == (1, 2)
         one.close()
         assert (tmp_path / "loads").read_text() == loads
+
+
+async def test_one_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "heedful.server.workers.embedding.COMMAND", (sys.executable, "-c", "raise SystemExit(3)")
+    )
+    made, (one, _) = SharedEmbedding(tmp_path / "at"), _workers(tmp_path)
+    with pytest.raises(EmbedderMissing, match="its process ended at its start"):
+        await one.embed(["four"])
+    made.close()

@@ -70,11 +70,15 @@ def served(
 def _streams(served: Served, upstream: ScriptedUpstream, held: ExitStack) -> tuple[Gate, list[Iterator[str]]]:
     """Streams that have begun, in every worker at least one."""
     gate, streams = Gate(), list[Iterator[str]]()
-    upstream.answers(lambda asked: Reply.sse(chunk(role="assistant"), chunk("One"), gate, *streamed("two")[1:]))
+    upstream.answers(
+        lambda asked: Reply.sse(chunk(role="assistant"), chunk("One"), gate, *streamed("two")[1:])
+    )
 
     def begin() -> bool:
         client = held.enter_context(httpx.Client(timeout=HANG))
-        response = held.enter_context(client.stream("POST", f"{served.url}{CHAT}", json={**BODY, "stream": True}))
+        response = held.enter_context(
+            client.stream("POST", f"{served.url}{CHAT}", json={**BODY, "stream": True})
+        )
         assert response.status_code == 200
         lines = (line for line in response.iter_lines() if line)
         next(lines)

@@ -1,8 +1,8 @@
 """What a second worker brings: heedful with one and with two, beside the bare forwarder with one and with two.
 
-All stand before one fake upstream, which with the load generator shares this machine's cores with them: where there are
-two, that is what a second worker can have of them. They are measured in turn, round by round; ratios are taken within a
-round. Run: python benchmarks/scripts/workers.py [--rounds 5] [--seconds 3] [--out FILE]
+All stand before one fake upstream, which with the load generator shares this machine's cores with them: a second
+worker can only have what those leave. They are measured in turn, round by round; ratios are taken within a round.
+Run: python benchmarks/scripts/workers.py [--rounds 5] [--seconds 3] [--out FILE]
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def _contestants() -> Iterator[dict[str, Contestant]]:
             found[f"forwarder, {workers}"] = start(floor, port)
             port = servers.free_port()
             ours = [sys.executable, "-m", "heedful.server", "serve", "--upstream", base, "--model", "fake"]
-            found[f"heedful, {workers}"] = start([*ours, "--port", str(port), "--workers", str(workers)], port)
+            found[f"heedful, {workers}"] = start(
+                [*ours, "--port", str(port), "--workers", str(workers)], port
+            )
         yield found
 
 

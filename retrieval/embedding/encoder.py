@@ -69,9 +69,7 @@ class Encoder:
     or at the next call. Raises EmbedderMissing where the model can't be loaded, EmbedderFailed where it fails.
     """
 
-    def __init__(
-        self, model: str, device: str | None, threads: int | None, at: Path | None = None
-    ) -> None:
+    def __init__(self, model: str, device: str | None, threads: int | None, at: Path | None = None) -> None:
         self._options, self._at = (model, device, threads), at
         self._process: _OwnProcess | _SharedProcess | None = None
         self.longest: int | None = None

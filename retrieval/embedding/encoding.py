@@ -69,8 +69,10 @@ class _Asker:
         self._out.flush()
 
 
-def _answer_all(listener: socket.socket) -> None:
-    """Everybody who connects, until nobody is left."""
+def _answer_all(listener: socket.socket, out: IO[bytes]) -> None:
+    """Everybody who connects, until nobody is left. A byte on `out` says that it has begun."""
+    out.write(b"\n")
+    out.flush()
     with selectors.DefaultSelector() as waiting:
         waiting.register(listener, selectors.EVENT_READ)
         while True:
@@ -172,7 +174,7 @@ if __name__ == "__main__":
     private = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints goes to the terminal, not among the vectors
     if len(sys.argv) > 1:
-        _answer_all(socket.socket(fileno=int(sys.argv[1])))
+        _answer_all(socket.socket(fileno=int(sys.argv[1])), private)
     else:
         alone = _Asker(sys.stdin.buffer, private)
         while alone.answer():

@@ -17,7 +17,7 @@ def share_figures(folder: Path, worker: int) -> None:
     """From here on, all figures of this process are in `folder`, under the worker's number: its successor goes on
     counting where it was killed. Call it before there are any."""
     os.environ[_FOLDER] = str(folder)
-    prometheus_client.values.ValueClass = MultiProcessValue(lambda: worker)
+    prometheus_client.values.ValueClass = MultiProcessValue(lambda: worker)  # type: ignore[no-untyped-call]
 
 
 def all_figures() -> CollectorRegistry | None:
@@ -25,5 +25,5 @@ def all_figures() -> CollectorRegistry | None:
     if _FOLDER not in os.environ:
         return None
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, os.environ[_FOLDER])
+    MultiProcessCollector(registry, os.environ[_FOLDER])  # type: ignore[no-untyped-call]
     return registry

@@ -29,18 +29,20 @@ class SharedEmbedding:
         asyncio.get_running_loop().remove_reader(self._listener)
         fd = self._listener.fileno()
         process = subprocess.Popen(
-            (*COMMAND, str(fd)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, pass_fds=(fd,)
+            (*COMMAND, str(fd)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=(fd,)
         )
         self._ending = asyncio.create_task(self._until_ended(process))
 
     async def _until_ended(self, process: subprocess.Popen[bytes]) -> None:
-        if status := await asyncio.to_thread(process.wait):
+        began, status = await asyncio.to_thread(_begun_and_ended, process)
+        if status:
             logger.error("the embedding model's process has ended (status %d)", status)
+        if not began:
             self._turn_away()
         self._watch()
 
     def _turn_away(self) -> None:
-        """Those who wait for it: they ask again, or tell why they can't go on."""
+        """Those who wait for one that can't start: they ask again, or tell why they can't go on."""
         while True:
             try:
                 self._listener.accept()[0].close()
@@ -48,8 +50,15 @@ class SharedEmbedding:
                 return
 
     def close(self) -> None:
-        """It ends by itself, with the last worker."""
+        """The process ends by itself, with the last worker."""
         asyncio.get_running_loop().remove_reader(self._listener)
         if self._ending is not None:
             self._ending.cancel()
         self._listener.close()
+
+
+def _begun_and_ended(process: subprocess.Popen[bytes]) -> tuple[bool, int]:
+    """Whether it came to answer anybody, and its status."""
+    assert process.stdout is not None
+    with process.stdout as out:
+        return bool(out.read()), process.wait()

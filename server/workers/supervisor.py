@@ -84,8 +84,8 @@ class Supervisor:
     async def run(self) -> int:
         """Until SIGTERM or SIGINT (returns 0). Raises ConfigError where a worker can't start, and none serves."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
+        for told in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(told, self._stop, told)
         try:
             async with asyncio.TaskGroup() as keeping:
                 # The first alone: it makes what is missing, and finds what is wrong.
@@ -126,7 +126,7 @@ class Supervisor:
                 self._serving.discard(number)
                 worker.tell(signal.SIGTERM)  # where another's failure ends this task
                 worker.process.wait()
-                mark_process_dead(number, str(self._folder))
+                mark_process_dead(number, str(self._folder))  # type: ignore[no-untyped-call]
             again = True
 
     def _entered(self, number: int) -> None:
@@ -152,8 +152,8 @@ def supervise(config: Config) -> int:
     """Serves with `config.workers` processes; as `serve.run` otherwise. Raises ConfigError."""
     if config.model is not None:
         raise ConfigError(
-            f"workers: {config.workers} processes would each load {config.model} for themselves, and its engine takes "
-            "all requests at once as it is; serve it with one (workers: 1), or by itself on another port, and "
+            f"workers: {config.workers} processes would each load {config.model} for themselves, and its engine "
+            "takes all requests at once as it is; serve it with one (workers: 1), or by itself on another port, and "
             "stand before it with --upstream and as many workers as you like"
         )
     admission = config.admission

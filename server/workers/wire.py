@@ -15,7 +15,7 @@ from heedful.server.config import Config
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
     """What a worker is told first. `number`: its own, from 0, and its successor's where it ends. `again`: whether it
-    is such a successor. `listener`: the number of the socket's file. `folder`: what all workers share while they run."""
+    is such a successor. `listener`: the number of the socket's file. `folder`: what all workers share."""
 
     config: Config
     number: int

@@ -54,5 +54,7 @@ def _follow(line: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to act on, until uvicorn listens to it
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is the supervisor's to act on, until uvicorn listens to it
     sys.exit(work(socket.socket(fileno=int(sys.argv[1]))))
