@@ -113,6 +113,27 @@ def test_records_are_those_of_all(served: Served, upstream: ScriptedUpstream) ->
     until(lambda: len(httpx.get(url).json()["data"]) == min(100, total))
 
 
+@pytest.mark.engine
+def test_a_norm_is_heeded_by_all_and_one_process_embeds(served: Served, upstream: ScriptedUpstream) -> None:
+    stores = f"{served.url}/v1/alignment/stores/norms"
+    assert httpx.put(stores, timeout=HANG).status_code == 201
+    body = {**BODY, "alignment": "norms"}
+    with ExitStack() as held:
+        clients = [held.enter_context(httpx.Client(timeout=HANG))]
+        while not all(served.connected(worker) for worker in served.workers):
+            clients[-1].get(f"{served.url}/health")
+            clients.append(held.enter_context(httpx.Client(timeout=HANG)))
+        for i, client in enumerate(clients):
+            client.post(
+                f"{stores}/items", json={"id": "rule", "text": f"Rule number {i} holds."}, timeout=HANG
+            )
+            for other in (client, clients[i - 1]):
+                assert other.post(f"{served.url}{CHAT}", json=body).status_code == 200
+                assert f"Rule number {i} holds." in upstream.last.raw.decode()
+    everyone = psutil.Process(served.process.pid).children(recursive=True)
+    assert sum("heedful.retrieval.embedding.encoding" in each.cmdline() for each in everyone) == 1
+
+
 def test_a_killed_worker_is_started_again(served: Served, upstream: ScriptedUpstream) -> None:
     """What it answered still counts, what runs elsewhere goes on, and nobody who comes is turned away."""
     killed, other = served.workers
