@@ -26,7 +26,7 @@ from heedful.strategies.decode.segments import entropy
 from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 
 NO_X: Any = {"policy": {"deny": ["x"]}}
-LETTERS = {ord("a"): 0.5, ord("x"): 0.5}
+LETTERS = {ord("a"): 0.8, ord("x"): 0.2}
 
 
 def coin(tokens: Sequence[int]) -> Mapping[int, float]:

@@ -28,7 +28,7 @@ from heedful.strategies.errors import RequestError
 from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
 from heedful.strategies.tasks import together
 from heedful.strategies.thinking import parted
-from heedful.strategies.types import Chunk, Context, Event, text_of
+from heedful.strategies.types import Chunk, Context, Event, Finish, text_of
 from heedful.strategies.verifiers.panel import Judgement, Panel, Verified
 
 _SHOWN = 200  # segments of a choice that the trace tells one by one
@@ -86,6 +86,9 @@ class BySegments(DecodingStrategy):
         choices = [_Choice(self, context, request, run, index) for index in range(request.n)]
         async with aclosing(merged(choices)) as events:
             async for event in events:
+                if isinstance(event, Finish) and run.ledger.calls <= 1:
+                    # Of a single call the usage is told as it stands here: of all candidates.
+                    event = Finish(run.ledger.spent)
                 yield event
 
 

@@ -24,12 +24,12 @@ _LEAST = 4  # tokens of a segment that ends where the model is unsure
 _PIECE = 16  # tokens drawn at once while it is looked for
 _BEFORE = 16  # tokens before one that say how it is read
 
-Logprobs = Mapping[int, float]
-"""Natural-log probabilities by token id."""
 
+def entropy(step: Mapping[int, float]) -> float:
+    """Of the next token's distribution (natural-log probabilities by token id), in nats.
 
-def entropy(step: Logprobs) -> float:
-    """Of the next token's distribution, in nats. All that is not reported counts as one token: a lower bound."""
+    All that is not reported counts as one token: a lower bound.
+    """
     known = [(math.exp(p), p) for p in step.values()]
     rest = 1 - sum(p for p, _ in known)
     return -sum(p * log for p, log in known) - (rest * math.log(rest) if rest > 0 else 0.0)
@@ -41,7 +41,7 @@ class Path:
 
     tokens: tuple[int, ...] = ()
     text: str = ""
-    logprobs: tuple[Logprobs, ...] = ()
+    logprobs: tuple[Mapping[int, float], ...] = ()
     end: End | None = None
 
     def then(self, draft: Draft) -> Path:
