@@ -32,8 +32,8 @@ class BestOfN(Verified):
     no `verifiers` the answer with the highest mean log-probability wins, and none is aborted. A client that asks for
     several choices gets so many of the best. At temperature 0 all samples are one, and one is drawn. `on_error`,
     `verifier_timeout` and `keep_alive` are those of `refine`. `reject`: the share of the samples that is broken off
-    at each check, the worst by what they have said so far (speculative rejection; 0: none). The first check comes once
-    all have `reject_after` tokens, the next at twice as many. Each sample is then a call of its own.
+    at each check, the worst by what they have said so far (speculative rejection; 0: none). The first check comes
+    once all have `reject_after` tokens, the next at twice as many. Each sample is then a call of its own.
     """
 
     n: Annotated[int, Field(ge=1, le=128)] = 4

@@ -1,8 +1,8 @@
 """Speculative rejection: many samples begin, and those that look worst so far are broken off as they grow.
 
 Sun et al. 2024, "Fast Best-of-N Decoding via Speculative Rejection" (arXiv 2410.20290, algorithm 1): at each check
-all samples, finished ones too, are ranked by the score of what they have said, and a share of them goes. There a check
-comes when memory is full; here at `after` tokens, and at twice as many each time.
+all samples, finished ones too, are ranked by the score of what they have said, and a share of them goes. There a
+check comes when memory is full; here at `after` tokens, and at twice as many each time.
 """
 
 from __future__ import annotations
