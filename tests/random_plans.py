@@ -139,6 +139,8 @@ class Plans:
     def _step(self, rng: Random) -> Any:
         name = rng.choice(sorted(self._strategies))
         options = self._options(rng, self._strategies[name].get("options", {}))
+        if name == "blockwise":
+            options.setdefault("max_tokens", rng.randint(1, 60))
         if name == "rain":
             options.setdefault("max_drafted_tokens", rng.randint(1, 150))  # a search takes its time
             options.setdefault("effort", "low")

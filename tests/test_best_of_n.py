@@ -183,3 +183,46 @@ async def test_a_failing_verifier_fails_the_request(resources: Resources) -> Non
 async def test_a_sample_without_a_word_is_the_last_choice(resources: Resources) -> None:
     answer, _ = await best(Sampling([""], ["bad"], [""]), resources)
     assert answer.text == "bad"
+
+
+class Racing(ScriptedEngine):
+    """A sample for each call, told apart by its seed, piece by piece."""
+
+    def __init__(self, *samples: Sample) -> None:
+        self.samples = list(samples)
+        super().__init__(lambda call: list(self.samples[call.params["seed"]]))
+
+
+async def test_the_worst_so_far_are_broken_off(resources: Resources) -> None:
+    long = [f"word{i} " for i in range(40)]
+    samples = [["bad ", *long], ["good ", *long[:20], "bad"], ["bad ", "worse ", *long], ["worse ", *long]]
+    engine = Racing(*samples)
+    answer, run = await best(engine, resources, {"seed": 0}, n=4, reject=0.5, reject_after=4)
+    assert answer.text == "".join(samples[1]) and engine.running == 0
+    rejected = next(s["rejected"] for s in run.trace.steps if "rejected" in s)
+    assert [r["choice"] for r in rejected][:2] == [3, 2] or {r["choice"] for r in rejected} >= {2, 3}
+    assert all(r["tokens"] < 30 for r in rejected)
+    assert engine.aborted == len(rejected) >= 2
+    # Each is a call, and what it had written when it was broken off is counted.
+    whole = sum(len("".join(sample)) for sample in samples)
+    assert run.ledger.calls == 4 and 0 < answer.usage.completion_tokens < 0.7 * whole
+
+
+async def test_rejection_leaves_as_many_as_are_wanted(resources: Resources) -> None:
+    samples = [["bad ", *(["more "] * 20)] for _ in range(4)]
+    params = {"seed": 0, "n": 3}
+    answer, run = await best(Racing(*samples), resources, params, n=4, reject=0.9, reject_after=2)
+    assert len(answer.choices) == 3 and run.trace.steps[-1]["judged"] == 3
+
+
+async def test_one_that_passes_ends_a_race(resources: Resources) -> None:
+    engine = Racing(["bad ", *(["more "] * 200)], ["fine"], ["bad ", *(["more "] * 200)])
+    answer, _ = await best(engine, resources, {"seed": 0}, reject=0.3, reject_after=100)
+    assert answer.text == "fine" and (engine.running, engine.aborted) == (0, 2)
+
+
+async def test_a_failure_ends_a_race(resources: Resources) -> None:
+    engine = ScriptedEngine(lambda call: RuntimeError("down") if call.params["seed"] == 1 else ["a "] * 50)
+    with pytest.raises(Exception, match="best_of_n"):
+        await best(engine, resources, {"seed": 0}, reject=0.5)
+    assert engine.running == 0

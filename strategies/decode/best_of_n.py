@@ -13,6 +13,7 @@ from pydantic import Field
 
 from heedful.strategies.answer import Answer, Choice, collect, settled
 from heedful.strategies.decode.aborted import book
+from heedful.strategies.decode.rejection import Race, Rank
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import MissingCapability
 from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
@@ -22,8 +23,6 @@ from heedful.strategies.types import Call, Chunk, Context, Event, Finish, Usage,
 from heedful.strategies.verifiers.panel import Panel, Verified
 from heedful.strategies.verifiers.reading import calls_tools, text_to_judge
 
-Rank = tuple[float, ...]
-
 
 @dataclass(frozen=True)
 class BestOfN(Verified):
@@ -32,10 +31,14 @@ class BestOfN(Verified):
     As soon as a finished one passes them all, the rest are aborted. Tool calls are judged by name and arguments. With
     no `verifiers` the answer with the highest mean log-probability wins, and none is aborted. A client that asks for
     several choices gets so many of the best. At temperature 0 all samples are one, and one is drawn. `on_error`,
-    `verifier_timeout` and `keep_alive` are those of `refine`.
+    `verifier_timeout` and `keep_alive` are those of `refine`. `reject`: the share of the samples that is broken off
+    at each check, the worst by what they have said so far (speculative rejection; 0: none). The first check comes
+    once all have `reject_after` tokens, the next at twice as many. Each sample is then a call of its own.
     """
 
     n: Annotated[int, Field(ge=1, le=128)] = 4
+    reject: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    reject_after: Annotated[int, Field(ge=1, le=4096)] = 32
     step: ClassVar[str] = "best_of_n"
 
     def ready(self, resources: Resources) -> DecodingStrategy:
@@ -79,8 +82,9 @@ class _Search:
         # Equal samples are no choice, and engines refuse to draw them.
         greedy = self._context.params.get("temperature") == 0
         n = self._wanted if greedy else max(self._options.n, self._wanted)
-        usage, extra = await self._sample(n)
-        missing = [i for i in range(n) if i not in self._samples]
+        racing = self._options.reject > 0 and n > self._wanted
+        usage, extra = await (self._race(n) if racing else self._sample(n))
+        missing = [] if racing else [i for i in range(n) if i not in self._samples]
         if missing and not self._enough.is_set():
             # A server that knows no `n`: the rest are asked for one by one.
             await together(self._single(i) for i in missing)
@@ -112,6 +116,32 @@ class _Search:
         self._run.trace.note("best_of_n", aborted=n - len(self._ranks))
         return await book(self._run, call, [c.text for c in self._samples.values()]), {}
 
+    async def _race(self, n: int) -> tuple[Usage, Mapping[str, Any]]:
+        """A call for each, the worst broken off on the way."""
+        calls = [self._single_call(index, stream=True) for index in range(n)]
+        race = Race(self._run, calls, rank=self._so_far, finished=self._over)
+        options = self._options
+        await race.run(
+            share=options.reject, after=options.reject_after, wanted=self._wanted, enough=self._enough
+        )
+        self._run.trace.note("best_of_n", rejected=[{"choice": i, "tokens": t} for i, t in race.rejected])
+        return race.usage, race.extra
+
+    async def _so_far(self, choice: Choice) -> Rank:
+        """How a sample ranks that is not over; one that has said nothing yet comes last."""
+        text = text_to_judge(spoken(choice))
+        if not text:
+            return (-math.inf,)
+        if self._options.verifiers:
+            return (await self._panel.judge(self._context, text, self._run)).rank
+        mean = self._mean_logprob(choice)
+        return (-math.inf,) if mean is None else (mean,)
+
+    async def _over(self, choice: Choice) -> Rank:
+        self._samples[choice.index] = choice
+        await self._judge(choice)
+        return self._ranks[choice.index]
+
     async def _read(self, call: Call) -> None:
         """Takes the samples in, and has each judged once it is finished."""
         judging: dict[int, asyncio.Future[None]] = {}
@@ -139,12 +169,14 @@ class _Search:
                 task.cancel()
             await asyncio.gather(*judging.values(), return_exceptions=True)
 
-    async def _single(self, index: int) -> None:
+    def _single_call(self, index: int, *, stream: bool) -> Call:
         params = dict(self._context.params) | {"n": 1} | self._scoring()
         if isinstance(params.get("seed"), int):
             params["seed"] += index
-        context = replace(self._context, params=params)
-        answer = await collect(self._run.engine.chat(context.call(stream=False)))
+        return replace(self._context, params=params).call(stream=stream)
+
+    async def _single(self, index: int) -> None:
+        answer = await collect(self._run.engine.chat(self._single_call(index, stream=False)))
         for choice in answer.choices[:1]:
             choice.index = index
             self._samples[index] = choice
