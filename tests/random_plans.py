@@ -204,7 +204,7 @@ class Plans:
         return rng.choice(_TEXTS)
 
     def _verifier(self, rng: Random) -> Any:
-        usual = [name for name in self._verifiers if name not in ("command", "http")]
+        usual = [name for name in self._verifiers if name not in ("command", "http", "reward")]
         name = rng.choice(usual if rng.random() < 0.97 else [*self._verifiers, "nobody"])
         options = self._options(rng, self._verifiers.get(name, {}).get("options", {}))
         if name == "policy":
