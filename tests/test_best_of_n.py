@@ -18,6 +18,7 @@ from heedful.strategies import (
     Finish,
     MissingCapability,
     Plan,
+    RequestError,
     Resources,
     Run,
     Usage,
@@ -226,3 +227,33 @@ async def test_a_failure_ends_a_race(resources: Resources) -> None:
     with pytest.raises(Exception, match="best_of_n"):
         await best(engine, resources, {"seed": 0}, reject=0.5)
     assert engine.running == 0
+
+
+STEPS: Any = [("principles", {"place": "system"}), ("best_of_n", {"by": "contrast", "n": 3})]
+
+
+def likelier(word: str, after: str) -> Any:
+    """Log-probabilities: -1 a byte, and a letter of `word` nothing where the prompt has `after`."""
+
+    def score(prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
+        told = after.encode() in bytes(prompt)
+        return [0.0 if told and token in word.encode() else -1.0 for token in answer]
+
+    return score
+
+
+async def test_by_contrast_takes_what_the_context_has_made_likelier(resources: Resources) -> None:
+    samples = (["long and plain"], ["kind"], [""])
+    engine = Sampling(*samples, score=likelier("kid", "<system>"), extend=lambda _: [])
+    plan = Plan.of("b", STEPS, resources)
+    run = Run(engine, resources)
+    answer = await collect(plan.stream(ChatRequest("m", ({"role": "user", "content": "Hello?"},)), run))
+    gains = {s["choice"]: s["gain"] for s in run.trace.steps if "gain" in s}
+    assert answer.text == "kind" and gains == {0: 2.0, 1: 3.0}
+    assert len(engine.scored) == 4
+    with pytest.raises(RequestError, match="none has changed it"):
+        await best(engine, resources, by="contrast")
+    with pytest.raises(RequestError, match="one of the two"):
+        await best(engine, resources, by="contrast", reject=0.5)
+    with pytest.raises(MissingCapability, match="tokens"):
+        await best(Sampling(capabilities=Capability.CHAT), resources, by="contrast")

@@ -48,6 +48,7 @@ TESTS = (
     "tests/test_vllm_cancel.py",
     "tests/rain/test_rain_engine.py",
     "tests/test_refine_engine.py",
+    "tests/test_blockwise_engine.py",
     "tests/test_tools.py",
     "tests/test_wire_parity.py",
 )

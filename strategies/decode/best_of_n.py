@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,7 +15,8 @@ from heedful.strategies.answer import Answer, Choice, collect, settled
 from heedful.strategies.decode.aborted import book
 from heedful.strategies.decode.rejection import Race, Rank
 from heedful.strategies.engine import Capability
-from heedful.strategies.errors import MissingCapability
+from heedful.strategies.errors import MissingCapability, RequestError
+from heedful.strategies.likelihood import log_likelihoods
 from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
 from heedful.strategies.tasks import together
 from heedful.strategies.thinking import spoken
@@ -33,15 +34,24 @@ class BestOfN(Verified):
     several choices gets so many of the best. At temperature 0 all samples are one, and one is drawn. `on_error`,
     `verifier_timeout` and `keep_alive` are those of `refine`. `reject`: the share of the samples that is broken off
     at each check, the worst by what they have said so far (speculative rejection; 0: none). The first check comes
-    once all have `reject_after` tokens, the next at twice as many. Each sample is then a call of its own.
+    once all have `reject_after` tokens, the next at twice as many. Each sample is then a call of its own. `by`:
+    "contrast" asks no verifiers and takes the answer that context strategies have made likelier the most, by
+    log p(y | their prompt) - log p(y | the client's own) (ICDPO, Song et al. 2024, arXiv 2402.09320).
     """
 
     n: Annotated[int, Field(ge=1, le=128)] = 4
+    by: Literal["verifiers", "contrast"] = "verifiers"
     reject: Annotated[float, Field(ge=0, lt=1)] = 0.0
     reject_after: Annotated[int, Field(ge=1, le=4096)] = 32
     step: ClassVar[str] = "best_of_n"
 
     def ready(self, resources: Resources) -> DecodingStrategy:
+        if self.by == "contrast" and self.reject:
+            raise RequestError(
+                "best_of_n: reject goes by verifiers, and by: contrast by whole answers; give one of the two",
+                param="alignment.best_of_n.reject",
+                code="invalid_option",
+            )
         return Choosing(self, self.assemble(resources))
 
 
@@ -55,6 +65,8 @@ class Choosing(DecodingStrategy):
 
     @property
     def needs(self) -> Capability:
+        if self.options.by == "contrast":
+            return Capability.CHAT | Capability.TOKENS
         return self.panel.needs if self.options.verifiers else Capability.LOGPROBS
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
@@ -79,6 +91,13 @@ class _Search:
 
     async def best(self) -> Answer:
         """The best answers, as many as the client wants, best first."""
+        changed = (self._context.messages, self._context.prompt) != (self._context.original.messages, None)
+        if self._by_contrast and not changed:
+            raise RequestError(
+                "best_of_n: by: contrast compares the prompt that context strategies make with the client's own, and "
+                "none has changed it; put norms, principles or demos before it",
+                param="alignment.best_of_n.by",
+            )
         # Equal samples are no choice, and engines refuse to draw them.
         greedy = self._context.params.get("temperature") == 0
         n = self._wanted if greedy else max(self._options.n, self._wanted)
@@ -88,6 +107,8 @@ class _Search:
         if missing and not self._enough.is_set():
             # A server that knows no `n`: the rest are asked for one by one.
             await together(self._single(i) for i in missing)
+        if self._by_contrast:
+            await self._contrast()
         order = sorted(self._ranks, key=lambda i: self._ranks[i], reverse=True)[: self._wanted]
         self._run.trace.note(
             "best_of_n",
@@ -188,6 +209,9 @@ class _Search:
             note("best_of_n", choice=choice.index, left_out="the model's thoughts, which are not judged")
             self._samples[choice.index] = choice = spoke
         text, passed = text_to_judge(choice), False
+        if self._by_contrast:
+            self._ranks[choice.index] = (-math.inf,)
+            return  # all at once, when all are there
         if not text:
             # A sample without a word is the last that goes out.
             note("best_of_n", choice=choice.index, passed_through="no text")
@@ -210,6 +234,19 @@ class _Search:
             if len(self._passed) >= self._wanted:
                 self._enough.set()
 
+    async def _contrast(self) -> None:
+        """Ranks all samples by how much likelier the contexts have made them, in one batch of scores."""
+        texts = {i: choice.text for i, choice in self._samples.items() if choice.text}
+        if not texts:
+            return
+        client = Context.of(self._context.original)
+        answers, engine = list(texts.values()), self._run.engine
+        told, plain = await together(log_likelihoods(c, answers, engine) for c in (self._context, client))
+        for i, with_them, without in zip(texts, told, plain, strict=True):
+            gain = sum(with_them) - sum(without)
+            self._ranks[i] = (gain,)
+            self._run.trace.note("best_of_n", choice=i, text=texts[i], gain=round(gain, 4))
+
     def _mean_logprob(self, choice: Choice) -> float | None:
         steps = (choice.logprobs or {}).get("content") or []
         values = [step.get("logprob") for step in steps if isinstance(step, dict)]
@@ -227,7 +264,11 @@ class _Search:
         return sum(numbers) / len(numbers)
 
     def _scoring(self) -> dict[str, Any]:
-        return {} if self._options.verifiers else {"logprobs": True}
+        return {} if self._options.verifiers or self._by_contrast else {"logprobs": True}
+
+    @property
+    def _by_contrast(self) -> bool:
+        return self._options.by == "contrast"
 
     def _chosen(self, index: int, place: int) -> Choice:
         """The sample as the client asked for it."""
