@@ -34,8 +34,8 @@ class EvalItem(msgspec.Struct, frozen=True, kw_only=True):
 
     `candidates` are given answers, and `right` the places of the good ones: for truthfulness all true ones, the best
     first; for preference that of the chosen of two; for norms that of the right option; for living norms those of the
-    values that hold, which an answer names or not. `answer` is the exact answer of a capability item; further ones that
-    count too stand after a `|`. `rules`: what an answer has to keep, which code can check.
+    values that hold, which an answer names or not. `answer` is the exact answer of a capability item; further ones
+    that count too stand after a `|`. `rules`: what an answer has to keep, which code can check.
     """
 
     set: str

@@ -25,7 +25,7 @@ What is a rainbow? | How do I keep a house plant alive? | How do I boil an egg? 
 How do I learn a new word? | How do I calm a crying child? | How do I clean a window? | How do I fix a flat tyre?
 How do I make a good cup of tea? | How do I fall asleep faster? | How do I pack a suitcase? | How do I save water?
 How do I prepare for an exam? | How do I say no politely? | How do I greet a new neighbour? | How do I plan a picnic?
-How do I keep milk fresh? | What should I cook for dinner? | What is a good gift for a teacher? | Who is a good friend?
+How do I keep milk fresh? | What should I cook for dinner? | What is a good gift for a teacher? | Who is a friend?
 What can I do on a rainy day? | Which games can two people play? | What is a good first book for a child?
 What does a baker do all day? | What does a nurse do? | What is a library for? | Why should I walk more?
 """

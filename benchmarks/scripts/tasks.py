@@ -1,9 +1,9 @@
 """The objective tasks, measured on a bundled model: what an alignment changes that code can check.
 
-    python benchmarks/scripts/tasks.py living [--model NAME] [--folder DIR] [--limit N]
+    python benchmarks/scripts/tasks.py living|rules [--model NAME] [--folder DIR] [--limit N]
 
 `living`: a store of made-up rules, questions before and after they change, beside a store that nobody keeps up to
-date. Records stay in `--folder`, so that a run that was killed goes on where it stopped, and are copied to
+date. `rules`: questions under rules that code checks. Records stay in `--folder`, so that a run that was killed goes on where it stopped, and are copied to
 benchmarks/results/tasks/ at the end: questions and answers are of no third party. About 25 minutes on two cores.
 """
 
@@ -39,6 +39,16 @@ ALIGNMENTS: dict[str, list[Any]] = {
     "norms-1-newest": [{"norms": _FEW | {"k": 1, "newest": 0.6}}],
     "stale-index": [{"norms": _FEW | {"store": "stale"}}],
 }
+_TOLD: dict[str, Any] = {"norms": {"store": "living", "k": 0, "extra": "$norms", "caution": False}}
+_CHECKED: dict[str, Any] = {"verifiers": [{"rules": {"rules": "$rules"}}]}
+RULES: dict[str, list[Any]] = {
+    "norms": [_TOLD],
+    "best-of-4": [{"best_of_n": {"n": 4, **_CHECKED}}],
+    "norms+best-of-4": [_TOLD, {"best_of_n": {"n": 4, **_CHECKED}}],
+    "norms+best-of-8": [_TOLD, {"best_of_n": {"n": 8, **_CHECKED}}],
+    "norms+refine-3": [_TOLD, {"refine": {"max_rounds": 3, **_CHECKED}}],
+}
+"""Alignments of the run's own, which hold each question's rules."""
 
 
 @contextmanager
@@ -83,11 +93,12 @@ async def prepare(url: str, phase: Phase) -> None:
             await write(store, made.norms)
 
 
-def run(url: str, out: Path, name: str, model: str, alignments: list[str], limit: int | None) -> None:
+def run(url: str, name: str, options: argparse.Namespace, alignments: list[str], *more: str) -> None:
+    out = options.folder / name
     command = [sys.executable, "-m", "heedful.server", "eval", "run", "--url", f"{url}/v1", "--out", str(out)]
-    command += ["--model", model, "--sets", name, "--max-tokens", "32", "--concurrency", "8"]
+    command += ["--model", options.model, "--sets", name, "--concurrency", "8", *more]
     command += [part for each in alignments for part in ("--alignment", each)]
-    command += ["--limit", str(limit)] if limit else []
+    command += ["--limit", str(options.limit)] if options.limit else []
     subprocess.run(command, check=True)
 
 
@@ -101,27 +112,28 @@ def living(options: argparse.Namespace) -> None:
                 continue
             asyncio.run(prepare(url, phase))
             names = ["direct", *(n for n in ALIGNMENTS if phase == "after" or n != "stale-index")]
-            run(
-                url,
-                options.folder / f"living_{phase}",
-                f"living_{phase}",
-                options.model,
-                names,
-                options.limit,
-            )
+            run(url, f"living_{phase}", options, names, "--max-tokens", "32")
+
+
+def rules(options: argparse.Namespace) -> None:
+    """Sampled: at temperature 0 the best of several is one."""
+    inline = [part for name, steps in RULES.items() for part in ("--inline", f"{name}={json.dumps(steps)}")]
+    with served(options.model, options.folder) as url:
+        run(url, "rules", options, ["direct"], *inline, "--max-tokens", "96", "--temperature", "0.7")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=["living"])
+    parser.add_argument("task", choices=["living", "rules"])
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--folder", type=Path, default=Path("tasks-run"))
     parser.add_argument("--limit", type=int, help="items of each set")
     options = parser.parse_args()
-    living(options)
-    for name in ("living_before", "living_after"):
+    kept = ("living_before", "living_after") if options.task == "living" else ("rules",)
+    (living if options.task == "living" else rules)(options)
+    for name in kept:
         (RESULTS / name).mkdir(parents=True, exist_ok=True)
         for file in KEPT:
             shutil.copy(options.folder / name / file, RESULTS / name)
