@@ -1,6 +1,7 @@
 """Retrieval: texts embedded, kept in durable stores, and found again by meaning under a filter."""
 
-from heedful.retrieval.embedding.embedder import Embedder
+from typing import TYPE_CHECKING
+
 from heedful.retrieval.errors import (
     DamagedStore,
     EmbedderChanged,
@@ -14,6 +15,9 @@ from heedful.retrieval.errors import (
     VersionConflict,
 )
 from heedful.retrieval.items import Filter, Hit, Item, Version
+
+if TYPE_CHECKING:
+    from heedful.retrieval.embedding.embedder import Embedder
 
 __all__ = [
     "DamagedStore",
@@ -32,3 +36,12 @@ __all__ = [
     "Version",
     "VersionConflict",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """What brings numpy is loaded when it is asked for."""
+    if name == "Embedder":
+        from heedful.retrieval.embedding.embedder import Embedder
+
+        return Embedder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from heedful.server.access.client import ANYBODY, SCOPE
-from heedful.server.access.key import without_keys
+from heedful.server.access.key_text import without_keys
 from heedful.server.edge.encodings import codings_of, decoded, too_large
 from heedful.server.edge.room import SMALL, Place
 from heedful.server.edge.surrogates import half_in

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections import OrderedDict
 
-from heedful.server.access.key import without_keys
+from heedful.server.access.key_text import without_keys
 from heedful.strategies import EngineError, HeedfulError, VerifierError
 
 logger = logging.getLogger("heedful.server")

@@ -38,6 +38,9 @@ from heedful.strategies.scripted import ScriptedEngine
 pytest_plugins = ["upstream_fixtures", "engine_fixtures", "page_fixtures", "store_fixtures", "together"]
 # A terminal's lines are broken at its width, which a module may have read before a test says otherwise.
 os.environ["COLUMNS"] = "250"
+# What Python has made of our sources is kept for the hundreds of processes that tests start, each of which would make
+# it anew: a second of a processor.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Every client reads all certificates that the machine trusts, for 30 ms of a processor: once is enough. (httpx2: of
 # what the clients of OpenAI and Anthropic are made.)
 for _package in ("httpx", "httpx2"):

@@ -155,7 +155,7 @@ class Plans:
 
     def _value(self, rng: Random, name: str, schema: Mapping[str, Any]) -> Any:
         """What the schema allows, and names of things that there are where a name is wanted, of whatever kind."""
-        if name == "verifiers":
+        if name in ("verifiers", "value"):
             return [self._verifier(rng) for _ in range(rng.choice([0, 1, 1, 2, 3]))]
         if any_of := schema.get("anyOf"):
             return self._value(rng, name, rng.choice(any_of))

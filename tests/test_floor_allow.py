@@ -99,6 +99,8 @@ def test_what_may_be_chosen(post: Post, spec: Any) -> None:
         ([{"best_of_n": {"n": 3}}], 400),
         ([{"best_of_n": {"n": 2.5}}], 400),
         ([{"rain": {"max_tokens": 101}}], 400),
+        ([{"rain": {"value": ["self"]}}], 404),
+        ([{"rain": {"value": [{"guard": {"model": "others"}}]}}], 404),
         ([{"rain": {"max_seconds": 6}}], 400),
         ([{"rain": {"parallel_leaves": 3}}], 400),
         ([{"gate": {"on": {"passed": "direct"}}}], 404),

@@ -24,7 +24,7 @@ from waiting import HANG
 from heedful.server.access.access import Access
 from heedful.server.access.client import Role
 from heedful.server.access.database import AccessFailed, KeyDatabase
-from heedful.server.access.key import OURS
+from heedful.server.access.key_text import OURS
 from heedful.server.access.settings import TenantSettings
 from heedful.server.config import Config, ConfigError
 from heedful.strategies import RequestError

@@ -19,7 +19,7 @@ from running import at_once
 from typer.testing import CliRunner
 from waiting import HANG
 
-from heedful.server.access.key import OURS
+from heedful.server.access.key_text import OURS
 from heedful.server.cli.errors import CommandError
 from heedful.server.cli.main import app
 from heedful.server.config import Config

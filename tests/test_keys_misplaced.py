@@ -12,7 +12,7 @@ from upstream_fixtures import Proxy, Reply, ScriptedUpstream, before
 
 from heedful.server.access.client import Role
 from heedful.server.access.database import KeyDatabase
-from heedful.server.access.key import prefix_of
+from heedful.server.access.key_text import prefix_of
 from heedful.server.access.settings import RecordSettings, TenantSettings
 from heedful.server.config import Config
 

@@ -39,3 +39,20 @@ def test_serve_and_its_help_load_nothing_heavy(what: str) -> None:
 
 def test_what_is_heavy_is_seen_where_it_is_loaded() -> None:
     assert _loaded("main()", "bench", "--help") & HEAVY == {"heedful.benchmarks"}
+
+
+def test_what_writes_records_loads_little() -> None:
+    """Its server waits for it to start, at the first record."""
+    found = "import sys, heedful.server.records.writing; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", found], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "heedful.server.records.file" in loaded
+    assert not loaded & {
+        "pydantic",
+        "numpy",
+        "faiss",
+        "jinja2",
+        "jsonschema",
+        "starlette",
+        "heedful.strategies.plan",
+    }

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from upstream_fixtures import Reply, ScriptedUpstream
 
-from heedful.server.access.key import new_text, prefix_of
+from heedful.server.access.key_text import new_text, prefix_of
 from heedful.server.log import Repeats
 from heedful.strategies import Call, VerifierError
 from heedful.strategies.scripted import ScriptedEngine

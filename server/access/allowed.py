@@ -124,7 +124,7 @@ class OwnSteps:
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 at = f"{where}.{key}"
-                if key == "verifiers":
+                if key == "verifiers" or (key == "value" and isinstance(inner, list | tuple)):
                     self._verifiers(inner, at)
                 else:
                     self._option(str(key), inner, at, reads=reads)

@@ -21,7 +21,8 @@ import msgspec
 from heedful.retrieval.sqlite import Layout, opened, rewrite, transaction
 from heedful.server.access import purging
 from heedful.server.access.client import EVERYONE, Role
-from heedful.server.access.key import OURS, AccessKey, digest_of, new_id, new_text, prefix_of
+from heedful.server.access.key import AccessKey
+from heedful.server.access.key_text import OURS, digest_of, new_id, new_text, prefix_of
 from heedful.server.access.purging import Purges
 from heedful.server.access.settings import LimitSettings, TenantSettings
 from heedful.strategies import HeedfulError, RequestError

@@ -6,7 +6,8 @@ from datetime import UTC
 from hashlib import sha256
 
 from heedful.server.access.client import EVERYONE, Role
-from heedful.server.access.key import AccessKey, digest_of
+from heedful.server.access.key import AccessKey
+from heedful.server.access.key_text import digest_of
 from heedful.server.access.settings import KeySettings
 from heedful.server.config import Config, ConfigError
 from heedful.server.key_files import key_in, key_of

@@ -16,7 +16,8 @@ from heedful.retrieval.items import time_of
 from heedful.server.access.client import EVERYONE, Role
 from heedful.server.access.database import KeyDatabase, no_key
 from heedful.server.access.file_keys import file_keys
-from heedful.server.access.key import OURS, AccessKey
+from heedful.server.access.key import AccessKey
+from heedful.server.access.key_text import OURS
 from heedful.server.access.settings import LimitSettings
 from heedful.server.cli.errors import CommandError
 from heedful.server.cli.store import FolderOption

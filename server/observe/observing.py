@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from heedful.server.access.key import holds_key
+from heedful.server.access.key_text import holds_key
 from heedful.server.log import bug
 from heedful.server.observe.facts import RECORDED, SCOPE, Facts, Sink
 from heedful.server.observe.tracing import Tracing

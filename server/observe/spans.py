@@ -20,7 +20,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from heedful.server.access.key import without_keys
+from heedful.server.access.key_text import without_keys
 from heedful.server.observe.facts import Facts
 from heedful.server.observe.semconv import OPERATIONS, Names, Provider
 from heedful.strategies import HeedfulError

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision
 from opentelemetry.trace import SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from heedful.server.access.key import holds_key
+from heedful.server.access.key_text import holds_key
 from heedful.server.log import bug
 from heedful.server.observe.facts import Facts
 from heedful.server.observe.genai_metrics import GenAIMetrics

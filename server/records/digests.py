@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from heedful.server.access.key import without_keys
+from heedful.server.access.key_text import without_keys
 
 _KEY_BYTES = 32
 _LONGEST = 512  # characters of a name

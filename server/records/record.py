@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from heedful.retrieval.items import iso
-from heedful.server.access.key import without_keys
+from heedful.server.access.key_text import without_keys
 from heedful.server.records.digests import Digests
 from heedful.server.records.said import ReadAnswer, SaidChoice, said
 from heedful.server.records.wire import Failure, Material

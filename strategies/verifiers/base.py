@@ -42,6 +42,7 @@ class Verifier(Protocol):
 
     async def close(self) -> None:
         """Called when the server ends."""
+        return None
 
     async def verify(self, context: Context, answer: str, run: Run) -> Verdict:
         """Judges an answer to `context.original`. `run.engine` is the engine that wrote it, and counts its calls.

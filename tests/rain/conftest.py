@@ -106,6 +106,15 @@ async def answered(
     return answer, notes
 
 
+def unknown_dropped(whole: list[dict[str, Any]], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reference's tree without what the fast mode had no need to find out: priors, and unvisited siblings."""
+    return [
+        {k: v for k, v in a.items() if k in b or k not in ("prior", "unvisited")}
+        | ({"children": unknown_dropped(a["children"], b["children"])} if "children" in a else {})
+        for a, b in zip(whole, known, strict=True)
+    ]
+
+
 class Lab:
     """What the tests of this folder share."""
 
@@ -118,6 +127,7 @@ class Lab:
     never = staticmethod(never)
     undecided = staticmethod(undecided)
     by_chance = staticmethod(by_chance)
+    unknown_dropped = staticmethod(unknown_dropped)
 
 
 @pytest.fixture(scope="session")

@@ -235,7 +235,7 @@ async def judging_prompt(lab: Any, options: dict[str, Any], norms: tuple[str, ..
     context = replace(
         Context.of(ChatRequest("m", ({"role": "user", "content": "Hi"},), {"max_tokens": 2})), norms=norms
     )
-    async for _ in Rain(**options).stream(context, Run(engine, lab.resources)):
+    async for _ in Rain(**options).ready(lab.resources).stream(context, Run(engine, lab.resources)):
         pass
     return bytes(next(e for e in engine.extensions if e.logprob_token_ids).token_ids).decode()
 

@@ -20,15 +20,6 @@ from heedful.strategies.scripted import ScriptedEngine, ScriptedModel
 # -- the same search
 
 
-def unknown_dropped(whole: list[dict[str, Any]], known: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The reference's tree without what the fast mode had no need to find out: priors, and unvisited siblings."""
-    return [
-        {k: v for k, v in a.items() if k in b or k not in ("prior", "unvisited")}
-        | ({"children": unknown_dropped(a["children"], b["children"])} if "children" in a else {})
-        for a, b in zip(whole, known, strict=True)
-    ]
-
-
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**30),
@@ -60,7 +51,7 @@ def test_fast_mode_commits_what_the_reference_commits(
         assert fast.text == slow.text
         assert fast.choices[0].finish_reason == slow.choices[0].finish_reason
         same = ("commits", "searches", "rewinds", "children_added", "committed_tokens")
-        known = unknown_dropped(slow_notes["commits"], fast_notes["commits"])
+        known = lab.unknown_dropped(slow_notes["commits"], fast_notes["commits"])
         assert {k: fast_notes[k] for k in same} == {k: slow_notes[k] for k in same} | {"commits": known}
 
     asyncio.run(both())

@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from heedful.server.access.key import holds_key
+from heedful.server.access.key_text import holds_key
 from heedful.server.engines.upstream import errors as upstream_errors
 from heedful.server.engines.upstream.errors import Unreached, faults
 from heedful.server.engines.upstream.health import Health

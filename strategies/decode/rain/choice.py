@@ -13,13 +13,13 @@ import msgspec
 
 from heedful.strategies.decode.rain.drafts import Drafter
 from heedful.strategies.decode.rain.evaluate import Evaluator
-from heedful.strategies.decode.rain.judge import SelfEvaluator
 from heedful.strategies.decode.rain.limits import Budget, NoOpinion, Spent
 from heedful.strategies.decode.rain.notes import Gate, Notes, Shown, Speculated, additions
 from heedful.strategies.decode.rain.request import RainRequest
 from heedful.strategies.decode.rain.search import Commit, Need, Search, SearchReply, drive
 from heedful.strategies.decode.rain.speculate import Speculation
 from heedful.strategies.decode.rain.tree import Draft, End, Evaluation, Node
+from heedful.strategies.decode.rain.value import LeafJudge
 from heedful.strategies.decode.rain.writer import Writer
 from heedful.strategies.errors import EngineError, RequestError
 from heedful.strategies.run import Run
@@ -44,7 +44,7 @@ class RainChoice:
     options: Rain
     request: RainRequest
     run: Run
-    judge: SelfEvaluator
+    judge: LeafJudge
     budget: Budget
     seed: int
     index: int
@@ -57,7 +57,7 @@ class RainChoice:
     last: tuple[int, ...] = ()
     """Token ids up to the leaf searched last: the next search is a rewind where it does not go on from there."""
     undecided: int | None = field(init=False)
-    """Evaluations so far, none with an opinion. None: nobody asks (any more), there was one, or values are soft."""
+    """Evaluations so far, none with an opinion. None: nobody asks (any more), there was one, or values are graded."""
     started: float = field(default_factory=time.perf_counter)
     searching_since: float = 0.0
     """When the inner search that is under way began."""
@@ -71,7 +71,7 @@ class RainChoice:
         self.writer = Writer(engine, self.request, self.index)
         self.notes = Notes(choice=self.index, seed=self.seed, mode="fast" if options.fast else "reference")
         self.shown = Shown(options.trace_nodes if (most := self.run.trace.wish.nodes) is None else most)
-        self.undecided = None if options.soft else 0
+        self.undecided = None if options.soft or options.value else 0
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """The answer, chunk by chunk; the last one has the finish reason. Notes the trace at its end."""

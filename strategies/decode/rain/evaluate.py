@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from heedful.retrieval.embedding.embedder import Embedder
 from heedful.retrieval.errors import EmbedderMissing
 from heedful.strategies.decode.rain.drafts import Drafter, together
-from heedful.strategies.decode.rain.judge import SelfEvaluation, SelfEvaluator
 from heedful.strategies.decode.rain.search import Need, SearchReply
 from heedful.strategies.decode.rain.tree import Evaluation, Node, Vector
+from heedful.strategies.decode.rain.value import LeafJudge, LeafValue
 from heedful.strategies.errors import RetrievalError
 
 
@@ -19,7 +19,7 @@ class Evaluator:
     """Pure in the node: asked twice, it answers the same. `embedder` None: no similarity update."""
 
     drafter: Drafter
-    judge: SelfEvaluator
+    judge: LeafJudge
     embedder: Embedder | None
     _ended: dict[tuple[int, ...], Evaluation] = field(default_factory=dict)
     """Of finished answers, by their token ids."""
@@ -34,7 +34,7 @@ class Evaluator:
         return await self._evaluate(need.node, need.starts)
 
     async def _evaluate(self, node: Node, starts: Sequence[int]) -> Evaluation:
-        """A rollout, its self-evaluation and embeddings. A finished answer is scored once, however often reached.
+        """A rollout, its value and embeddings. A finished answer is scored once, however often reached.
 
         `starts`: where in the text, in characters, each set on the path begins that gets an embedding.
         """
@@ -52,11 +52,11 @@ class Evaluator:
 
     async def _both(
         self, tokens: Sequence[int], text: str, texts: list[str]
-    ) -> tuple[SelfEvaluation, list[Vector]]:
+    ) -> tuple[LeafValue, list[Vector]]:
         assert self.embedder is not None
         embedder = self.embedder
         found: list[Vector] = []
-        verdicts: list[SelfEvaluation] = []
+        verdicts: list[LeafValue] = []
 
         async def judge() -> None:
             verdicts.append(await self.judge.judge(tokens, text))

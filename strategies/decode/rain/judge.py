@@ -16,6 +16,7 @@ from heedful.prompts import Prompt
 from heedful.strategies import tasks
 from heedful.strategies.decode.rain.drafts import together
 from heedful.strategies.decode.rain.notes import Counts
+from heedful.strategies.decode.rain.value import LeafJudge, LeafValue
 from heedful.strategies.engine import Engine
 from heedful.strategies.errors import RequestError
 from heedful.strategies.options import next_token, tokens_of
@@ -30,20 +31,11 @@ class Pair:
     bad: str
 
 
-@dataclass(frozen=True, slots=True)
-class SelfEvaluation:
-    """`value`: p(good) averaged over both orders and scaled to [-1, 1]; each order counts 0 or 1 unless soft.
-
-    `opinion` is false where the model took the same letter in both orders.
-    """
-
-    value: float
-    opinion: bool
-
-
 @dataclass(slots=True)
-class SelfEvaluator:
+class SelfEvaluator(LeafJudge):
     """Judges answers of one request. Verdicts are kept by text.
+
+    A value is p(good) averaged over both orders and scaled to [-1, 1]; each order counts 0 or 1 unless soft.
 
     All tokens are ids: `head` those before the answer, `tails` those after it (good option first, then swapped),
     `letters` of A and B.
@@ -56,14 +48,14 @@ class SelfEvaluator:
     counts: Counts
     soft: bool = False
     batched: bool = True
-    _kept: dict[str, SelfEvaluation] = field(default_factory=dict)
+    _kept: dict[str, LeafValue] = field(default_factory=dict)
 
     @property
     def overhead(self) -> int:
         """Tokens that a judgement needs beside the answer, its own one included."""
         return len(self.head) + max(map(len, self.tails)) + 1
 
-    async def judge(self, answer: Sequence[int], text: str) -> SelfEvaluation:
+    async def judge(self, answer: Sequence[int], text: str) -> LeafValue:
         """Judges an answer given as token ids; `text` is what they say. Raises EngineError as the engine does."""
         if (kept := self._kept.get(text)) is not None:
             self.counts.judgements_cached += 1
@@ -75,9 +67,7 @@ class SelfEvaluator:
             shares = [good / (good + bad) if good + bad > 0 else 0.5 for good, bad in orders]
         else:
             shares = [1.0 if good > bad else 0.0 for good, bad in orders]
-        verdict = SelfEvaluation(
-            sum(shares) - 1, (orders[0][0] > orders[0][1]) == (orders[1][0] > orders[1][1])
-        )
+        verdict = LeafValue(sum(shares) - 1, (orders[0][0] > orders[0][1]) == (orders[1][0] > orders[1][1]))
         self._kept[text] = verdict
         self.counts.judgements += 1
         return verdict

@@ -26,6 +26,9 @@ class Counts(msgspec.Struct):
     judgements: int = 0
     """Self-evaluations, both orders of one being one; `judgements_cached` were known by their text."""
     judgements_cached: int = 0
+    verdicts: int = 0
+    """Texts that verifiers graded; `verdicts_cached` were known."""
+    verdicts_cached: int = 0
     calls: int = 0
     """Requests to the engine; each sample of a set counts."""
 

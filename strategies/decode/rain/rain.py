@@ -11,24 +11,27 @@ import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from pydantic import Field
 
 from heedful.prompts import Prompt, Use
 from heedful.strategies.decode.rain.choice import RainChoice, merged
-from heedful.strategies.decode.rain.judge import Pair, prepare
+from heedful.strategies.decode.rain.judge import Pair, conversation, prepare
 from heedful.strategies.decode.rain.limits import Budget
 from heedful.strategies.decode.rain.notes import Counts
 from heedful.strategies.decode.rain.request import fitting, read
 from heedful.strategies.decode.rain.search import StopRule
-from heedful.strategies.decode.rain.tree import Constants
+from heedful.strategies.decode.rain.tree import Constants, Share
+from heedful.strategies.decode.rain.value import ByVerifiers, LeafJudge
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
-from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
+from heedful.strategies.run import DecodingStrategy, Resources, Run, Strategy, Streaming
 from heedful.strategies.trace import MOST_NODES
 from heedful.strategies.types import Context, Event
+from heedful.strategies.verifiers.grading import Grader, Grading
+from heedful.strategies.verifiers.panel import OnError, VerifierSpec
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -51,18 +54,26 @@ _PAIR = Use({"head": {"turns": _TURNS}, **_TAIL})
 
 
 @dataclass(frozen=True)
-class Rain(Constants, DecodingStrategy):
-    """Searches over continuations, judges them by the model itself and rewinds from bad ones (RAIN).
+class Rain(Constants, Strategy):
+    """Searches over continuations, judges them by the model itself or by verifiers, and rewinds from bad ones (RAIN).
 
-    What is judged: `task` names a prompt set in prompts/rain/ (harmlessness, truthfulness, or your own); `rule` is a
-    norm of your own; `pair` two options of your own, the good one first. With none of them, the norms that context
-    strategies bring (`norms+rain`), else harmlessness. `soft`: values p(good) instead of the published 0 or 1.
+    What the model judges: `task` names a prompt set in prompts/rain/ (harmlessness, truthfulness, or your own);
+    `rule` is a norm of your own; `pair` two options of your own, the good one first. With none of them, the norms
+    that context strategies bring (`norms+rain`), else harmlessness. `soft`: values p(good) instead of the published
+    0 or 1. With `value`, verifiers judge in its place. `on_error` and `verifier_timeout` are those of `refine`.
     """
 
     task: str | None = None
     rule: str | None = None
     pair: tuple[str, str] | None = None
     soft: bool = False
+    value: Annotated[tuple[VerifierSpec, ...], Field(max_length=32)] = ()
+    """Verifiers whose verdicts are the value: the lowest counts, or, with a weight for each, their mean."""
+    value_weights: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    self_evaluation: Share = 0.0
+    """The share of the model's own judgement in the value, beside verifiers."""
+    on_error: OnError = "fail"
+    verifier_timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
     effort: Literal["low", "medium", "high"] = "medium"
     """Sets the next four where they are not given. Medium is the published search."""
     min_visits: Annotated[int, Field(ge=0)] | None = None
@@ -90,8 +101,7 @@ class Rain(Constants, DecodingStrategy):
     trace_nodes: Annotated[int, Field(ge=0, le=MOST_NODES)] = 200
     """Nodes of the tree that a trace shows at most."""
 
-    needs: ClassVar[Capability] = Capability.TOKENS
-    streaming: ClassVar[Streaming] = "stream"
+    kind: ClassVar[Literal["context", "decoding"]] = "decoding"
 
     @property
     def rule_to_stop(self) -> StopRule:
@@ -107,17 +117,28 @@ class Rain(Constants, DecodingStrategy):
     def gated(self) -> bool:
         return self.effort == "low" if self.gate is None else self.gate
 
-    def ready(self, resources: Resources) -> Self:
+    @property
+    def judges_itself(self) -> bool:
+        """Whether the model's own judgement counts."""
+        return not self.value or self.self_evaluation > 0
+
+    def ready(self, resources: Resources) -> DecodingStrategy:
         given = [name for name in ("task", "rule", "pair") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise RequestError(
-                f"rain: {' and '.join(given)} both say what to judge; give one",
-                param=f"alignment.rain.{given[1]}",
-                code="invalid_option",
+            raise _invalid(f"{' and '.join(given)} both say what to judge; give one", given[1])
+        if given and not self.judges_itself:
+            raise _invalid(
+                f"{given[0]} says what the model judges, and verifiers judge in its place; leave out either, or "
+                "give the model's judgement a share by `self_evaluation`",
+                given[0],
             )
-        self._prompt(resources, ())
-        if not given:
-            self._prompt(resources, ("a norm that `norms+rain` brings",))
+        if not self.value and (self.value_weights or self.self_evaluation):
+            name = "value_weights" if self.value_weights else "self_evaluation"
+            raise _invalid(f"{name} is of verifiers; name some in `value`", name)
+        if self.judges_itself:
+            self.judging_prompt(resources, ())
+            if not given:
+                self.judging_prompt(resources, ("a norm that `norms+rain` brings",))
         if self.similarity and resources.embedder is None:
             raise RequestError(
                 "rain: the similarity update needs an embedder, and this server has none; "
@@ -125,10 +146,20 @@ class Rain(Constants, DecodingStrategy):
                 param="alignment.rain.similarity",
                 code="no_embedder",
             )
-        return self
+        if not self.value:
+            return Searching(self)
+        grading = Grading.of(
+            self.value,
+            self.value_weights,
+            resources,
+            on_error=self.on_error,
+            timeout=self.verifier_timeout,
+            param="alignment.rain.value",
+        )
+        return Searching(self, grading)
 
-    def _prompt(self, resources: Resources, norms: tuple[str, ...]) -> tuple[Prompt, dict[str, Any]]:
-        """The prompt set to judge by, and what it is rendered with."""
+    def judging_prompt(self, resources: Resources, norms: tuple[str, ...]) -> tuple[Prompt, dict[str, Any]]:
+        """The prompt set that the model judges by, and what it is rendered with."""
         param = "alignment.rain.task"
         rules = list(norms) if self.rule is None else [self.rule]
         if self.rule is not None or (rules and self.pair is None and self.task is None):
@@ -137,26 +168,58 @@ class Rain(Constants, DecodingStrategy):
             return resources.prompt("rain/pair", param=param, use=_PAIR), {}
         return resources.prompt(f"rain/{self.task or 'harmlessness'}", param=param, use=_TASK), {}
 
+
+@dataclass(frozen=True)
+class Searching(DecodingStrategy):
+    """`Rain` with its verifiers, where it has any."""
+
+    options: Rain
+    grading: Grading | None = None
+    streaming: ClassVar[Streaming] = "stream"
+
+    @property
+    def needs(self) -> Capability:
+        return Capability.TOKENS | (self.grading.panel.needs if self.grading else Capability.NONE)
+
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
-        request = await read(context, run.engine, self.max_tokens)
-        prompt, variables = self._prompt(run.resources, context.norms)
-        counts = Counts()
-        judge = await prepare(
-            run.engine,
-            context,
-            prompt,
-            counts,
-            variables=variables,
-            pair=Pair(*self.pair) if self.pair else None,
-            soft=self.soft,
-            batched=self.fast,
-        )
+        options = self.options
+        request = await read(context, run.engine, options.max_tokens)
+        counts, told = Counts(), dict[str, Any]()
+        judge = await self._judge(context, run, counts, told)
         request = fitting(request, run.engine.context_length, judge.overhead)
-        seed = next((s for s in (request.seed, self.seed) if s is not None), None)
+        seed = next((s for s in (request.seed, options.seed) if s is not None), None)
         seed = secrets.randbits(31) if seed is None else seed
-        budget = Budget.starting(counts, self.max_drafted_tokens, self.max_seconds, run.deadline)
-        choices = [RainChoice(self, request, run, judge, budget, seed + i, i) for i in range(request.n)]
+        budget = Budget.starting(counts, options.max_drafted_tokens, options.max_seconds, run.deadline)
+        choices = [RainChoice(options, request, run, judge, budget, seed + i, i) for i in range(request.n)]
         async with aclosing(merged(choices)) as events:
             async for event in events:
                 yield event
-        run.trace.note("rain", prompt=prompt.id, **msgspec.structs.asdict(counts))
+        run.trace.note("rain", **told, **msgspec.structs.asdict(counts))
+
+    async def _judge(self, context: Context, run: Run, counts: Counts, told: dict[str, Any]) -> LeafJudge:
+        """Who says what a leaf is worth; `told` is what the trace tells of it."""
+        options, own = self.options, None
+        _, begun = conversation(context)
+        if options.judges_itself:
+            prompt, variables = options.judging_prompt(run.resources, context.norms)
+            told["prompt"] = prompt.id
+            own = await prepare(
+                run.engine,
+                context,
+                prompt,
+                counts,
+                variables=variables,
+                pair=Pair(*options.pair) if options.pair else None,
+                soft=options.soft,
+                batched=options.fast,
+            )
+        if self.grading is None:
+            assert own is not None
+            return own
+        told["value"] = [name for name, _ in self.grading.panel.members]
+        grader = Grader(self.grading, context, run, begun)
+        return ByVerifiers(grader, counts, own, options.self_evaluation, batched=options.fast)
+
+
+def _invalid(message: str, option: str) -> RequestError:
+    return RequestError(f"rain: {message}", param=f"alignment.rain.{option}", code="invalid_option")

@@ -78,7 +78,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a rollout and its self-evaluation found out about a leaf.
+    """What a rollout and its judge found out about a leaf.
 
     `value` in [-1, 1]. `vectors`: embeddings of the text from the beginning of each set on the path to the end of
     the rollout; the last one belongs to the leaf itself. `opinion` is false where the two orders cancelled.
