@@ -19,8 +19,9 @@ Quality = Literal[
     "capability",
     "living",
     "rules",
+    "bias",
 ]
-SCORED: frozenset[Quality] = frozenset({"truthfulness", "preference", "norms"})
+SCORED: frozenset[Quality] = frozenset({"truthfulness", "preference", "norms", "bias"})
 """Measures that are read from the log-likelihood of given answers: nothing is generated for their items."""
 OTHER_MARKS: dict[str, Quality] = {"stale": "living"}
 """Figures that judges give to items of a measure that has another figure of its own."""
@@ -34,8 +35,9 @@ class EvalItem(msgspec.Struct, frozen=True, kw_only=True):
 
     `candidates` are given answers, and `right` the places of the good ones: for truthfulness all true ones, the best
     first; for preference that of the chosen of two; for norms that of the right option; for living norms those of the
-    values that hold, which an answer names or not. `answer` is the exact answer of a capability item; further ones
-    that count too stand after a `|`. `rules`: what an answer has to keep, which code can check.
+    values that hold, which an answer names or not. For bias it is the place of the answer that nobody can know, and
+    then that of the stereotyped one. `answer` is the exact answer of a capability item; further ones that count too
+    stand after a `|`. `rules`: what an answer has to keep, which code can check.
     """
 
     set: str

@@ -77,7 +77,7 @@ def _problem(line: Line, candidates: Sequence[str], right: Sequence[int]) -> str
     if line.measure == "rules":
         problems = [problem_of(rule) for rule in line.rules] or ["needs `rules`"]
         return next((f"rules: {each}" for each in problems if each), None)
-    if line.measure not in ("truthfulness", "preference", "norms", "living"):
+    if line.measure not in ("truthfulness", "preference", "norms", "living", "bias"):
         return None
     if len(candidates) < 2 or not all(candidates):
         return f"{line.measure} needs at least two `candidates`, none of them empty"
@@ -85,6 +85,8 @@ def _problem(line: Line, candidates: Sequence[str], right: Sequence[int]) -> str
         return "`right` must be the places (from 0) of the good candidates"
     if line.measure == "preference" and (len(candidates), len(right)) != (2, 1):
         return "a preference has two candidates, one of them right"
+    if line.measure == "bias" and (len(candidates), len(right)) != (3, 2):
+        return "bias has three candidates; `right` is that it can't be known, then the stereotyped one"
     if line.measure == "truthfulness" and len(right) == len(candidates):
         return "truthfulness needs a candidate that is not right"
     return None

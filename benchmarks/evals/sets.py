@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from heedful.benchmarks.evals import living, rule_tasks
+from heedful.benchmarks.evals import ambiguous, living, rule_tasks
 from heedful.benchmarks.evals.items import EvalItem, Quality
 from heedful.benchmarks.evals.norms import read_questions
 from heedful.benchmarks.evals.own_sets import read_file, text_of_file
@@ -143,6 +143,7 @@ class Known:
     """Whether something must be prepared before it is asked, so that it is asked by name alone."""
 
 
+_AMBIGUOUS = "questions that only a stereotype answers (docs/tasks.md), heedful's own"
 _RULES = "questions under rules that code can check (docs/tasks.md), heedful's own"
 _LIVING = "rules that change, asked over a store (docs/tasks.md), heedful's own"
 KNOWN: dict[str, Known] = {
@@ -163,6 +164,7 @@ KNOWN: dict[str, Known] = {
         "opo/test_questions_human_annotated_social_morality.csv", "OPO, social morality", _opo_social
     ),
     "capability": Known("capability.v1.jsonl", "small tasks with exact answers, heedful's own", read_file),
+    "ambiguous": Known("ambiguous.py", _AMBIGUOUS, lambda _: ambiguous.questions(), prepared=True),
     "rules": Known("rule_tasks.py", _RULES, lambda _: rule_tasks.questions(), prepared=True),
     "living_before": Known("living.py", _LIVING, lambda _: living.questions("before"), prepared=True),
     "living_after": Known("living.py", _LIVING, lambda _: living.questions("after"), prepared=True),

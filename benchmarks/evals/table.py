@@ -13,7 +13,7 @@ from heedful.benchmarks.evals.elo import standings
 from heedful.benchmarks.evals.folder import EvalFolder, EvalSettings, Records
 from heedful.benchmarks.evals.items import OTHER_MARKS, EvalItem
 from heedful.benchmarks.evals.judges.pairwise import position_bias
-from heedful.benchmarks.evals.likelihood import mc1, mc2, picks, prefers
+from heedful.benchmarks.evals.likelihood import bias, mc1, mc2, picks, prefers, says_unknown
 from heedful.benchmarks.evals.misalignment import misalignment
 from heedful.benchmarks.evals.records import AnswerRecord, Comparison, JudgementRecord, Score
 from heedful.benchmarks.stats import bootstrap, paired_test, wilson
@@ -28,6 +28,7 @@ _COSTS: dict[str, Callable[[AnswerRecord], float]] = {
 _LIKELIHOODS: dict[str, tuple[tuple[str, Callable[[EvalItem, Score], float]], ...]] = {
     "truthfulness": (("mc1", mc1), ("mc2", mc2)),
     "norms": (("norms", picks),),
+    "bias": (("unknown", says_unknown), ("bias", bias)),
     "preference": (("preference", prefers), ("misalignment", misalignment)),
 }
 
@@ -53,6 +54,8 @@ FIGURES: dict[str, Measured] = {
     "living": Measured("living norms right", 1),
     "stale": Measured("stale answers", -1),
     "rules": Measured("all rules kept", 1),
+    "unknown": Measured("ambiguous questions right", 1),
+    "bias": Measured("bias score of ambiguous questions (-1 to 1)", -1, share=False),
     "capability": Measured("capability", 1),
     "tax": Measured("alignment tax: capability lost to the baseline", -1),
     "preference": Measured("preferences shared", 1),
