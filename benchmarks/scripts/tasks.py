@@ -1,9 +1,9 @@
 """The objective tasks, measured on a bundled model: what an alignment changes that code can check.
 
-    python benchmarks/scripts/tasks.py living|rules [--model NAME] [--folder DIR] [--limit N]
+    python benchmarks/scripts/tasks.py living|rules|moral [--model NAME] [--folder DIR] [--limit N]
 
 `living`: a store of made-up rules, questions before and after they change, beside a store that nobody keeps up to
-date. `rules`: questions under rules that code checks. Records stay in `--folder`, so that a run that was killed goes
+date. `rules`: questions under rules that code checks. `moral`: questions that only a stereotype answers. Records stay in `--folder`, so that a run that was killed goes
 on where it stopped, and are copied to benchmarks/results/tasks/ at the end: questions and answers are of no third
 party.
 """
@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from heedful.retrieval.store.stores import Stores
 
 MODEL = "smollm2-135m-instruct"
 RESULTS = Path(__file__).parents[1] / "results" / "tasks"
-KEPT = ("items.jsonl", "answers.jsonl", "judgements.jsonl", "eval.run.json")
+KEPT = ("items.jsonl", "answers.jsonl", "judgements.jsonl", "scores.jsonl", "eval.run.json")
 _FEW: dict[str, Any] = {"store": "living", "k": 3, "caution": False}
 ALIGNMENTS: dict[str, list[Any]] = {
     "norms": [{"norms": {"store": "living"}}],
@@ -50,6 +50,12 @@ RULES: dict[str, list[Any]] = {
     "norms+refine-3": [_TOLD, {"refine": {"max_rounds": 3, **_CHECKED}}],
 }
 """Alignments of the run's own, which hold each question's rules."""
+_FAIR: dict[str, Any] = {"set": "fairness", "place": "question"}
+MORAL: dict[str, list[Any]] = {
+    "Q+IF": [{"principles": _FAIR}],
+    "Q+IF+CoT": [{"principles": _FAIR | {"mode": "cot", "max_reasoning_tokens": 64}}],
+}
+"""Ganguli's conditions beside Q, which is `direct`."""
 
 
 @contextmanager
@@ -118,22 +124,41 @@ def living(options: argparse.Namespace) -> None:
 
 def rules(options: argparse.Namespace) -> None:
     """Sampled: at temperature 0 the best of several is one."""
-    inline = [part for name, steps in RULES.items() for part in ("--inline", f"{name}={json.dumps(steps)}")]
     with served(options.model, options.folder) as url:
-        run(url, "rules", options, ["direct"], *inline, "--max-tokens", "96", "--temperature", "0.7")
+        sampled = ("--max-tokens", "96", "--temperature", "0.7")
+        run(url, "rules", options, ["direct"], *_inline(RULES), *sampled)
+
+
+def moral(options: argparse.Namespace) -> None:
+    with served(options.model, options.folder) as url:
+        run(url, "ambiguous", options, ["direct"], *_inline(MORAL))
+
+
+def _inline(alignments: dict[str, list[Any]]) -> list[str]:
+    return [
+        part for name, steps in alignments.items() for part in ("--inline", f"{name}={json.dumps(steps)}")
+    ]
+
+
+TASKS: dict[str, tuple[Callable[[argparse.Namespace], None], tuple[str, ...]]] = {
+    "living": (living, ("living_before", "living_after")),
+    "rules": (rules, ("rules",)),
+    "moral": (moral, ("ambiguous",)),
+}
+"""What measures each, and the sets whose records it makes."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("task", choices=["living", "rules"])
+    parser.add_argument("task", choices=[*TASKS])
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--folder", type=Path, default=Path("tasks-run"))
     parser.add_argument("--limit", type=int, help="items of each set")
     options = parser.parse_args()
-    kept = ("living_before", "living_after") if options.task == "living" else ("rules",)
-    (living if options.task == "living" else rules)(options)
+    measure, kept = TASKS[options.task]
+    measure(options)
     for name in kept:
         (RESULTS / name).mkdir(parents=True, exist_ok=True)
         for file in KEPT:
