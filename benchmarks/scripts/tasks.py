@@ -3,9 +3,9 @@
     python benchmarks/scripts/tasks.py living|rules|moral [--model NAME] [--folder DIR] [--limit N]
 
 `living`: a store of made-up rules, questions before and after they change, beside a store that nobody keeps up to
-date. `rules`: questions under rules that code checks. `moral`: questions that only a stereotype answers. Records stay in `--folder`, so that a run that was killed goes
-on where it stopped, and are copied to benchmarks/results/tasks/ at the end: questions and answers are of no third
-party.
+date. `rules`: questions under rules that code checks. `moral`: questions that only a stereotype answers. Records stay
+in `--folder`, so that a run that was killed goes on where it stopped, and are copied to benchmarks/results/tasks/ at
+the end: questions and answers are of no third party.
 """
 
 from __future__ import annotations
