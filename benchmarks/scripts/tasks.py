@@ -44,7 +44,6 @@ _TOLD: dict[str, Any] = {"norms": {"store": "living", "k": 0, "extra": "$norms",
 _CHECKED: dict[str, Any] = {"verifiers": [{"rules": {"rules": "$rules"}}]}
 RULES: dict[str, list[Any]] = {
     "norms": [_TOLD],
-    "best-of-4": [{"best_of_n": {"n": 4, **_CHECKED}}],
     "norms+best-of-4": [_TOLD, {"best_of_n": {"n": 4, **_CHECKED}}],
     "norms+best-of-8": [_TOLD, {"best_of_n": {"n": 8, **_CHECKED}}],
     "norms+refine-3": [_TOLD, {"refine": {"max_rounds": 3, **_CHECKED}}],
@@ -125,7 +124,7 @@ def living(options: argparse.Namespace) -> None:
 def rules(options: argparse.Namespace) -> None:
     """Sampled: at temperature 0 the best of several is one."""
     with served(options.model, options.folder) as url:
-        sampled = ("--max-tokens", "96", "--temperature", "0.7")
+        sampled = ("--max-tokens", "64", "--temperature", "0.7")
         run(url, "rules", options, ["direct"], *_inline(RULES), *sampled)
 
 
