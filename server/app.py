@@ -70,6 +70,7 @@ OPERATIONS = (
     *usage.OPERATIONS,
     *whoami.OPERATIONS,
 )
+_FRESH = 0.5  # seconds
 _SHAPES: dict[str, Callable[[Handler], Handler]] = {
     "openai": endpoint,
     "anthropic": by_asker,
@@ -89,10 +90,13 @@ def create_app(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        watch = asyncio.create_task(service.access.watch())
+        watching = [asyncio.create_task(service.access.watch())]
+        if config.workers > 1:
+            watching.append(asyncio.create_task(_keep_fresh(service)))
         service.records.start()
         yield
-        watch.cancel()
+        for each in watching:
+            each.cancel()
         service.access.close()
         await asyncio.to_thread(service.records.close)
         await service.limits.close()
@@ -153,6 +157,13 @@ class Straight:
         scope["endpoint"] = handler
         response = await handler(Request(scope, receive, send))
         await response(scope, receive, send)
+
+
+async def _keep_fresh(service: Service) -> None:
+    """Other workers show what this one told last."""
+    while True:
+        service.refresh_figures()
+        await asyncio.sleep(_FRESH)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -71,6 +71,8 @@ class Config(BaseModel):
     address, and `:PORT` where it is not 80 or 443. Nothing by default; data: URLs always work."""
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that answer behind the one port, where only upstreams are served."""
     upstreams: list[UpstreamConfig] = Field(default_factory=list)
     """OpenAI-compatible servers whose models are served too."""
     fallbacks: dict[str, list[str]] = Field(default_factory=dict)
@@ -142,8 +144,9 @@ class Config(BaseModel):
 
     @property
     def room_for_bodies(self) -> int:
-        """Bytes, for all requests that are not admitted yet."""
-        return self.max_waiting_bytes or _BODIES * self.max_body_bytes
+        """Bytes, for all requests to one worker that are not admitted yet."""
+        all_of_them = self.max_waiting_bytes or _BODIES * self.max_body_bytes
+        return max(self.max_body_bytes, all_of_them // self.workers)
 
     def api_key(self) -> str | None:
         """The key of `api_key_env`. Raises ConfigError where its variable is not set."""

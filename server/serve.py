@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -33,11 +35,13 @@ from heedful.server.models import bundled
 from heedful.server.service import Service
 from heedful.server.stores import open_stores
 from heedful.server.terminal import bar, plain, terminal
+from heedful.server.workers.wire import WorkerPlace
 from heedful.strategies import HeedfulError, Resources
 
 console = terminal(stderr=True)
 # Seconds between looks at an engine's health, and for clients to see a failure before the process goes.
 _WATCH, _FAREWELL = 0.5, 3.0
+_LAST_ONES = 1.0  # seconds in which connections that wait already are taken when a server goes down
 
 
 def run(config: Config, engine_options: list[str]) -> int:
@@ -45,27 +49,37 @@ def run(config: Config, engine_options: list[str]) -> int:
 
     Raises ConfigError, PromptError or ModelUnavailable before anything heavy is started.
     """
+    alignments = prepared(config)
+    with bind(config) as listener:
+        # Until uvicorn takes over, a signal ends the start at once.
+        signal.signal(signal.SIGTERM, stop_start)
+        status: int = uvloop.run(serve(config, alignments, engine_options, listener, announce))
+    # vLLM's engine cleans up when it is collected, which fails with noise once the interpreter is half gone.
+    gc.unfreeze()
+    gc.collect()
+    return status
+
+
+def prepared(config: Config, embedding: Path | None = None) -> Alignments:
+    """What a configuration asks for, once all is seen to that can be wrong with it before an engine is there.
+    `embedding` as for `open_stores`.
+
+    Raises ConfigError or PromptError.
+    """
     file_keys(config)
     keep_caches_in_home()
     if config.model is None and not config.upstreams:
         raise ConfigError(
             "model: name one (a bundled name, a folder or a Hugging Face id), or an upstream to stand before"
         )
-    stores = open_stores(config)
+    stores = open_stores(config, embedding)
     resources = Resources(prompts=Prompts(*config.prompts), stores=stores)
     access = Access(config, stores.folder)  # what is wrong with keys is known before a model is loaded
     access.close()
     alignments = Alignments(config, resources)
     # So that a bad floor stops the start, the database's too, and not an engine's loading later.
     Floors(config, alignments).over_all_of(access)
-    with _bind(config) as listener:
-        # Until uvicorn takes over, a signal ends the start at once.
-        signal.signal(signal.SIGTERM, _stop_start)
-        status: int = uvloop.run(serve(config, alignments, engine_options, listener, _announce))
-    # vLLM's engine cleans up when it is collected, which fails with noise once the interpreter is half gone.
-    gc.unfreeze()
-    gc.collect()
-    return status
+    return alignments
 
 
 async def serve(
@@ -74,10 +88,11 @@ async def serve(
     engine_options: list[str],
     listener: socket.socket,
     announce: Callable[[Service, socket.socket], None],
+    place: WorkerPlace | None = None,
 ) -> int:
     """Starts the engines and serves in the running loop until it is told to stop; what `run` returns.
 
-    `announce` is called once the server listens.
+    `announce` is called once the server listens. `place`: among several workers.
     """
     async with AsyncExitStack() as stack:
         engines = await _engines(config, engine_options, stack)
@@ -88,7 +103,7 @@ async def serve(
             with bar("stores") as progress:
                 await stores.call(opens, progress)
             stack.callback(stores.close)
-        service = Service(config, engines, alignments)
+        service = Service(config, engines, alignments, place=place)
         server = Server(create_app(service), config, lambda: announce(service, listener))
         if threading.current_thread() is threading.main_thread():
             # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.
@@ -137,6 +152,15 @@ class Server(uvicorn.Server):
         # Requests leave no rings of objects (tests/test_nothing_lingers.py), so that looking for some can be rare.
         gc.set_threshold(10_000, 20, 50)
         self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Who has connected is answered still; whoever comes later finds nobody, or another worker.
+        until = asyncio.get_running_loop().time() + _LAST_ONES
+        while select.select(sockets or (), (), (), 0)[0]:
+            await asyncio.sleep(0.001)
+            if asyncio.get_running_loop().time() > until:
+                break
+        await super().shutdown(sockets)
 
 
 async def _start_vllm(config: Config, options: list[str], stack: AsyncExitStack) -> ServedModel:
@@ -210,8 +234,8 @@ async def _watch(service: Service, server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def _bind(config: Config) -> socket.socket:
-    """Takes the port before the model is loaded, so that a port in use is known at once."""
+def bind(config: Config) -> socket.socket:
+    """Takes the port before the model is loaded, so that a port in use is known at once. Raises ConfigError."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -223,7 +247,8 @@ def _bind(config: Config) -> socket.socket:
     return listener
 
 
-def _announce(service: Service, listener: socket.socket) -> None:
+def announce(service: Service, listener: socket.socket) -> None:
+    """Tells who started a server where it listens, and what it serves."""
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     console.print(Text.assemble(("heedful is listening", "green"), " on ", (f"{url}/v1", "bold")))
@@ -240,5 +265,6 @@ def _announce(service: Service, listener: socket.socket) -> None:
     console.print(f"  alignments: {', '.join(service.alignments.names())}; default: {default}")
 
 
-def _stop_start(*_: object) -> None:
+def stop_start(*_: object) -> None:
+    """What a signal does before a server listens."""
     sys.exit(0)

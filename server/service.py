@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,13 +25,15 @@ from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
 from heedful.server.limits.account import ServerLimits, account_of
 from heedful.server.limits.budgets import Budgets
-from heedful.server.limits.line import FairLine
+from heedful.server.limits.line import FairLine, UnderWay
+from heedful.server.limits.table import SharedRates, SharedTable, SharedUnderWay
 from heedful.server.limits.windows import Rates
 from heedful.server.log import logger, one_line
 from heedful.server.observe.facts import Facts, Sink, facts_of
 from heedful.server.observe.observers import Observers
 from heedful.server.records.keeping import DecisionRecords
 from heedful.server.stores import folder_of, stores_of, usage_file
+from heedful.server.workers.wire import WorkerPlace
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
@@ -75,6 +78,8 @@ class Service:
     access: Access = field(init=False)
     floors: Floors = field(init=False)
     limits: ServerLimits = field(init=False)
+    place: WorkerPlace | None = None
+    """Among the server's workers, where there are several."""
     sinks: list[Sink] = field(default_factory=list)
     """Who is told of each request at its end."""
     records: DecisionRecords = field(init=False)
@@ -94,12 +99,22 @@ class Service:
         self.access.changed.append(self._keep_records)
         self.observers = Observers(self.config, self.engines, frozenset(self.alignments.plans()))
         self.sinks += self.observers.sinks
-        line = None if self.config.admission is None else FairLine(self.config.admission)
         budgets = Budgets(usage_file(self.config))
         self.room = BodyRoom(self.config.room_for_bodies)
-        self.observers.metrics.body_bytes.set_function(lambda: self.room.held)
-        self.observers.metrics.bodies_waiting.set_function(lambda: self.room.waiting)
-        self.limits = ServerLimits(Rates(self.config.limits_storage), budgets, line, self.observers.metrics)
+        metrics = self.observers.metrics
+        metrics.follow(metrics.body_bytes, lambda: self.room.held)
+        metrics.follow(metrics.bodies_waiting, lambda: self.room.waiting)
+        self.limits = ServerLimits(*self._counting(), budgets, metrics)
+
+    def _counting(self) -> tuple[Rates, UnderWay | SharedUnderWay, FairLine | None]:
+        """Where it is counted what a minute has used and what is under way, and the line."""
+        place, storage, admission = self.place, self.config.limits_storage, self.config.admission
+        if place is None:
+            return Rates(storage), UnderWay(), None if admission is None else FairLine(admission)
+        of = self.config.workers
+        table = SharedTable(place.folder / "limits", of, place.number)
+        line = None if admission is None else FairLine(admission.share(place.number, of))
+        return Rates(storage, SharedRates(table)), SharedUnderWay(table), line
 
     def _recording(self) -> dict[str, RecordSettings]:
         """The tenants whose answers are recorded."""
@@ -109,6 +124,13 @@ class Service:
         self.records.settle(recording := self._recording())
         if recording and self.records not in self.sinks:
             self.sinks.append(self.records)
+
+    def refresh_figures(self) -> None:
+        """Brings up to date what metrics show of this moment."""
+        metrics, now = self.observers.metrics, time.time()
+        metrics.keys.set(sum(key.state(now) == "active" for key in self.access.keys()))
+        metrics.records_lost(self.records.dropped)
+        metrics.refresh(self.engines, self.observers.tracing.running)
 
     @property
     def failed(self) -> str | None:

@@ -45,15 +45,18 @@ def drop_stores_of(stores: Stores, tenant: str) -> list[str]:
     return stores.drop_below(tenant)
 
 
-def open_stores(config: Config) -> Stores:
+def open_stores(config: Config, embedding: Path | None = None) -> Stores:
     """The stores of a configuration. Makes the starter ones where they are missing; loads nothing else yet.
+
+    `embedding`: the socket of a process that embeds for several servers; None: one of this server's own.
 
     Embeds on a few cores: the GPU is the model's, and on a CPU the engine's threads are on all of them.
     """
     place = place_of_stores(config)
     threads = max(1, (os.cpu_count() or 1) // 4)
     try:
-        stores = Stores(place, load(config.embedder, device="cpu", threads=threads), folder=folder_of(config))
+        embedder = load(config.embedder, device="cpu", threads=threads, at=embedding)
+        stores = Stores(place, embedder, folder=folder_of(config))
         stores.kept.look()
     except StoreError as error:
         raise ConfigError(str(error)) from error

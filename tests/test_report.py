@@ -7,6 +7,7 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import report_records
@@ -356,7 +357,7 @@ def test_an_objective_task_leads_where_it_is_what_was_measured(tmp_path: Path) -
     with folder as journals:
         for name, (right, tokens) in names.items():
             for i, item in enumerate(items):
-                about = {"set": item.set, "id": item.id, "model": "m", "alignment": name}
+                about: dict[str, Any] = {"set": item.set, "id": item.id, "model": "m", "alignment": name}
                 cost = Cost(prompt_tokens=tokens, completion_tokens=1, answer_tokens=1, seconds=1)
                 journals.answers.add(AnswerRecord(**about, text="1", cost=cost))
                 marks = JudgementRecord(**about, measure="living", judge="named", value=float(i < right))

@@ -19,12 +19,12 @@ from heedful.benchmarks.evals.records import AnswerRecord, EvalError
 from heedful.benchmarks.evals.table import rows
 from heedful.server.cli.main import app
 from heedful.strategies.scripted import ScriptedEngine
-from heedful.strategies.verifiers.rules import problem_of
+from heedful.strategies.verifiers.rules import Rule, problem_of
 
 Serving = Callable[..., AbstractContextManager[str]]
 
 
-def _item(*rules: dict[str, int]) -> EvalItem:
+def _item(*rules: Rule) -> EvalItem:
     turn = {"role": "user", "content": "Why?"}
     return EvalItem(set="s", id="1", measure="rules", messages=(turn,), rules=rules)
 
@@ -66,7 +66,7 @@ def test_a_users_own_rules(tmp_path: Path) -> None:
 def test_rules_stand_where_an_alignment_wants_them() -> None:
     steps = pipelines(['a=[{"norms": {"extra": "$norms"}}, {"x": ["$rules", 1]}]'])["a"]
     told = [{"text": "Use at most 3 words.", "mandatory": True}]
-    rules = [{"words_at_most": 3}]
+    rules: list[Rule] = [{"words_at_most": 3}]
     assert of_item(steps, _item(*rules)) == [{"norms": {"extra": told}}, {"x": [rules, 1]}]
 
 

@@ -1,10 +1,11 @@
 """What a Python proxy can do at best: Starlette and aiohttp, forwarding bytes and nothing else.
 
-Run: python floor.py PORT UPSTREAM_URL
+Run: python floor.py PORT UPSTREAM_URL [WORKERS]
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,9 +42,20 @@ def app(upstream: str) -> Starlette:
     return Starlette(routes=routes, lifespan=session)
 
 
+_UPSTREAM = "FLOOR_UPSTREAM"  # where uvicorn's workers find it
+
+
+def of_environment() -> Starlette:
+    """For several workers, each of which makes its own."""
+    return app(os.environ[_UPSTREAM])
+
+
 if __name__ == "__main__":
+    os.environ[_UPSTREAM] = sys.argv[2]
     uvicorn.run(
-        app(sys.argv[2]),
+        "heedful.benchmarks.scripts.floor:of_environment",
+        factory=True,
+        workers=int(sys.argv[3]) if len(sys.argv) > 3 else 1,
         host="127.0.0.1",
         port=int(sys.argv[1]),
         log_level="warning",

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -240,9 +241,11 @@ class _Apart(Embedder):
         return self._embedder._count(texts)
 
 
-def load(model: str = BUNDLED, *, device: str | None = None, threads: int | None = None) -> Embedder:
+def load(
+    model: str = BUNDLED, *, device: str | None = None, threads: int | None = None, at: Path | None = None
+) -> Embedder:
     """The bundled all-MiniLM-L6-v2, or any sentence-transformers model by name or folder; loaded at first use.
 
-    `device` and `threads` as for `Encoder`, the process that it runs in.
+    `device`, `threads` and `at` as for `Encoder`, the process that it runs in.
     """
-    return Embedder(model, lambda: Encoder(model, device, threads))
+    return Embedder(model, lambda: Encoder(model, device, threads, at))

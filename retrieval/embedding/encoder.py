@@ -5,8 +5,10 @@ with those of the event loop for the interpreter.
 from __future__ import annotations
 
 import pickle
+import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,17 +25,53 @@ _ENDED = (
 )  # it has said nothing, takes nothing, or stopped in mid-answer
 
 
+class _OwnProcess:
+    """Started for one encoder, and ended with it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self.asking, self.answers = self._process.stdin, self._process.stdout
+
+    def end(self) -> int | None:
+        """Its status."""
+        for pipe in (self.asking, self.answers):
+            try:
+                pipe.close()
+            except BrokenPipeError:  # something unsent to a process that is gone
+                pass
+        return self._process.wait()
+
+
+class _SharedProcess:
+    """One that answers several encoders at a socket, and is somebody else's to start and to end."""
+
+    def __init__(self, at: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(str(at))
+            self.asking, self.answers = line.makefile("wb"), line.makefile("rb")
+
+    def end(self) -> int | None:
+        for line in (self.asking, self.answers):
+            try:
+                line.close()
+            except OSError:  # something unsent
+                pass
+        return None
+
+
 class Encoder:
     """Encodes lists of texts, shape (n, d), one list at a time. Not for several threads at once.
 
     `device` as torch names it; None: a GPU where there is one. `threads`: how many torch may use; None: as many as
-    there are cores, which is slow where others work on them too. Its process is started anew where it has ended, then
+    there are cores, which is slow where others work on them too. `at`: the socket of a process that several share;
+    None: one of its own. Its process is started anew where it has ended, then
     or at the next call. Raises EmbedderMissing where the model can't be loaded, EmbedderFailed where it fails.
     """
 
-    def __init__(self, model: str, device: str | None, threads: int | None) -> None:
-        self._options = (model, device, threads)
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, model: str, device: str | None, threads: int | None, at: Path | None = None) -> None:
+        self._options, self._at = (model, device, threads), at
+        self._process: _OwnProcess | _SharedProcess | None = None
         self.longest: int | None = None
         """How many tokens of a text the model reads; None: all of them."""
         self._start()
@@ -50,15 +88,8 @@ class Encoder:
     def close(self) -> None:
         """Ends the process."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            try:
-                pipe.close()
-            except BrokenPipeError:  # something unsent to a process that is gone
-                pass
-        process.wait()
+        if process is not None:
+            process.end()
 
     def _answer(self, question: Any) -> Any:
         """To what is asked of the process, which may have been killed, for example by a lack of memory."""
@@ -81,13 +112,13 @@ class Encoder:
                 self.close()
                 raise
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> _OwnProcess | _SharedProcess:
         try:
-            self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._process = _OwnProcess() if self._at is None else _SharedProcess(self._at)
             self.longest = self._ask(self._process, self._options)
         except _ENDED as error:
-            ended = self._process and self._process.wait()
-            self.close()
+            process, self._process = self._process, None
+            ended = process and process.end()
             raise EmbedderMissing(
                 f"its process ended at its start ({error if ended is None else ended})"
             ) from error
@@ -96,11 +127,10 @@ class Encoder:
             raise
         return self._process
 
-    def _ask(self, process: subprocess.Popen[bytes], question: Any) -> Any:
-        assert process.stdin is not None and process.stdout is not None
-        pickle.dump(question, process.stdin)
-        process.stdin.flush()
-        answer = pickle.load(process.stdout)
+    def _ask(self, process: _OwnProcess | _SharedProcess, question: Any) -> Any:
+        pickle.dump(question, process.asking)
+        process.asking.flush()
+        answer = pickle.load(process.answers)
         if isinstance(answer, Exception):
             raise answer
         return answer

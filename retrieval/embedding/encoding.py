@@ -1,7 +1,8 @@
 """The process that embeds: `python -m heedful.retrieval.embedding.encoding`, started by `Encoder`.
 
 Lists of texts come pickled on its standard input, their vectors or numbers of tokens go back on its standard output.
-It ends when its input does, so it never outlives whoever started it.
+It ends when its input does, so it never outlives whoever started it. With the number of a listening socket's file it
+answers all who connect there, a question at a time, and ends with the last of them.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import selectors
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
@@ -28,31 +31,61 @@ _BATCH = 64
 _ENDLESS = 1 << 20  # tokens; a larger limit is none
 
 
-def _answer(source: IO[bytes], out: IO[bytes]) -> None:
-    """Options first, then what is to be done with texts, until the input ends."""
+class _Asker:
+    """Who asks: options first, then what is to be done with texts."""
 
-    def tell(answer: Any) -> None:
-        pickle.dump(answer, out)
-        out.flush()
+    def __init__(self, source: IO[bytes], out: IO[bytes]) -> None:
+        self._source, self._out = source, out
+        self._work: dict[str, Callable[[list[str]], Any]] | None = None
 
-    try:
-        loaded = _load(*pickle.load(source))
-    except Exception as error:
-        tell(EmbedderMissing(str(error)))
-        return
-    gc.collect()
-    gc.freeze()  # the model stays: no collection need look at it again
-    tell(loaded.longest)
-    work: dict[str, Callable[[list[str]], Any]] = {"encode": loaded.encode, "count": loaded.count}
-    while True:
+    def answer(self) -> bool:
+        """The next question; whether another may come."""
         try:
-            what, texts = pickle.load(source)
-        except EOFError:
-            return
+            question = pickle.load(self._source)
+            return self._loaded(question) if self._work is None else self._done(self._work, *question)
+        except (EOFError, OSError, pickle.UnpicklingError):  # gone, perhaps in the midst of it
+            return False
+
+    def _loaded(self, options: tuple[str, str | None, int | None]) -> bool:
         try:
-            tell(work[what](texts))
+            loaded = _load(*options)
         except Exception as error:
-            tell(EmbedderFailed(f"the embedding model failed: {type(error).__name__}: {error}"))
+            self._tell(EmbedderMissing(str(error)))
+            return False
+        self._work = {"encode": loaded.encode, "count": loaded.count}
+        self._tell(loaded.longest)
+        return True
+
+    def _done(self, work: dict[str, Callable[[list[str]], Any]], what: str, texts: list[str]) -> bool:
+        try:
+            answer = work[what](texts)
+        except Exception as error:
+            answer = EmbedderFailed(f"the embedding model failed: {type(error).__name__}: {error}")
+        self._tell(answer)
+        return True
+
+    def _tell(self, answer: Any) -> None:
+        pickle.dump(answer, self._out)
+        self._out.flush()
+
+
+def _answer_all(listener: socket.socket, out: IO[bytes]) -> None:
+    """Everybody who connects, until nobody is left. A byte on `out` says that it has begun."""
+    out.write(b"\n")
+    out.flush()
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(listener, selectors.EVENT_READ)
+        while True:
+            for key, _ in waiting.select():
+                if key.fileobj is listener:
+                    line, _ = listener.accept()
+                    waiting.register(
+                        line, selectors.EVENT_READ, _Asker(line.makefile("rb"), line.makefile("wb"))
+                    )
+                elif not key.data.answer():
+                    waiting.unregister(key.fileobj)
+                    if len(waiting.get_map()) == 1:
+                        return
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +97,16 @@ class _Loaded:
     longest: int | None
 
 
+@cache
 def _load(name: str, device: str | None, threads: int | None) -> _Loaded:
     loaded = model(name, device, threads)
     longest = loaded.max_seq_length
     longest = int(longest) if longest is not None and longest < _ENDLESS else None
     count = _counting(loaded)
-    return _Loaded(_encoding(loaded, threads), count, longest)
+    made = _Loaded(_encoding(loaded, threads), count, longest)
+    gc.collect()
+    gc.freeze()  # the model stays: no collection need look at it again
+    return made
 
 
 def _counting(model: Any) -> Callable[[list[str]], list[int]]:
@@ -136,5 +173,10 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
     private = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints goes to the terminal, not among the vectors
-    _answer(sys.stdin.buffer, private)
+    if len(sys.argv) > 1:
+        _answer_all(socket.socket(fileno=int(sys.argv[1])), private)
+    else:
+        alone = _Asker(sys.stdin.buffer, private)
+        while alone.answer():
+            pass
     os._exit(0)  # there is nothing to save, and triton's end writes complaints to the terminal

@@ -88,6 +88,13 @@ class AdmissionSettings(Settings):
     per_tenant: AtLeastOne | None = None
     """The most that one tenant has under way, so that another finds room at once. None: all."""
 
+    def share(self, number: int, of: int) -> AdmissionSettings:
+        """What one of several workers may have, so that all together keep to these. Each can have one request."""
+        waiting = self.waiting // of + (number < self.waiting % of)
+        per_tenant = None if self.per_tenant is None else self.per_tenant // of
+        running = self.running // of + (number < self.running % of)
+        return AdmissionSettings(running=running, waiting=waiting, per_tenant=per_tenant)
+
 
 class RecordSettings(Settings):
     """Whether decision records are kept, for how long, and what of the texts."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from importlib.metadata import version
 
 import msgspec
@@ -75,13 +74,10 @@ async def ready(request: Request) -> Response:
 
 
 async def metrics(request: Request) -> Response:
-    """GET /metrics: Prometheus, vLLM's own figures included."""
+    """GET /metrics: Prometheus, vLLM's own figures included; of all workers, whichever is asked."""
     service: Service = request.app.state.service
-    observers, now = service.observers, time.time()
-    observers.metrics.keys.set(sum(key.state(now) == "active" for key in service.access.keys()))
-    observers.metrics.records_lost(service.records.dropped)
-    figures = observers.metrics.scrape(service.engines, observers.tracing.running)
-    return Response(figures, media_type=CONTENT_TYPE_LATEST)
+    service.refresh_figures()
+    return Response(service.observers.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def told_version(request: Request) -> Response:

@@ -47,6 +47,9 @@ def serve(
     reports: Annotated[
         Path | None, typer.Option(help="A folder of evaluations' records that the page shows [none]")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="So many processes answer, where only upstreams are served [1]")
+    ] = None,
     page: Annotated[
         bool | None,
         typer.Option("--page/--no-page", help="The page at / to see what an alignment does [it is]"),
@@ -70,6 +73,7 @@ def serve(
         "page": page,
         "reports": reports,
         "stores": stores,
+        "workers": workers,
     }
     settings = load(config, overrides)
     if upstream is not None:
@@ -77,4 +81,8 @@ def serve(
         settings = with_upstream(settings, named)
     if settings.model is None and context.args:
         fail(f"no such option: {context.args[0]}")
+    if settings.workers > 1:
+        from heedful.server.workers.supervisor import supervise
+
+        raise typer.Exit(supervise(settings))
     raise typer.Exit(run(settings, context.args))

@@ -22,6 +22,8 @@ from heedful.strategies import RequestError
 _SLOWEST = 1024
 # Bytes of a request's line and headers, or of what is neither headers nor body.
 _MOST_HEAD = 64 * 1024
+# Seconds that an idle connection stays when a server goes down: the client may have sent a request already.
+_LINGER = 0.25
 
 
 def uvicorn_config(app: Any, config: Config) -> uvicorn.Config:
@@ -54,6 +56,7 @@ class Connection(HttpToolsProtocol):
         self._came = 0
         # Bytes since the last piece of a body, or of the head.
         self._beside = 0
+        self._leaving = False  # whether the next answer is the last
         self._deaf = False  # whether what comes is of no interest any more
         # Since when the client has been asked to take what waits, and how much that was.
         self._waiting: tuple[float, int] | None = None
@@ -100,6 +103,8 @@ class Connection(HttpToolsProtocol):
         self._begin("body")
         if not self._offers():
             super().on_headers_complete()
+            if self._leaving and self.cycle is not None:
+                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._came += len(body)
@@ -116,6 +121,20 @@ class Connection(HttpToolsProtocol):
 
     def _begin(self, what: str) -> None:
         self._reading, self._since, self._came, self._beside = what, self.loop.time(), 0, 0
+
+    # -- the server's end
+
+    def shutdown(self) -> None:
+        """What runs is answered, and so is what is on its way: closing at once would reset it unread."""
+        self._leaving = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_LINGER, self._close_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _close_idle(self) -> None:
+        if not self._reading and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
 
     # -- time
 

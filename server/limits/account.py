@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
@@ -17,7 +16,8 @@ from heedful.server.http import WhileConnected
 from heedful.server.limits import windows
 from heedful.server.limits.budgets import AGAIN, FOLD, OLDEST, Budgets
 from heedful.server.limits.headers import OURS, Headers, RateStanding, told, written
-from heedful.server.limits.line import FairLine
+from heedful.server.limits.line import FairLine, UnderWay
+from heedful.server.limits.table import SharedUnderWay
 from heedful.server.limits.terms import terms_of
 from heedful.server.limits.windows import Rates, Window
 from heedful.server.log import failed
@@ -39,12 +39,19 @@ _REASONS = {
 class ServerLimits:
     """What all accounts of a server share."""
 
-    def __init__(self, rates: Rates, budgets: Budgets, line: FairLine | None, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        rates: Rates,
+        running: UnderWay | SharedUnderWay,
+        line: FairLine | None,
+        budgets: Budgets,
+        metrics: Metrics,
+    ) -> None:
         self.rates, self.budgets, self.line, self.metrics = rates, budgets, line, metrics
         self.terms_of = lru_cache(4096)(lambda client: terms_of(client, rates.memory))
         if line is not None:
-            metrics.queue_length.set_function(lambda: line.waiting)
-        self.running: Counter[str] = Counter()
+            metrics.follow(metrics.queue_length, lambda: line.waiting)
+        self.running = running
         """Requests under way, by the owner's name, where their number is limited."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._folding: asyncio.TimerHandle | None = None
@@ -139,12 +146,10 @@ class RequestAccount:
     def _begin(self) -> bool:
         """Checks what needs no waiting, and has a turn if there is one: whether it has."""
         self._check_budgets("insufficient_quota")
-        terms, running, line = self._terms, self._shared.running, self._shared.line
-        for name, most in terms.concurrent:
-            if running.get(name, 0) >= most:
-                raise _too_many(f"{name} may have {most} requests under way at once", "requests", 0.0)
-        for name, _ in terms.concurrent:
-            running[name] = running.get(name, 0) + 1
+        concurrent, line = self._terms.concurrent, self._shared.line
+        if concurrent and (full := self._shared.running.full(concurrent)) is not None:
+            name, most = full
+            raise _too_many(f"{name} may have {most} requests under way at once", "requests", 0.0)
         return line is None or line.take(self._tenant)
 
     async def _admit(self, receive: Receive | None, deadline: float, *, anthropic: bool) -> None:
@@ -178,6 +183,13 @@ class RequestAccount:
 
     def _check_rates_here(self, anthropic: bool) -> None:
         """As `_check_rates`, without an object for each limit: this is done for every request."""
+        with self._terms.together:
+            over = self._count_here(anthropic)
+        if over is not None:
+            self._refuse(self._standings(over), anthropic)
+
+    def _count_here(self, anthropic: bool) -> list[Window] | None:
+        """How all stand where one is used up; else the request counts."""
         terms, memory = self._terms, self._shared.rates.memory
         at, into = divmod(windows.now(), windows.MINUTE)
         minute, left = int(at), windows.MINUTE - into
@@ -187,7 +199,7 @@ class RequestAccount:
                 memory.turn(count, minute)
             used = int(count.before * left / windows.MINUTE) + count.current
             if used >= limit:
-                self._refuse(self._standings(memory.look(terms.keys)), anthropic)
+                return memory.look(terms.keys)
             reset = left + windows.MINUTE if count.current else left if count.before else 0.0
             if kind == "requests":
                 used, reset = used + 1, left + windows.MINUTE
@@ -199,6 +211,7 @@ class RequestAccount:
         self._headers = []
         for kind, (_, limit, used, reset) in nearest.items():
             self._headers += told(kind, limit, used, reset, anthropic=anthropic)
+        return None
 
     async def _check_rates(self, anthropic: bool) -> None:
         terms, rates = self._terms, self._shared.rates
@@ -296,12 +309,8 @@ class RequestAccount:
     def _leave(self, *, turn: bool) -> None:
         if turn and self._shared.line is not None:
             self._shared.line.leave(self._tenant)
-        running = self._shared.running
-        for name, _ in self._terms.concurrent:
-            if (left := running[name] - 1) > 0:
-                running[name] = left
-            else:
-                del running[name]
+        if self._terms.concurrent:
+            self._shared.running.over(self._terms.concurrent)
 
 
 def account_of(scope: Scope) -> RequestAccount | None:

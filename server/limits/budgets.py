@@ -376,7 +376,5 @@ def iso_seconds(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _owners(tenant: str, key: str | None) -> Iterator[tuple[str, str | None]]:
-    yield tenant, None
-    if key is not None:
-        yield tenant, key
+def _owners(tenant: str, key: str | None) -> tuple[tuple[str, str | None], ...]:
+    return ((tenant, None),) if key is None else ((tenant, None), (tenant, key))

@@ -51,9 +51,9 @@ def written(standings: Iterable[RateStanding], *, anthropic: bool) -> Headers:
 
 def told(kind: str, limit: int, used: int, reset: float, *, anthropic: bool) -> Headers:
     """Of one limit. `reset`: seconds until nothing counts any more."""
-    names = (_ANTHROPIC if anthropic else _OPENAI)[kind]
+    most, left, renewed = (_ANTHROPIC if anthropic else _OPENAI)[kind]
     until = iso_seconds(windows.now() + reset).encode() if anthropic else _go(reset)
-    return list(zip(names, (b"%d" % limit, b"%d" % max(0, limit - used), until), strict=True))
+    return [(most, b"%d" % limit), (left, b"%d" % max(0, limit - used)), (renewed, until)]
 
 
 def _go(seconds: float) -> bytes:

@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterable
 
 from heedful.server.access.settings import AdmissionSettings
 from heedful.strategies import EngineUnavailable
 
 _RETRY = 1  # seconds after which a client that found no place may ask again
 _Place = asyncio.Future[None]
+
+
+class UnderWay:
+    """Requests that are under way in this process, by name."""
+
+    def __init__(self) -> None:
+        self._of: Counter[str] = Counter()
+
+    def full(self, named: Iterable[tuple[str, int]]) -> tuple[str, int] | None:
+        """The first of names that has as many as it may have; where none has, each has one more."""
+        for name, most in named:
+            if self._of.get(name, 0) >= most:
+                return name, most
+        for name, _ in named:
+            self._of[name] = self._of.get(name, 0) + 1
+        return None
+
+    def over(self, named: Iterable[tuple[str, int]]) -> None:
+        """One of each is over."""
+        for name, _ in named:
+            if (left := self._of[name] - 1) > 0:
+                self._of[name] = left
+            else:
+                del self._of[name]
+
+    def __getitem__(self, name: str) -> int:
+        return self._of[name]
 
 
 class FairLine:

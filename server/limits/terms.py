@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from heedful.server.access.client import Client
@@ -43,6 +44,8 @@ class Terms:
     token_counts: tuple[MinuteCount, ...]
     keys: tuple[str, ...]
     """Of `counts`."""
+    together: AbstractContextManager[None]
+    """Around what is done with `counts`."""
 
 
 def terms_of(client: Client, memory: RatesInMemory) -> Terms:
@@ -69,4 +72,5 @@ def terms_of(client: Client, memory: RatesInMemory) -> Terms:
         counts,
         tuple(count for kind, _, count in counts if kind == "tokens"),
         tuple(key for _, _, key, _ in counted),
+        memory.together([count for _, _, count in counts]),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -70,8 +71,15 @@ class RatesInMemory:
     def count(self, key: str) -> MinuteCount:
         """The one of a key, for as long as somebody has it."""
         if (found := self._counts.get(key)) is None:
-            found = self._counts[key] = MinuteCount()
+            found = self._counts[key] = self.new(key)
         return found
+
+    def new(self, key: str) -> MinuteCount:
+        return MinuteCount()
+
+    def together(self, counts: Sequence[MinuteCount]) -> AbstractContextManager[None]:
+        """While it lasts nobody else counts these. Around whatever looks at counts or changes them."""
+        return nullcontext()
 
     def turn(self, count: MinuteCount, minute: int) -> None:
         """To another minute than it stands at."""
@@ -83,6 +91,7 @@ class RatesInMemory:
         self._recent.add(count)
 
     def look(self, keys: Sequence[str]) -> list[Window]:
+        """How each stands, within `together`."""
         minute, into = divmod(now(), MINUTE)
         left, seen = MINUTE - into, []
         for key in keys:
@@ -95,19 +104,21 @@ class RatesInMemory:
                 seen.append(Window(found.before, left, found.current, left + MINUTE))
         return seen
 
-    def add(self, counts: Iterable[MinuteCount], amount: int) -> None:
+    def add(self, counts: Sequence[MinuteCount], amount: int) -> None:
         minute = int(now() // MINUTE)
-        for count in counts:
-            if count.minute != minute:
-                self.turn(count, minute)
-            count.current += amount
+        with self.together(counts):
+            for count in counts:
+                if count.minute != minute:
+                    self.turn(count, minute)
+                count.current += amount
 
 
 class Rates:
-    """Counts by key. `uri`: a Redis that several processes share (redis://...), else this process's memory."""
+    """Counts by key. `uri`: a Redis that several processes share (redis://...), else `memory`: this process's own, or
+    that of all workers."""
 
-    def __init__(self, uri: str | None = None) -> None:
-        self.memory = RatesInMemory()
+    def __init__(self, uri: str | None = None, memory: RatesInMemory | None = None) -> None:
+        self.memory = memory or RatesInMemory()
         self._pool: Any = None
         self._redis = None if uri is None else self._connected(uri)
 
@@ -133,7 +144,9 @@ class Rates:
     async def look(self, keys: Sequence[str]) -> list[Window]:
         """How each stands."""
         if (redis := self._redis) is None:
-            return self.memory.look(keys)
+            counts = [self.memory.count(key) for key in keys]
+            with self.memory.together(counts):
+                return self.memory.look(keys)
         found = await _at_once(redis.get_sliding_window(key, MINUTE) for key in keys)
         return [Window(*each) for each in found]
 

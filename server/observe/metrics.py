@@ -7,14 +7,15 @@ Label sets are bounded: names of the configuration, and at most so many tenants 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from heedful.server.observe.facts import Facts
 from heedful.server.observe.labels import NONE, OTHER, Bounded, alignment_of
+from heedful.server.observe.shared import all_figures
 from heedful.strategies.trace import Span
 
 if TYPE_CHECKING:
@@ -50,13 +51,17 @@ class Metrics:
         self._tenant, self._store = Bounded(_MOST_TENANTS), Bounded(_MOST_STORES)
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._requests: dict[tuple[Any, ...], Any] = {}
+        self._followed: list[tuple[Gauge, Callable[[], float]]] = []
         self.registry = registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"heedful_{name}", text, labels, registry=registry)
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"heedful_{name}", text, labels, registry=registry)
+        def gauge(
+            name: str, text: str, *labels: str, of_all: Literal["livesum", "livemin", "livemax"] = "livesum"
+        ) -> Gauge:
+            """`of_all`: what is made of the figures of several workers."""
+            return Gauge(f"heedful_{name}", text, labels, registry=registry, multiprocess_mode=of_all)
 
         def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
             return Histogram(f"heedful_{name}", text, labels, buckets=tuple(buckets), registry=registry)
@@ -92,8 +97,10 @@ class Metrics:
         self.rewinds = counter("rain_rewinds", "Inner searches that did not go on from the one before.")
         self.running = gauge("requests_running", "Requests under way.")
         self.tasks = gauge("asyncio_tasks", "Tasks of the event loop: they grow with the requests under way.")
-        self.engine_up = gauge("engine_up", "1 while a model's engine lives.", "model")
-        self.upstream_up = gauge("upstream_up", "0 after three failures in a row.", "upstream")
+        self.engine_up = gauge("engine_up", "1 while a model's engine lives.", "model", of_all="livemin")
+        self.upstream_up = gauge(
+            "upstream_up", "0 after three failures in a row.", "upstream", of_all="livemin"
+        )
         self.upstream_failures = gauge(
             "upstream_failures", "Failed tries since the start, by kind.", "upstream", "error"
         )
@@ -107,8 +114,9 @@ class Metrics:
         self.records_dropped = counter("records_dropped", "Decision records that could not be kept.")
         self.log_dropped = counter("access_log_dropped", "Lines of the access log that could not be written.")
         self.spans_dropped = counter("spans_dropped", "Requests whose spans could not be exported.")
-        self.keys = gauge("keys", "Keys that are valid now.")
-        gauge("build_info", "The server's version.", "version").labels(version("heedful")).set(1)
+        self.keys = gauge("keys", "Keys that are valid now.", of_all="livemax")
+        build = gauge("build_info", "The server's version.", "version", of_all="livemax")
+        build.labels(version("heedful")).set(1)
 
     # -- told by other parts
 
@@ -119,6 +127,10 @@ class Metrics:
     def waited(self, seconds: float) -> None:
         """A request has been admitted after so many seconds in the queue."""
         self.queue_seconds.observe(seconds)
+
+    def follow(self, gauge: Gauge, figure: Callable[[], float]) -> None:
+        """Shows what `figure` returns. (A Gauge's own `set_function` is not seen by other workers.)"""
+        self._followed.append((gauge, figure))
 
     def records_lost(self, in_all: int) -> None:
         """So many decision records since the start."""
@@ -206,10 +218,12 @@ class Metrics:
 
     # -- the scrape
 
-    def scrape(self, engines: Mapping[str, ServedModel], running: int) -> bytes:
-        """All figures in Prometheus's text format, vLLM's included."""
+    def refresh(self, engines: Mapping[str, ServedModel], running: int) -> None:
+        """Takes up what is so at this moment."""
         self.running.set(running)
         self.tasks.set(len(asyncio.all_tasks()))
+        for gauge, figure in self._followed:
+            gauge.set(figure())
         for name, engine in engines.items():
             self.engine_up.labels(name).set(not engine.dead)
             if (remote := engine.remote) is not None:
@@ -217,6 +231,11 @@ class Metrics:
                 self.upstream_up.labels(host).set(health.up)
                 for kind, times in health.failures.items():
                     self.upstream_failures.labels(host, kind).set(times)
+
+    def text(self) -> bytes:
+        """All figures in Prometheus's text format: vLLM's included, or those of all workers together."""
+        if (of_all := all_figures()) is not None:
+            return generate_latest(of_all)
         return generate_latest(self.registry) + generate_latest(REGISTRY)
 
 

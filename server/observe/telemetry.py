@@ -13,6 +13,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from queue import Full, Queue
 from typing import Any
+from uuid import uuid4
 
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.environment_variables import OTEL_SERVICE_NAME
@@ -56,7 +57,8 @@ class Telemetry:
     ) -> None:
         self._settings, self._dropped = settings, dropped
         self._names = _names(settings)
-        given = {"service.version": version("heedful")}
+        # Whose figures they are: those of several workers are each by itself.
+        given = {"service.version": version("heedful"), "service.instance.id": str(uuid4())}
         if not os.environ.get(OTEL_SERVICE_NAME) and "service.name=" not in os.environ.get(
             "OTEL_RESOURCE_ATTRIBUTES", ""
         ):

@@ -1,0 +1,1 @@
+"""`heedful serve --workers N`: several processes behind one port, on one machine."""

@@ -1,0 +1,62 @@
+"""What a supervisor and its workers say to each other, over a pair of sockets that ends with either of them."""
+
+from __future__ import annotations
+
+import pickle
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from heedful.server.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """What a worker is told first. `number`: its own, from 0, and its successor's where it ends. `again`: whether it
+    is such a successor. `listener`: the number of the socket's file. `folder`: what all workers share."""
+
+    config: Config
+    number: int
+    again: bool
+    listener: int
+    folder: Path
+
+    @property
+    def embedding(self) -> Path:
+        return self.folder / EMBEDDING
+
+
+class WorkerReport(msgspec.Struct, frozen=True):
+    """What it says once it listens, or (`failed`) why it can't."""
+
+    failed: str | None = None
+
+
+EMBEDDING = "embedding"
+"""The socket, in the folder, of the process that embeds for all workers."""
+_LENGTH = 8  # bytes
+encoded = msgspec.json.Encoder().encode
+decoded = msgspec.json.Decoder(WorkerReport).decode
+
+
+def packed(place: WorkerPlace) -> bytes:
+    """Pickled, with its length before it: a supervisor and its workers are one program."""
+    data = pickle.dumps(place)
+    return len(data).to_bytes(_LENGTH) + data
+
+
+def unpacked(line: socket.socket) -> WorkerPlace:
+    """Raises EOFError where the supervisor has gone."""
+    place: WorkerPlace = pickle.loads(_exactly(line, int.from_bytes(_exactly(line, _LENGTH))))
+    return place
+
+
+def _exactly(line: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        if not (more := line.recv(size - len(data))):
+            raise EOFError("the supervisor has gone")
+        data += more
+    return data
