@@ -34,11 +34,10 @@ RESULTS = Path(__file__).parents[1] / "results" / "tasks"
 KEPT = ("items.jsonl", "answers.jsonl", "judgements.jsonl", "scores.jsonl", "eval.run.json")
 _FEW: dict[str, Any] = {"store": "living", "k": 3, "caution": False}
 ALIGNMENTS: dict[str, list[Any]] = {
-    "norms": [{"norms": {"store": "living"}}],
-    "norms-3": [{"norms": _FEW}],
-    "norms-3-newest": [{"norms": _FEW | {"newest": 0.6}}],
-    "norms-1-newest": [{"norms": _FEW | {"k": 1, "newest": 0.6}}],
+    "norms-newest": [{"norms": _FEW | {"newest": 0.6}}],
+    "norms": [{"norms": _FEW}],
     "stale-index": [{"norms": _FEW | {"store": "stale"}}],
+    "norms-1-newest": [{"norms": _FEW | {"k": 1, "newest": 0.6}}],
 }
 _TOLD: dict[str, Any] = {"norms": {"store": "living", "k": 0, "extra": "$norms", "caution": False}}
 _CHECKED: dict[str, Any] = {"verifiers": [{"rules": {"rules": "$rules"}}]}
@@ -117,8 +116,8 @@ def living(options: argparse.Namespace) -> None:
             if phase == "before" and changed.exists():
                 continue
             asyncio.run(prepare(url, phase))
-            names = ["direct", *(n for n in ALIGNMENTS if phase == "after" or n != "stale-index")]
-            run(url, f"living_{phase}", options, names, "--max-tokens", "32")
+            names = [*ALIGNMENTS] if phase == "after" else ["norms-newest"]
+            run(url, f"living_{phase}", options, ["direct", *names], "--max-tokens", "32")
 
 
 def rules(options: argparse.Namespace) -> None:
