@@ -40,7 +40,6 @@ ALIGNMENTS: dict[str, list[Any]] = {
     "norms-newest": [{"norms": _FEW | {"newest": 0.6}}],
     "norms": [{"norms": _FEW}],
     "stale-index": [{"norms": _FEW | {"store": "stale"}}],
-    "norms-1-newest": [{"norms": _FEW | {"k": 1, "newest": 0.6}}],
 }
 _TOLD: dict[str, Any] = {"norms": {"store": "living", "k": 0, "extra": "$norms", "caution": False}}
 _CHECKED: dict[str, Any] = {"verifiers": [{"rules": {"rules": "$rules"}}]}
