@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heedful.server.access.letting_in import LetIn
+from heedful.server.access.other_sites import OtherSites
 from heedful.server.access.roles import allowed_to, operators_only
 from heedful.server.api import (
     admin,
@@ -127,7 +128,8 @@ def create_app(service: Service) -> FastAPI:
     # The last one stands outermost.
     app.add_middleware(Straight, handlers=straight)
     app.add_middleware(Limiting, shared=service.limits)
-    app.add_middleware(LetIn, access=access, also=(alignment.METRICS,) if closed else ())
+    also = (alignment.METRICS,) if closed else ()
+    app.add_middleware(LetIn, access=access, others=OtherSites(config.cors_origins), also=also)
     tracing = service.observers.tracing
     app.add_middleware(Observing, sinks=service.sinks, routes=routes, tracing=tracing)
     if config.cors_origins:

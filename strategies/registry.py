@@ -10,6 +10,7 @@ from heedful.strategies.run import ContextStrategy, DecodingStrategy, Strategy
 
 BUILTIN = {
     "best_of_n": "heedful.strategies.decode.best_of_n:BestOfN",
+    "blockwise": "heedful.strategies.decode.blockwise:Blockwise",
     "demos": "heedful.strategies.context.demos:Demos",
     "direct": "heedful.strategies.decode.direct:Direct",
     "gate": "heedful.strategies.context.gate:GateStep",

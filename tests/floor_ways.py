@@ -55,6 +55,7 @@ INLINE: list[Any] = [
     [{"refine": {"verifiers": ["toxicity"], "max_rounds": 0}}],
     [{"refine": {"verifiers": ["norms"], "mode": "sentence", "unresolved": "release"}}],
     [{"best_of_n": {"n": 2, "verifiers": ["toxicity"]}}],
+    [{"blockwise": {"n": 2, "tokens": 8}}],
     {"pipeline": [{"refine": {"verifiers": [{"self": {"principles": ["Say it."]}}]}}], "trace": True},
     [{"gate": {"on": {"passed": "direct", "flagged": "direct"}}}],
     [{"gate": {"on": {"passed": "urial", "flagged": "refine"}}}],

@@ -139,6 +139,8 @@ class Plans:
     def _step(self, rng: Random) -> Any:
         name = rng.choice(sorted(self._strategies))
         options = self._options(rng, self._strategies[name].get("options", {}))
+        if name == "blockwise":
+            options.setdefault("max_tokens", rng.randint(1, 60))
         if name == "rain":
             options.setdefault("max_drafted_tokens", rng.randint(1, 150))  # a search takes its time
             options.setdefault("effort", "low")
@@ -202,7 +204,7 @@ class Plans:
         return rng.choice(_TEXTS)
 
     def _verifier(self, rng: Random) -> Any:
-        usual = [name for name in self._verifiers if name not in ("command", "http")]
+        usual = [name for name in self._verifiers if name not in ("command", "http", "reward")]
         name = rng.choice(usual if rng.random() < 0.97 else [*self._verifiers, "nobody"])
         options = self._options(rng, self._verifiers.get(name, {}).get("options", {}))
         if name == "policy":

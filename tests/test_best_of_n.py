@@ -18,6 +18,7 @@ from heedful.strategies import (
     Finish,
     MissingCapability,
     Plan,
+    RequestError,
     Resources,
     Run,
     Usage,
@@ -183,3 +184,76 @@ async def test_a_failing_verifier_fails_the_request(resources: Resources) -> Non
 async def test_a_sample_without_a_word_is_the_last_choice(resources: Resources) -> None:
     answer, _ = await best(Sampling([""], ["bad"], [""]), resources)
     assert answer.text == "bad"
+
+
+class Racing(ScriptedEngine):
+    """A sample for each call, told apart by its seed, piece by piece."""
+
+    def __init__(self, *samples: Sample) -> None:
+        self.samples = list(samples)
+        super().__init__(lambda call: list(self.samples[call.params["seed"]]))
+
+
+async def test_the_worst_so_far_are_broken_off(resources: Resources) -> None:
+    long = [f"word{i} " for i in range(40)]
+    samples = [["bad ", *long], ["good ", *long[:20], "bad"], ["bad ", "worse ", *long], ["worse ", *long]]
+    engine = Racing(*samples)
+    answer, run = await best(engine, resources, {"seed": 0}, n=4, reject=0.5, reject_after=4)
+    assert answer.text == "".join(samples[1]) and engine.running == 0
+    rejected = next(s["rejected"] for s in run.trace.steps if "rejected" in s)
+    assert [r["choice"] for r in rejected][:2] == [3, 2] or {r["choice"] for r in rejected} >= {2, 3}
+    assert all(r["tokens"] < 30 for r in rejected)
+    assert engine.aborted == len(rejected) >= 2
+    # Each is a call, and what it had written when it was broken off is counted.
+    whole = sum(len("".join(sample)) for sample in samples)
+    assert run.ledger.calls == 4 and 0 < answer.usage.completion_tokens < 0.7 * whole
+
+
+async def test_rejection_leaves_as_many_as_are_wanted(resources: Resources) -> None:
+    samples = [["bad ", *(["more "] * 20)] for _ in range(4)]
+    params = {"seed": 0, "n": 3}
+    answer, run = await best(Racing(*samples), resources, params, n=4, reject=0.9, reject_after=2)
+    assert len(answer.choices) == 3 and run.trace.steps[-1]["judged"] == 3
+
+
+async def test_one_that_passes_ends_a_race(resources: Resources) -> None:
+    engine = Racing(["bad ", *(["more "] * 200)], ["fine"], ["bad ", *(["more "] * 200)])
+    answer, _ = await best(engine, resources, {"seed": 0}, reject=0.3, reject_after=100)
+    assert answer.text == "fine" and (engine.running, engine.aborted) == (0, 2)
+
+
+async def test_a_failure_ends_a_race(resources: Resources) -> None:
+    engine = ScriptedEngine(lambda call: RuntimeError("down") if call.params["seed"] == 1 else ["a "] * 50)
+    with pytest.raises(Exception, match="best_of_n"):
+        await best(engine, resources, {"seed": 0}, reject=0.5)
+    assert engine.running == 0
+
+
+STEPS: Any = [("principles", {"place": "system"}), ("best_of_n", {"by": "contrast", "n": 3})]
+
+
+def likelier(word: str, after: str) -> Any:
+    """Log-probabilities: -1 a byte, and a letter of `word` nothing where the prompt has `after`."""
+
+    def score(prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
+        told = after.encode() in bytes(prompt)
+        return [0.0 if told and token in word.encode() else -1.0 for token in answer]
+
+    return score
+
+
+async def test_by_contrast_takes_what_the_context_has_made_likelier(resources: Resources) -> None:
+    samples = (["long and plain"], ["kind"], [""])
+    engine = Sampling(*samples, score=likelier("kid", "<system>"), extend=lambda _: [])
+    plan = Plan.of("b", STEPS, resources)
+    run = Run(engine, resources)
+    answer = await collect(plan.stream(ChatRequest("m", ({"role": "user", "content": "Hello?"},)), run))
+    gains = {s["choice"]: s["gain"] for s in run.trace.steps if "gain" in s}
+    assert answer.text == "kind" and gains == {0: 2.0, 1: 3.0}
+    assert len(engine.scored) == 4
+    with pytest.raises(RequestError, match="none has changed it"):
+        await best(engine, resources, by="contrast")
+    with pytest.raises(RequestError, match="one of the two"):
+        await best(engine, resources, by="contrast", reject=0.5)
+    with pytest.raises(MissingCapability, match="tokens"):
+        await best(Sampling(capabilities=Capability.CHAT), resources, by="contrast")

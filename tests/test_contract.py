@@ -99,6 +99,7 @@ STEPS: dict[str, list[Any]] = {
     "thinks first": [{"principles": {"mode": "cot"}}],
     "corrects": [{"refine": {"verifiers": [{"policy": {"deny": ["bad"]}}, "self"]}}],
     "corrects sentences": [{"refine": {"mode": "sentence", "verifiers": [{"policy": {"deny": ["bad"]}}]}}],
+    "rejects": [{"best_of_n": {"verifiers": ["toxicity"], "reject": 0.5, "reject_after": 1}}],
     "chooses": [{"best_of_n": {"verifiers": ["toxicity", "self"]}}],
 }
 

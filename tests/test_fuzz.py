@@ -31,6 +31,7 @@ MODELS = [
     "scripted@principles",
     "scripted@demos",
     "scripted@searched",
+    "scripted@segments",
     "scripted@refine",
     "scripted@sentences",
     "scripted@best_of_n",
@@ -43,6 +44,7 @@ MODELS = [
     "ours@demos",
     "ours@refine",
     "ours@best_of_n",
+    "ours@racing",
     "nobody",
 ]
 VERIFIERS: Any = [
@@ -56,9 +58,11 @@ VERIFIERS: Any = [
 LENIENT: Any = {"verifiers": VERIFIERS, "on_error": "pass"}  # a judge without a verdict is a 502, and rightly
 ALIGNMENTS: Any = {
     "searched": [{"rain": {"effort": "low", "max_drafted_tokens": 200, "no_opinion": "decode"}}],
+    "segments": [{"blockwise": LENIENT | {"n": 2, "max_tokens": 30}}],
     "refine": [{"refine": LENIENT | {"max_rounds": 2}}],
     "sentences": [{"refine": LENIENT | {"max_rounds": 1, "mode": "sentence"}}],
     "best_of_n": [{"best_of_n": LENIENT | {"n": 3}}],
+    "racing": [{"best_of_n": LENIENT | {"n": 4, "reject": 0.5, "reject_after": 2}}],
     "likeliest": [{"best_of_n": {"verifiers": [], "n": 3}}],
     "thoughtful": [{"principles": {"mode": "cot"}}],
     "everything": ["norms", "demos", "thoughtful", "refine"],

@@ -142,8 +142,9 @@ async def test_norms(server: str, opened: Open, width: int) -> None:
     await every_tab(tab, dialog, ["Edit", "What would change", "History (1)"])
     await dialog.get_by_role("button", name="End").click()
     await fits(tab)
-    await page.keyboard.press("Escape")
-    await page.keyboard.press("Escape")
+    for left in (1, 0):  # one after the other: two at once would both be for the upper one
+        await page.keyboard.press("Escape")
+        await expect(dialog).to_have_count(left)
     await page.get_by_role("button", name="Import").click()
     await dialog.get_by_label("Text").fill('{"text": "One."}\nno line')
     await expect(dialog.get_by_role("status")).to_contain_text("1 bad line")

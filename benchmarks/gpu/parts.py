@@ -36,6 +36,7 @@ ALIGNMENTS: dict[str, list[Any]] = {
     "demos": ["demos"],
     "refine": [{"refine": {"verifiers": ["self"]}}],
     "best_of_n": ["best_of_n"],
+    "blockwise": ["blockwise"],
     # This model has no opinion as a judge; what the search costs is asked all the same, within a bound.
     "rain": [{"rain": {"no_opinion": "continue", "max_seconds": 8, "when_spent": "end"}}],
 }
@@ -47,6 +48,7 @@ TESTS = (
     "tests/test_vllm_cancel.py",
     "tests/rain/test_rain_engine.py",
     "tests/test_refine_engine.py",
+    "tests/test_blockwise_engine.py",
     "tests/test_tools.py",
     "tests/test_wire_parity.py",
 )

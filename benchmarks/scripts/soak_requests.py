@@ -23,6 +23,7 @@ SCRIPTED = [
     {"refine": {"verifiers": ["toxicity", {"policy": {"deny": ["bread"]}}], "mode": "sentence"}},
     {"refine": {"verifiers": ["self"]}},
     {"best_of_n": {"n": 3, "verifiers": ["toxicity"]}},
+    {"blockwise": {"n": 3, "max_tokens": 24}},
     {"rain": {"max_tokens": 24, "max_seconds": 5, "no_opinion": "continue", "similarity": False}},
     {"rain": {"max_tokens": 24, "soft": True, "effort": "low", "similarity": False}},
 ]

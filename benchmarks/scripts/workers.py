@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "workers.json")
     options = parser.parse_args()
+    before = os.getloadavg()[0]
     with _contestants() as found:
         for i in range(options.rounds):
             for kind in ("whole", "stream"):
@@ -68,7 +70,13 @@ def main() -> None:
             print(f"round {i + 1} of {options.rounds}", flush=True)
         memory = {name: each.memory_mb() for name, each in found.items()}
     one, two, floor = found["heedful, 1"], found["heedful, 2"], found["forwarder, 2"]
-    result: dict[str, Any] = {**servers.machine(), "concurrency": CONCURRENCY, "seconds": options.seconds}
+    beside = {"load_average_before": round(before, 2)}  # of what else the machine was at
+    result: dict[str, Any] = {
+        **servers.machine(),
+        **beside,
+        "concurrency": CONCURRENCY,
+        "seconds": options.seconds,
+    }
     for kind in ("whole", "stream"):
         reached = paired(two, floor, kind, _ratio)
         result[kind] = {

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from heedful.server.access.access import Access
 from heedful.server.access.client import ANYBODY, SCOPE, Client
 from heedful.server.access.credential import Running, refused
+from heedful.server.access.other_sites import OtherSites
 from heedful.server.http import BROKEN
 from heedful.server.observe.facts import facts_of
 from heedful.server.shapes import error_event, error_shape
@@ -22,12 +23,12 @@ _RUNNING = "heedful.running"
 class LetIn:
     """Puts the Client of each request into its scope; what is under /v1 only answers to a client.
 
-    Where keys are wanted no key goes past the door: what is behind it, upstreams too, sees none. `also`: further
-    paths that want a key.
+    Where keys are wanted no key goes past the door: what is behind it, upstreams too, sees none. Where none is,
+    `others` are turned away. `also`: further paths that want a key.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, also: tuple[str, ...] = ()) -> None:
-        self._app, self._access, self._guarded = app, access, ("/v1", *also)
+    def __init__(self, app: ASGIApp, access: Access, others: OtherSites, also: tuple[str, ...] = ()) -> None:
+        self._app, self._access, self._others, self._guarded = app, access, others, ("/v1", *also)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (
@@ -38,6 +39,11 @@ class LetIn:
             await self._app(scope, receive, send)
         elif (client := self._access.anybody) is not None:
             _enters(scope, client)
+            try:
+                self._others.check(scope["method"], scope["headers"])
+            except HeedfulError as error:
+                await _refuse(error, scope, receive, send)
+                return
             await self._app(scope, receive, send)
         else:
             try:

@@ -17,6 +17,7 @@ BUILTIN = {
     "http": "heedful.strategies.verifiers.http:Http",
     "norms": "heedful.strategies.verifiers.norms:NormsKept",
     "policy": "heedful.strategies.verifiers.policy:Policy",
+    "reward": "heedful.strategies.verifiers.reward:Reward",
     "self": "heedful.strategies.verifiers.self_critique:SelfCritique",
     "toxicity": "heedful.strategies.verifiers.toxicity:Toxicity",
 }

@@ -90,6 +90,14 @@ def test_a_rule_of_ones_own_beside_principles(openai: OpenAI) -> None:
     assert notes(response)["prompt"].startswith("rain/rule@")
 
 
+def test_verifiers_judge_in_the_models_place(openai: OpenAI) -> None:
+    response = ask(openai, MODEL, {"value": ["toxicity", {"policy": {"deny": ["[Bb]read"]}}]})
+    told = notes(response)
+    assert response.choices[0].message.content
+    assert told["value"] == ["toxicity", "policy"] and "prompt" not in told
+    assert told["verdicts"] > 0 == told["judgements"]
+
+
 def test_what_is_refused(openai: OpenAI) -> None:
     tools: Any = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     for fields in ({"tools": tools}, {"response_format": {"type": "json_object"}}):

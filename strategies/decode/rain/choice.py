@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -209,11 +209,21 @@ def _joined(last: Node) -> Draft:
     return Draft(tokens, 1.0, "", last.end, tuple(step for draft in sets for step in draft.logprobs))
 
 
-async def merged(choices: Sequence[RainChoice]) -> AsyncGenerator[Event, None]:
+class Underway(Protocol):
+    """One choice of a request, written piece by piece."""
+
+    @property
+    def request(self) -> RainRequest: ...
+    @property
+    def writer(self) -> Writer: ...
+    def chunks(self) -> AsyncGenerator[Chunk, None]: ...
+
+
+async def merged(choices: Sequence[Underway]) -> AsyncGenerator[Event, None]:
     """All choices as they come, then the Finish. Closing it cancels them."""
     queue: asyncio.Queue[Chunk | asyncio.Task[None]] = asyncio.Queue()
 
-    async def work(choice: RainChoice) -> None:
+    async def work(choice: Underway) -> None:
         async with aclosing(choice.chunks()) as chunks:
             async for chunk in chunks:
                 queue.put_nowait(chunk)

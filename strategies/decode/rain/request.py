@@ -57,24 +57,24 @@ class RainRequest:
         )
 
 
-async def read(context: Context, engine: Engine, max_tokens: int) -> RainRequest:
-    """Reads a request; `max_tokens` is the limit where the client sets none.
+async def read(context: Context, engine: Engine, max_tokens: int, step: str = "rain") -> RainRequest:
+    """Reads a request for the strategy `step`; `max_tokens` is the limit where the client sets none.
 
     Raises RequestError, which names the field, for what a search can't honour.
     """
     params = context.params
     for name in _REFUSED:
         if params.get(name):
-            raise RequestError(f"{name}: the alignment 'rain' can't honour it", param=name)
+            raise RequestError(f"{name}: the alignment {step!r} can't honour it", param=name)
     format = params.get("response_format")
     if isinstance(format, Mapping) and format.get("type") not in (None, "text"):
         raise RequestError(
-            "response_format: the alignment 'rain' searches over free text and can't promise a format",
+            f"response_format: the alignment {step!r} searches over free text and can't promise a format",
             param="response_format",
         )
     if params.get("modalities") not in (None, [], ["text"]):
-        raise RequestError("modalities: the alignment 'rain' answers in text only", param="modalities")
-    prompt = await _prompt(context, engine)
+        raise RequestError(f"modalities: the alignment {step!r} answers in text only", param="modalities")
+    prompt = await _prompt(context, engine, step)
     top = params.get("top_logprobs") or 0
     if not 0 <= top <= _MAX_TOP_LOGPROBS:
         raise RequestError(
@@ -96,14 +96,15 @@ async def read(context: Context, engine: Engine, max_tokens: int) -> RainRequest
     )
 
 
-async def _prompt(context: Context, engine: Engine) -> tuple[int, ...]:
+async def _prompt(context: Context, engine: Engine, step: str) -> tuple[int, ...]:
     if context.prompt is not None:
         return tuple(await engine.tokenize(context.prompt, special=True))
     for i, message in enumerate(context.messages):
         parts = message.get("content")
         if isinstance(parts, list) and any(p["type"] != "text" for p in parts):
             raise RequestError(
-                f"messages.{i}.content: the alignment 'rain' reads text only", param=f"messages.{i}.content"
+                f"messages.{i}.content: the alignment {step!r} reads text only",
+                param=f"messages.{i}.content",
             )
     begun = bool(context.params.get("continue_final_message"))
     return tuple(
