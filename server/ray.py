@@ -120,7 +120,8 @@ def run(config: Config, engine_options: list[str]) -> int:
     prepared(config)
     if config.model is not None:
         model_path(config)  # made once, and not by each replica
-    bind(config).close()
+    if "RAY_ADDRESS" not in os.environ:  # there a proxy may listen already
+        bind(config).close()
     signal.signal(signal.SIGTERM, stop_start)  # until all is there, a signal ends the start at once
     with console.status("starting Ray …"):
         ray.init(namespace=APPLICATION, log_to_driver=False, configure_logging=False)
