@@ -42,7 +42,7 @@ from heedful.server.models import bundled
 
 MODEL = "smollm2-135m-instruct"
 DEPTHS = (4, 6, 8)  # layers kept; more cost more, here and whenever an answer is judged
-STRENGTHS = (0.0003, 0.001, 0.003, 0.01, 0.03)  # C of the regression, over features of unit variance
+STRENGTHS = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03)  # C of the regression, over features of unit variance
 BATCH = 8  # pairs
 # The chat model's own without its default system prompt, which would stand before every dialogue and tell nothing.
 TEMPLATE = (
@@ -204,8 +204,8 @@ def main() -> None:
     options = parser.parse_args()
     start = time.monotonic()
     pairs = compute(options.data, options.work, options.tokens, start + 60 * options.minutes)
-    tried = sorted(choose(pairs), reverse=True)
-    _, depth, c = tried[0]
+    tried = list(choose(pairs))
+    _, depth, c = max(tried)
     states = pairs.states[:, :, DEPTHS.index(depth)]
     head = fit(states[~pairs.held, 0], states[~pairs.held, 1], c)
     save(head, depth, options.model)
@@ -222,7 +222,7 @@ def main() -> None:
         "tokens": options.tokens,
         "layers": depth,
         "c": c,
-        "cross-validated on training pairs": {f"{d} layers, C={s}": round(a, 3) for a, d, s in sorted(tried)},
+        "cross-validated on training pairs": {f"{d} layers, C={s}": round(a, 3) for a, d, s in tried},
         "training pairs": share(right(head, states[~pairs.held]), len(train)),
         "held-out pairs": share(right(head, states[pairs.held]), held),
         "held-out pairs whose chosen answer is the shorter": share(int(shorter.sum()), held),
