@@ -1,5 +1,5 @@
-"""`heedful serve --ray` for tests. With HEEDFUL_TEST_RAY=1 in the environment, what tests ask of the fixture `proxied`
-goes through it."""
+"""`heedful serve --ray` for tests. With HEEDFUL_TEST_RAY=1 in the environment, what tests ask of `proxied` goes
+through it."""
 
 from __future__ import annotations
 
