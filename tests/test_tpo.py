@@ -33,14 +33,8 @@ ASKED = ({"role": "user", "content": "Hello?"},)
 def kind(call: Call) -> str:
     """Which of the calls of a round it is, or the first."""
     told = text_of(call.messages[-1])
-    for name, words in (
-        ("loss", "step by step"),
-        ("gradient", "By this review"),
-        ("revise", "write it again"),
-    ):
-        if words.lower() in told.lower():
-            return name
-    return "revise" if "Write your last answer again" in told else "draft"
+    begins = {"loss": "step by step", "gradient": "By this review", "revise": "Write your last answer again"}
+    return next((name for name, words in begins.items() if words in told), "draft")
 
 
 class Pooled(ScriptedEngine):
@@ -154,10 +148,17 @@ async def test_a_round_that_cannot_be_asked_leaves_the_first_answers(resources: 
 
 
 async def test_leaving_ends_the_call_that_is_under_way(resources: Resources) -> None:
-    engine = ScriptedEngine(lambda c: "bad" if kind(c) == "draft" else asyncio.Event().wait())  # type: ignore
+    reviewing = asyncio.Event()
+
+    async def says(call: Call) -> str:
+        if kind(call) != "draft":
+            reviewing.set()
+            await asyncio.Event().wait()
+        return "bad"
+
+    engine = ScriptedEngine(says)
     task = asyncio.ensure_future(answered(engine, resources))
-    while len(engine.calls) < 2:
-        await asyncio.sleep(0)
+    await reviewing.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
