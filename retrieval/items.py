@@ -80,11 +80,15 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A found item; `score` is the cosine of its text and the query, `version` that of the item's in its history."""
+    """A found item; `score` is the cosine of its text and the query, `version` that of the item's in its history.
+
+    `since`: when that version was recorded, in seconds since 1970.
+    """
 
     item: Item
     score: float
     version: int = 0
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

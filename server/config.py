@@ -66,6 +66,8 @@ class Config(BaseModel):
     """The name clients use; default: the bundled name, the folder's name or the id."""
     engine: dict[str, Any] = Field(default_factory=dict)
     """vLLM engine arguments, as in `vllm serve`, with underscores or dashes."""
+    ray: dict[str, Any] = Field(default_factory=dict)
+    """With `--ray`: options of Ray Serve's deployment, as they are: num_replicas, autoscaling_config, …"""
     media_hosts: list[Annotated[str, Field(pattern=MEDIA_HOST)]] = Field(default_factory=list)
     """Hosts from which the in-process model fetches images, audio and video that a request names by URL: a name or an
     address, and `:PORT` where it is not 80 or 443. Nothing by default; data: URLs always work."""

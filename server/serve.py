@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +94,7 @@ async def serve(
 
     `announce` is called once the server listens. `place`: among several workers.
     """
-    async with AsyncExitStack() as stack:
-        engines = await _engines(config, engine_options, stack)
-        if stores := alignments.resources.stores:
-            # After the engine: FAISS starts threads, after which no process may be forked off.
-            # A proxy without retrieval stays small: it loads the embedding model (0.6 GB) at the first use.
-            opens = stores.check_all if config.model is None else stores.open_all
-            with bar("stores") as progress:
-                await stores.call(opens, progress)
-            stack.callback(stores.close)
-        service = Service(config, engines, alignments, place=place)
+    async with started(config, alignments, engine_options, place) as service:
         server = Server(create_app(service), config, lambda: announce(service, listener))
         if threading.current_thread() is threading.main_thread():
             # uvicorn raises the signal again once it is down; that second one must not kill us before the engine is.
@@ -115,6 +106,31 @@ async def serve(
         finally:
             watch.cancel()
         return 1 if service.failed else 0
+
+
+@asynccontextmanager
+async def started(
+    config: Config, alignments: Alignments, engine_options: list[str], place: WorkerPlace | None = None
+) -> AsyncIterator[Service]:
+    """What requests need, its engines running in this loop. Raises ConfigError or ModelUnavailable."""
+    async with AsyncExitStack() as stack:
+        engines = await _engines(config, engine_options, stack)
+        if stores := alignments.resources.stores:
+            # After the engine: FAISS starts threads, after which no process may be forked off.
+            # A proxy without retrieval stays small: it loads the embedding model (0.6 GB) at the first use.
+            opens = stores.check_all if config.model is None else stores.open_all
+            with bar("stores") as progress:
+                await stores.call(opens, progress)
+            stack.callback(stores.close)
+        yield Service(config, engines, alignments, place=place)
+
+
+def settle_heap() -> None:
+    """What is here now stays to the end: no collection need look at torch's and vLLM's heap again."""
+    gc.collect()
+    gc.freeze()
+    # Requests leave no rings of objects (tests/test_nothing_lingers.py), so that looking for some can be rare.
+    gc.set_threshold(10_000, 20, 50)
 
 
 async def _engines(config: Config, options: list[str], stack: AsyncExitStack) -> dict[str, ServedModel]:
@@ -146,11 +162,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is here now stays to the end: no collection need look at torch's and vLLM's heap again.
-        gc.collect()
-        gc.freeze()
-        # Requests leave no rings of objects (tests/test_nothing_lingers.py), so that looking for some can be rare.
-        gc.set_threshold(10_000, 20, 50)
+        settle_heap()
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

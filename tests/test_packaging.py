@@ -98,7 +98,7 @@ def test_every_command_works_from_the_wheel(python: str, tmp_path: Path) -> None
     asked = subprocess.run([python, "-c", where], capture_output=True, text=True, cwd=tmp_path, env=BARE)
     assert asked.stdout.startswith(str(site))
     told = run("--help")
-    commands = ("serve", "chat", "demo", "models", "store", "bench", "eval", "report")
+    commands = ("serve", "chat", "demo", "models", "store", "bench", "eval", "recommend", "report")
     assert all(command in told for command in commands)
     assert all(at_once(*(partial(run, command, "--help") for command in commands)))
     assert "smollm2-135m-instruct" in run("models")

@@ -371,3 +371,12 @@ async def test_a_server_that_is_gone_is_said(serving: Serving, engine: ScriptedE
     tab.expected = ["ERR_CONNECTION", "ERR_EMPTY"]
     await tab.page.get_by_role("button", name="Retry A with the same seed").click()
     await expect(tab.page.get_by_role("alert").first).to_contain_text("The server can't be reached")
+
+
+async def test_the_documentation_has_a_policy_of_its_own(server: str, opened: Open) -> None:
+    """Swagger UI works under it: what is blocked would be one of the tab's faults."""
+    tab = await opened(f"{server}/docs")
+    await expect(tab.page.get_by_text("/v1/chat/completions").first).to_be_visible()
+    policy = (await tab.page.request.get(f"{server}/docs")).headers["content-security-policy"]
+    scripts = policy.partition("script-src ")[2].partition(";")[0]
+    assert "sha256-" in scripts and "unsafe" not in scripts and "*" not in policy

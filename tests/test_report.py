@@ -7,13 +7,16 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import report_records
 from report_records import NO_LIKELIHOOD, SECRET, STRATEGIES
 from typer.testing import CliRunner
 
-from heedful.benchmarks.evals.records import EvalError
+from heedful.benchmarks.evals.folder import EvalFolder, EvalSettings
+from heedful.benchmarks.evals.items import EvalItem
+from heedful.benchmarks.evals.records import AnswerRecord, Cost, EvalError, JudgementRecord
 from heedful.benchmarks.evals.table import Figure, Paired
 from heedful.benchmarks.journal import JournalError
 from heedful.benchmarks.report import board, power, tables
@@ -333,3 +336,33 @@ def test_settings_and_the_command_are_there(folder: Path, page: str) -> None:
 )
 def test_figures_read_with_their_unit(key: str, figure: Figure, text: str, interval: str) -> None:
     assert (measure(key).text(figure.value), measure(key).interval(figure)) == (text, interval)
+
+
+def test_an_objective_task_leads_where_it_is_what_was_measured(tmp_path: Path) -> None:
+    """And is drawn against what it costs, with those named that nothing beats at their tokens."""
+    items = [
+        EvalItem(
+            set="living",
+            id=str(i),
+            measure="living",
+            messages=({"role": "user", "content": "?"},),
+            candidates=("1", "2"),
+            right=(0,),
+        )
+        for i in range(60)
+    ]
+    names = {"direct": (0, 10), "norms": (45, 50), "worse": (20, 90)}
+    folder = EvalFolder(tmp_path)
+    folder.begin(EvalSettings(models=["m"], alignments={"m": [*names]}), items, url="", concurrency=1)
+    with folder as journals:
+        for name, (right, tokens) in names.items():
+            for i, item in enumerate(items):
+                about: dict[str, Any] = {"set": item.set, "id": item.id, "model": "m", "alignment": name}
+                cost = Cost(prompt_tokens=tokens, completion_tokens=1, answer_tokens=1, seconds=1)
+                journals.answers.add(AnswerRecord(**about, text="1", cost=cost))
+                marks = JudgementRecord(**about, measure="living", judge="named", value=float(i < right))
+                journals.judgements.add(marks)
+    made = html(read(tmp_path))
+    gain = "norms gains 75 points in living norms right over direct: 75% (63 to 84%) against 0% (0 to 6%), n = 60"
+    assert f"{gain}; 2 of 2 alignments are measurably better." in made
+    assert "none is better at its tokens or less than: direct, norms." in made

@@ -57,12 +57,19 @@ class Endpoint:
             raise EvalError(f"{self._url}/models: {error}") from error
         return [entry for entry in body.get("data") or [] if isinstance(entry, dict)]
 
-    async def answer(self, item: EvalItem, model: str, alignment: str, **params: Any) -> AnswerRecord:
-        """What the model writes. `params` are those of the request: max_tokens, temperature, seed."""
+    async def answer(
+        self, item: EvalItem, model: str, alignment: str, own: Any = None, **params: Any
+    ) -> AnswerRecord:
+        """What the model writes. `own`: the steps that `alignment` stands for, where the server knows no such name.
+
+        `params` are those of the request: max_tokens, temperature, seed.
+        """
         record = partial(AnswerRecord, set=item.set, id=item.id, model=model, alignment=alignment)
         began = time.perf_counter()
         try:
-            body = await self._post("/chat/completions", model, alignment, messages=item.messages, **params)
+            body = await self._post(
+                "/chat/completions", model, own or alignment, messages=item.messages, **params
+            )
             choice = body["choices"][0]
             text, reason = choice["message"].get("content") or "", choice.get("finish_reason") or ""
         except Refused as error:
@@ -72,12 +79,12 @@ class Endpoint:
         cost = _cost(body.get("usage") or {}, time.perf_counter() - began, alignment)
         return record(text=text, finish_reason=reason, cost=cost)
 
-    async def score(self, item: EvalItem, model: str, alignment: str) -> Score:
+    async def score(self, item: EvalItem, model: str, alignment: str, own: Any = None) -> Score:
         """The likelihood of the item's candidates."""
         record = partial(Score, set=item.set, id=item.id, model=model, alignment=alignment)
         asked = {"messages": item.messages, "answers": item.candidates}
         try:
-            body = await self._post("/alignment/score", model, alignment, **asked)
+            body = await self._post("/alignment/score", model, own or alignment, **asked)
             found = [(float(a["logprob"]), int(a["tokens"])) for a in body["answers"]]
         except Refused as error:
             return record(error=str(error), undefined=error.code == "no_likelihood")
@@ -87,7 +94,7 @@ class Endpoint:
             return record(error="the endpoint has not scored every candidate")
         return record(logprobs=[p for p, _ in found], tokens=[n for _, n in found])
 
-    async def _post(self, path: str, model: str, alignment: str, **fields: Any) -> dict[str, Any]:
+    async def _post(self, path: str, model: str, alignment: Any, **fields: Any) -> dict[str, Any]:
         wish = {} if alignment == NO_ALIGNMENT else {"alignment": alignment}
         payload = msgspec.json.encode({"model": model, **wish, **fields})
         headers = {"Content-Type": "application/json"}

@@ -33,6 +33,7 @@ class EvalSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int = 64
     temperature: float = 0.0
     judge_model: str | None = None
+    inline: dict[str, list[Any]] = {}
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):

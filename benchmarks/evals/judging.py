@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from heedful.benchmarks.evals.folder import EvalSettings, Journals
-from heedful.benchmarks.evals.items import EvalItem
+from heedful.benchmarks.evals.items import OTHER_MARKS, EvalItem
 from heedful.benchmarks.evals.judges.base import Judge, PairJudge
 from heedful.benchmarks.evals.records import AnswerRecord
 from heedful.strategies.tasks import together
@@ -45,9 +45,10 @@ class Judging:
     def _judging(self, outcome: Outcome) -> Iterator[RunJob]:
         by_key = {item.key: item for item in self.items}
         for judge in self.judges:
+            marked = OTHER_MARKS.get(judge.measure, judge.measure)
             for answer in list(self.journals.answers):
                 item = by_key[f"{answer.set}/{answer.id}"]
-                if item.measure != judge.measure or answer.error is not None:
+                if item.measure != marked or answer.error is not None:
                     continue
                 key = f"{judge.measure}/{judge.name}/{answer.key}"
                 if key not in self.journals.judgements:

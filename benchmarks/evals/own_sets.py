@@ -10,6 +10,7 @@ import msgspec
 
 from heedful.benchmarks.evals.items import EvalItem, Quality
 from heedful.benchmarks.evals.records import EvalError
+from heedful.strategies.verifiers.rules import Rule, problem_of
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
@@ -24,6 +25,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     chosen: str | None = None
     rejected: str | None = None
     answer: str = ""
+    rules: list[Rule] = []
 
 
 def read_file(path: Path) -> list[EvalItem]:
@@ -64,6 +66,7 @@ def _item(line: Line, set_name: str, number: int) -> EvalItem:
         candidates=candidates,
         right=right,
         answer=line.answer,
+        rules=tuple(line.rules),
     )
 
 
@@ -71,7 +74,10 @@ def _problem(line: Line, candidates: Sequence[str], right: Sequence[int]) -> str
     """What a measure needs that is not there."""
     if line.measure == "capability":
         return None if line.answer else "a capability item needs `answer`"
-    if line.measure not in ("truthfulness", "preference", "norms"):
+    if line.measure == "rules":
+        problems = [problem_of(rule) for rule in line.rules] or ["needs `rules`"]
+        return next((f"rules: {each}" for each in problems if each), None)
+    if line.measure not in ("truthfulness", "preference", "norms", "living", "bias"):
         return None
     if len(candidates) < 2 or not all(candidates):
         return f"{line.measure} needs at least two `candidates`, none of them empty"
@@ -79,6 +85,8 @@ def _problem(line: Line, candidates: Sequence[str], right: Sequence[int]) -> str
         return "`right` must be the places (from 0) of the good candidates"
     if line.measure == "preference" and (len(candidates), len(right)) != (2, 1):
         return "a preference has two candidates, one of them right"
+    if line.measure == "bias" and (len(candidates), len(right)) != (3, 2):
+        return "bias has three candidates; `right` is that it can't be known, then the stereotyped one"
     if line.measure == "truthfulness" and len(right) == len(candidates):
         return "truthfulness needs a candidate that is not right"
     return None

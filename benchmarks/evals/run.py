@@ -12,6 +12,7 @@ import msgspec
 
 from heedful.benchmarks.evals.endpoint import Endpoint
 from heedful.benchmarks.evals.folder import EvalSettings, Journals
+from heedful.benchmarks.evals.inline import of_item
 from heedful.benchmarks.evals.items import SCORED, EvalItem
 from heedful.benchmarks.evals.judges.base import Judge, PairJudge
 from heedful.benchmarks.evals.judging import Judging, OnProgress, Outcome, RunJob, work
@@ -65,7 +66,9 @@ class EvalRun:
             s = self.settings
             params = {"max_tokens": s.max_tokens, "temperature": s.temperature}
             seed = draw(s.seed, item.key)
-            answer = await self.endpoint.answer(item, model, alignment, **params, seed=seed)
+            wish = s.inline.get(alignment)
+            own = None if wish is None else of_item(wish, item)
+            answer = await self.endpoint.answer(item, model, alignment, own=own, **params, seed=seed)
             self.journals.answers.add(answer)
 
         return ask
@@ -89,7 +92,9 @@ class EvalRun:
             if told := undefined.get((model, alignment)):
                 scored = msgspec.structs.replace(told, set=item.set, id=item.id)
             else:
-                scored = await self.endpoint.score(item, model, alignment)
+                wish = self.settings.inline.get(alignment)
+                own = None if wish is None else of_item(wish, item)
+                scored = await self.endpoint.score(item, model, alignment, own=own)
                 if scored.undefined:
                     undefined[model, alignment] = scored
             self.journals.scores.add(scored)

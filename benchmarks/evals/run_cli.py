@@ -18,12 +18,15 @@ from heedful.benchmarks.evals.agreement import agreements
 from heedful.benchmarks.evals.ask import Asker
 from heedful.benchmarks.evals.endpoint import connect
 from heedful.benchmarks.evals.folder import EvalFolder, EvalSettings
+from heedful.benchmarks.evals.inline import pipelines
 from heedful.benchmarks.evals.judges.base import Judge, PairJudge
 from heedful.benchmarks.evals.judges.exact import ExactMatch
 from heedful.benchmarks.evals.judges.harm import Harm
+from heedful.benchmarks.evals.judges.living import InForce, NotStale
 from heedful.benchmarks.evals.judges.options import Options
 from heedful.benchmarks.evals.judges.pairwise import Pairwise
 from heedful.benchmarks.evals.judges.refusal import Refusal
+from heedful.benchmarks.evals.judges.rules import RulesKept
 from heedful.benchmarks.evals.judging import Judging, Outcome
 from heedful.benchmarks.evals.records import EvalError
 from heedful.benchmarks.evals.run import EvalRun
@@ -45,6 +48,12 @@ def run(
         list[str] | None,
         typer.Option(help="Alignment by name or 'a+b'; repeat for more; 'all' that a model can run [direct]"),
     ] = None,
+    inline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=[steps in JSON], an alignment of this run's own; $rules and $norms are the item's"
+        ),
+    ] = None,
     set_names: Annotated[
         str | None, typer.Option("--sets", help="Sets by name, with commas [all that --data has]")
     ] = None,
@@ -65,7 +74,8 @@ def run(
     required()
     if (judge_url is None) != (judge_model is None):
         raise EvalError("--judge-url and --judge-model go together")
-    files = file or []
+    files, own = file or [], pipelines(inline or ())
+    asked = [] if own and not alignment else alignment or ["direct"]
     default = [] if files else sets.there(data)
     names = default if set_names is None else [name.strip() for name in set_names.split(",") if name.strip()]
     items = sets.chosen(names, data, files, limit, seed)
@@ -76,7 +86,8 @@ def run(
             models = model or [_first(offered)]
             settings = EvalSettings(
                 models=models,
-                alignments={m: _alignments(m, alignment or ["direct"], offered) for m in models},
+                alignments={m: [*_alignments(m, asked, offered), *own] for m in models},
+                inline=own,
                 baseline=baseline,
                 sets=[*names, *(path.stem for path in files)],
                 limit=limit,
@@ -179,7 +190,7 @@ async def _judges(
     url: str | None, model: str | None
 ) -> AsyncIterator[tuple[Sequence[Judge], Sequence[PairJudge]]]:
     """Those that run anywhere; with a judge model its marks of harmlessness, and its comparisons, too."""
-    offline: list[Judge] = [ExactMatch(), Harm(), Refusal()]
+    offline: list[Judge] = [ExactMatch(), Harm(), InForce(), NotStale(), Refusal(), RulesKept()]
     if url is None or model is None:
         yield offline, []
         return

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from heedful.benchmarks.evals import ambiguous, living, rule_tasks
 from heedful.benchmarks.evals.items import EvalItem, Quality
 from heedful.benchmarks.evals.norms import read_questions
 from heedful.benchmarks.evals.own_sets import read_file, text_of_file
@@ -138,8 +139,13 @@ class Known:
     file: str
     about: str
     read: Callable[[Path], Iterable[EvalItem]]
+    prepared: bool = False
+    """Whether something must be prepared before it is asked, so that it is asked by name alone."""
 
 
+_AMBIGUOUS = "questions that only a stereotype answers (docs/tasks.md), heedful's own"
+_RULES = "questions under rules that code can check (docs/tasks.md), heedful's own"
+_LIVING = "rules that change, asked over a store (docs/tasks.md), heedful's own"
 KNOWN: dict[str, Known] = {
     "advbench": Known("advbench_harmful_behaviors.csv", "harmful requests (AdvBench)", _advbench),
     "simple_safety_tests": Known("simple_safety_tests.csv", "harmful requests", _simple_safety_tests),
@@ -158,6 +164,10 @@ KNOWN: dict[str, Known] = {
         "opo/test_questions_human_annotated_social_morality.csv", "OPO, social morality", _opo_social
     ),
     "capability": Known("capability.v1.jsonl", "small tasks with exact answers, heedful's own", read_file),
+    "ambiguous": Known("ambiguous.py", _AMBIGUOUS, lambda _: ambiguous.questions(), prepared=True),
+    "rules": Known("rule_tasks.py", _RULES, lambda _: rule_tasks.questions(), prepared=True),
+    "living_before": Known("living.py", _LIVING, lambda _: living.questions("before"), prepared=True),
+    "living_after": Known("living.py", _LIVING, lambda _: living.questions("after"), prepared=True),
 }
 _OURS = Path(__file__).parent
 
@@ -174,12 +184,13 @@ def read_known(name: str, folder: Path | None) -> list[EvalItem]:
 
 
 def there(folder: Path | None) -> list[str]:
-    """The sets that can be read with this folder."""
-    return [name for name in KNOWN if _place(name, folder).exists()]
+    """The sets that can be read with this folder, and asked as they are."""
+    return [name for name, known in KNOWN.items() if not known.prepared and _place(name, folder).exists()]
 
 
 def _place(name: str, folder: Path | None) -> Path:
-    return (_OURS if name == "capability" else folder or _OURS) / KNOWN[name].file
+    own = _OURS / KNOWN[name].file
+    return own if folder is None or own.exists() else folder / KNOWN[name].file
 
 
 def sample(items: Sequence[EvalItem], limit: int | None, seed: int) -> list[EvalItem]:

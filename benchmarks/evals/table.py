@@ -11,9 +11,9 @@ import numpy as np
 
 from heedful.benchmarks.evals.elo import standings
 from heedful.benchmarks.evals.folder import EvalFolder, EvalSettings, Records
-from heedful.benchmarks.evals.items import EvalItem
+from heedful.benchmarks.evals.items import OTHER_MARKS, EvalItem
 from heedful.benchmarks.evals.judges.pairwise import position_bias
-from heedful.benchmarks.evals.likelihood import mc1, mc2, picks, prefers
+from heedful.benchmarks.evals.likelihood import bias, mc1, mc2, picks, prefers, says_unknown
 from heedful.benchmarks.evals.misalignment import misalignment
 from heedful.benchmarks.evals.records import AnswerRecord, Comparison, JudgementRecord, Score
 from heedful.benchmarks.stats import bootstrap, paired_test, wilson
@@ -28,6 +28,7 @@ _COSTS: dict[str, Callable[[AnswerRecord], float]] = {
 _LIKELIHOODS: dict[str, tuple[tuple[str, Callable[[EvalItem, Score], float]], ...]] = {
     "truthfulness": (("mc1", mc1), ("mc2", mc2)),
     "norms": (("norms", picks),),
+    "bias": (("unknown", says_unknown), ("bias", bias)),
     "preference": (("preference", prefers), ("misalignment", misalignment)),
 }
 
@@ -50,6 +51,11 @@ FIGURES: dict[str, Measured] = {
     "mc1": Measured("TruthfulQA MC1", 1),
     "mc2": Measured("TruthfulQA MC2", 1),
     "norms": Measured("norm questions right", 1),
+    "living": Measured("living norms right", 1),
+    "stale": Measured("stale answers", -1),
+    "rules": Measured("all rules kept", 1),
+    "unknown": Measured("ambiguous questions right", 1),
+    "bias": Measured("bias score of ambiguous questions (-1 to 1)", -1, share=False),
     "capability": Measured("capability", 1),
     "tax": Measured("alignment tax: capability lost to the baseline", -1),
     "preference": Measured("preferences shared", 1),
@@ -167,7 +173,7 @@ class _Table:
         by_measure: dict[str, int] = defaultdict(int)
         for item in self._items.values():
             by_measure[item.measure] += 1
-        wanted = dict(by_measure)
+        wanted = dict(by_measure) | {name: by_measure[measure] for name, measure in OTHER_MARKS.items()}
         for measure, figures in _LIKELIHOODS.items():
             wanted |= {name: by_measure[measure] for name, _ in figures}
         generated = sum(n for measure, n in by_measure.items() if measure not in _LIKELIHOODS)
@@ -208,8 +214,8 @@ class _Table:
             if j.value is not None:
                 several = len(judges[j.measure]) > 1
                 name = f"{j.measure} ({j.judge})" if several else j.measure
-                # A judgement's value is from bad to good; this figure is the bad share.
-                value = 1 - j.value if j.measure == "over-refusal" else j.value
+                # A judgement's value is from bad to good; a figure of which less is better is the bad share.
+                value = 1 - j.value if FIGURES[j.measure].better < 0 else j.value
                 self._values[j.model, j.alignment][name][f"{j.set}/{j.id}"] = value
 
     def _comparisons(self, comparisons: Iterable[Comparison]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from heedful.benchmarks.evals.table import TableRow
+from heedful.benchmarks.evals.table import TableRow, measured
 from heedful.benchmarks.report.board import Board
 from heedful.benchmarks.report.measures import (
     BY_DEFINITION,
     COSTS,
     HARMLESSNESS,
     LATENCY,
+    OBJECTIVE,
     OVER_REFUSAL,
     TIMES,
     kind,
@@ -26,7 +27,7 @@ def verdict(board: Board, matters: float = MATTERS) -> str:
     if len(board.rows) == 1:
         return f"Only {base.alignment} was measured, so there is nothing to choose between."
     if not apart:
-        return (
+        return _clearest(board) or (
             f"Harmlessness was not measured for {base.alignment} and another, so no gain in it can be named."
         )
     better = [row for row in board.rows if apart.get(row.alignment) == "better"]
@@ -47,6 +48,34 @@ def conclude(board: Board, matters: float = MATTERS) -> list[str]:
         return []
     apart, alike = _harmlessness(board, matters)
     return [*apart, *_elsewhere(board), *alike, *_time(board)]
+
+
+def _clearest(board: Board) -> str:
+    """Where harmlessness was not measured: of the objective tasks the largest gain that is told apart."""
+    gains = [
+        (row.paired[key].difference * measured(key).better, key, row)
+        for key in (board.key(name) for name in OBJECTIVE)
+        for row in board.rows[1:]
+        if key in row.paired
+        and key in board.baseline.figures
+        and board.verdicts(key)[row.alignment] == "better"
+    ]
+    if not gains:
+        return ""
+    gain, key, row = max(gains, key=lambda each: each[0])
+    apart = board.verdicts(key)
+    better = sum(each == "better" for each in apart.values())
+    return (
+        f"{row.alignment} gains {100 * gain:.0f} points in {measure(key).title} over {board.baseline.alignment}: "
+        f"{_said(row, key)} against {_said(board.baseline, key)}, n = {row.paired[key].n}; "
+        f"{better} of {len(apart)} alignments are measurably better"
+        + (
+            f", and {_and([n for n, each in apart.items() if not each])} can't be told apart"
+            if None in apart.values()
+            else ""
+        )
+        + "."
+    )
 
 
 def _fastest(board: Board, better: Sequence[TableRow]) -> str:
@@ -120,10 +149,10 @@ def _elsewhere(board: Board) -> list[str]:
         ):
             continue
         words = ", ".join(f"{row.alignment} {known.text(row.figures[key].value)}" for row in changed)
-        measured = kind(key) not in BY_DEFINITION
+        own = kind(key) not in BY_DEFINITION
         of = (
             f"{board.baseline.alignment} {known.text(theirs.value)}"
-            if measured
+            if own
             else f"no change: {known.text(theirs.value)}"
         )
         told.append(f"{known.title} ({of}): {words}")

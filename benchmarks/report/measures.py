@@ -61,6 +61,8 @@ class Measure:
 
 
 LATENCY, FIRST, PACE = "latency", "first token", "pace"
+OBJECTIVE = ("living", "rules", "capability")
+"""Measures that need nobody's judgement: each is drawn against what an answer costs."""
 HARMLESSNESS, OVER_REFUSAL, MISALIGNMENT = "harmlessness", "over-refusal", "misalignment"
 COSTS = ("calls", "hidden tokens", "answer tokens", "prompt tokens", "tokens", "seconds")
 

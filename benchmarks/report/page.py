@@ -33,6 +33,7 @@ class ModelSection:
     conclusions: list[str]
     apart: list[ToldApart]
     choice: Plot | None
+    effects: list[Plot]
     costs: list[Plot]
     curves: list[Plot]
     pace: Plot | None
@@ -74,6 +75,7 @@ def _model(inputs: Inputs, each: board.Board, styles: sections.Styles, matters: 
         conclusions=conclude(each, matters),
         apart=told_apart(each, matters),
         choice=sections.choice(each, styles),
+        effects=sections.effects(each, styles),
         costs=sections.costs(each, styles),
         cost_table=tables.table(each, [key for key in COSTS if key in each.keys]),
         curves=sections.curves(inputs.requests, each, styles),

@@ -15,10 +15,12 @@ from heedful.benchmarks.report.inputs import unique
 from heedful.benchmarks.report.measures import (
     HARMLESSNESS,
     LATENCY,
+    OBJECTIVE,
     OVER_REFUSAL,
     Measure,
     measure,
 )
+from heedful.benchmarks.report.recommend import frontier
 from heedful.benchmarks.report.theme import Style
 
 Styles = Mapping[str, Style]
@@ -39,6 +41,17 @@ def choice(board: Board, styles: Styles) -> Plot | None:
     key = LATENCY if board.load else "seconds"
     under = f"Load: {board.load}." if key == LATENCY else "Times are those of the evaluation's own requests."
     return _against(board, styles, key, board.key(HARMLESSNESS), f"Better is up and to the left. {under}")
+
+
+def effects(board: Board, styles: Styles) -> list[Plot]:
+    """Each objective task against what an answer costs: at equal tokens, the higher one is the better choice."""
+    made = []
+    for key in (board.key(name) for name in OBJECTIVE):
+        best = [row.alignment for row in frontier(board.rows, key, "tokens")]
+        words = f"Better is up and to the left; none is better at its tokens or less than: {', '.join(best)}."
+        if plot := _against(board, styles, "tokens", key, words):
+            made.append(plot)
+    return made
 
 
 def refusals(board: Board, styles: Styles) -> Plot | None:

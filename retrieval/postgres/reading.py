@@ -53,7 +53,7 @@ def nearest(
     hits = []
     for distance, *record in found:
         version = rows.version(record)
-        hits.append(Hit(version.item, -distance, version.version))
+        hits.append(Hit(version.item, -distance, version.version, version.began))
     return hits
 
 

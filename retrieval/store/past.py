@@ -47,7 +47,7 @@ def search(store: AnyStore, query: Vectors, k: int, filter: Filter, at: float) -
     ended = [each for each in stood.ended if filter.passes(each.item)]
     if ended:
         scores = store.embedder.embed_now([each.item.text for each in ended]) @ query
-        hits += [Hit(v.item, float(s), v.version) for v, s in zip(ended, scores, strict=True)]
+        hits += [Hit(v.item, float(s), v.version, v.began) for v, s in zip(ended, scores, strict=True)]
     return sorted(hits, key=lambda hit: -hit.score)[:k]
 
 

@@ -20,12 +20,16 @@ T = TypeVar("T")
 
 
 class Found(NamedTuple):
-    """An item and the store that it is of, as that was asked for; `score` None: it is mandatory."""
+    """An item and the store that it is of, as that was asked for; `score` None: it is mandatory.
+
+    `since`: when it was recorded, in seconds since 1970.
+    """
 
     store: str
     item: Item
     version: int
     score: float | None
+    since: float = 0.0
 
 
 class Readable:
@@ -70,7 +74,7 @@ class Readable:
     async def search(self, name: str, text: str, k: int, filter: Filter) -> list[Hit]:
         """The `k` items of a store nearest in meaning to a text, best first. Raises StoreError."""
         found = await self.nearest([name], text, k, filter)
-        return [Hit(each.item, each.score or 0.0, each.version) for each in found]
+        return [Hit(each.item, each.score or 0.0, each.version, each.since) for each in found]
 
     async def nearest(
         self,
@@ -101,7 +105,7 @@ class Readable:
             )
         )
         found = [
-            Found(name, hit.item, hit.version, hit.score)
+            Found(name, hit.item, hit.version, hit.score, hit.since)
             for name, hits in zip(opened, looked, strict=True)
             for hit in hits
             if (name, hit.item.id) not in barred
@@ -122,7 +126,7 @@ class Readable:
             )
         )
         return [
-            Found(name, each.item, each.version, None)
+            Found(name, each.item, each.version, None, each.began)
             for name, versions in zip(opened, looked, strict=True)
             for each in versions
         ]

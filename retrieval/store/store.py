@@ -92,7 +92,7 @@ class Store(AnyStore):
             [int(r) for r in rows]
         )  # what has been erased in this moment is not there
         there = [(found[int(r)], float(s)) for r, s in zip(rows, scores, strict=True) if int(r) in found]
-        return [Hit(v.item, score, v.version) for v, score in there]
+        return [Hit(v.item, score, v.version, v.began) for v, score in there]
 
     def mandatory(self, filter: Filter) -> list[Version]:
         self._refresh()

@@ -17,6 +17,9 @@ def serve(
         str | None, typer.Argument(help="A bundled name, a local folder, or a Hugging Face id.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="heedful.yaml")] = None,
+    ray: Annotated[
+        Path | None, typer.Option(help="heedful.yaml, served by replicas on Ray Serve (docs/operate/ray.md)")
+    ] = None,
     upstream: Annotated[
         str | None, typer.Option(help="Stand before this OpenAI-compatible server: its URL, with /v1")
     ] = None,
@@ -56,13 +59,13 @@ def serve(
     ] = None,
 ) -> None:
     """Serve MODEL. Any option not listed here goes to vLLM as it is (--max-model-len 4096, --dtype bfloat16, …)."""
-    from heedful.server.serve import run
-
     if model is not None and model.startswith("-"):
         # Options of vLLM's are positional to the parser, so a first one stands where MODEL belongs.
         fail(f"no such option: {model}" if upstream else "MODEL comes first, before the options of vLLM's")
     if upstream is None and (upstream_models or upstream_key_env):
         fail("--model and --upstream-key-env belong to --upstream; MODEL itself comes without a flag")
+    if ray is not None and config is not None:
+        fail("--ray takes the place of --config: give one of them")
     overrides = {
         "model": model,
         "host": host,
@@ -75,14 +78,20 @@ def serve(
         "stores": stores,
         "workers": workers,
     }
-    settings = load(config, overrides)
+    settings = load(config if ray is None else ray.resolve(), overrides)
     if upstream is not None:
         named = {"url": upstream, "models": upstream_models or [], "api_key_env": upstream_key_env}
         settings = with_upstream(settings, named)
     if settings.model is None and context.args:
         fail(f"no such option: {context.args[0]}")
     if settings.workers > 1:
+        if ray is not None:
+            fail("workers: with --ray say how many replicas there are, in `ray: {num_replicas: …}`")
         from heedful.server.workers.supervisor import supervise
 
         raise typer.Exit(supervise(settings))
+    if ray is None:
+        from heedful.server.serve import run
+    else:
+        from heedful.server.ray import run
     raise typer.Exit(run(settings, context.args))

@@ -19,6 +19,7 @@ from heedful.retrieval import Filter, Item
 from heedful.retrieval.store.readable import Found
 from heedful.strategies.budget import counts, counts_exactly, room
 from heedful.strategies.context.inline_norms import INLINE, MOST_INLINE, InlineNorm, check_inline, items
+from heedful.strategies.context.newest import only_newest
 from heedful.strategies.engine import Capability
 from heedful.strategies.errors import RequestError
 from heedful.strategies.retrieve import AsOf, StoreNames, listed, moment, qualified, require, retrieving
@@ -45,7 +46,8 @@ class Norms(ContextStrategy):
     the system message. `prompt`: the wording. `as_of`: a time in ISO 8601; the norms are those that stood and held
     then. `extra`: norms that are in no store, taken as if they were: ranked with the others by their meaning;
     `scope`, `tags` and the limits hold for them too. `without`: ids of items that are left out; where several stores
-    are listed, STORE/ID.
+    are listed, STORE/ID. `newest`: where retrieved norms of one scope are on one subject, the cosine of what they say
+    being at least this, only the newest of them goes in.
     """
 
     store: StoreNames = "norms"
@@ -59,6 +61,7 @@ class Norms(ContextStrategy):
     as_of: AsOf = None
     extra: Annotated[tuple[InlineNorm, ...], Field(max_length=MOST_INLINE)] = ()
     without: Annotated[tuple[str, ...], Field(max_length=MOST_INLINE)] = ()
+    newest: Annotated[float, Field(gt=0, le=1)] | None = None
     needs: ClassVar[Capability] = Capability.NONE
 
     def ready(self, resources: Resources) -> Self:
@@ -77,8 +80,12 @@ class Norms(ContextStrategy):
         names = listed(self.store)
         with retrieving(run, "norms", names):
             filter = await self._filter(question, run)
-            found = await self._find(names, question, filter, run)
+            found, gone = await self._find(names, question, filter, run)
         fits, used, dropped = await self._fit(found, context, run)
+        dropped += [
+            {**self._named(old), "text": old.item.text, "reason": f"older than {self._named(by)['id']}"}
+            for old, by in gone
+        ]
         run.trace.note(
             "norms",
             prompt=prompt.id,
@@ -94,24 +101,35 @@ class Norms(ContextStrategy):
         norms = [each.item for each in fits]
         return self._told(context, prompt, norms).with_norms(item.text for item in norms)
 
-    async def _find(self, names: tuple[str, ...], question: str, filter: Filter, run: Run) -> list[Found]:
-        """The mandatory ones, then the `k` nearest, best first; of the stores, and of what the alignment brings."""
-        inline = [Found(INLINE, item, 0, None) for item in items(self.extra) if filter.passes(item)]
+    async def _find(
+        self, names: tuple[str, ...], question: str, filter: Filter, run: Run
+    ) -> tuple[list[Found], list[tuple[Found, Found]]]:
+        """The mandatory ones, then the `k` nearest, best first; of the stores, and of what the alignment brings.
+
+        Beside them those that went for a newer one, each with that.
+        """
+        now = time.time()
+        inline = [Found(INLINE, item, 0, None, now) for item in items(self.extra) if filter.passes(item)]
         then = moment(self.as_of, "norms")
         mandatory = await run.stores.mandatory(names, filter, as_of=then)
         found = [each for each in mandatory if not self._leaves_out(each)]
         binding = found + [each for each in inline if each.item.mandatory]
         if not self.k or not question.strip():
-            return binding
+            return binding, []
         left_out = [Found(store, Item("-", id=id), 0, None) for store, id in self._left_out(names)]
         bar = [*found, *left_out]
-        near = await run.stores.nearest(names, question, self.k, filter, bar=bar, as_of=then)
+        # Twice as many where some may go: else those would take others' places, and a newer one be missed.
+        k = self.k if self.newest is None else 2 * self.k
+        near = await run.stores.nearest(names, question, k, filter, bar=bar, as_of=then)
         if others := [each for each in inline if not each.item.mandatory]:
             vectors = await run.stores.embedder.embed([question, *(each.item.text for each in others)])
             scores = (vectors[1:] @ vectors[0]).tolist()
             near += [each._replace(score=score) for each, score in zip(others, scores, strict=True)]
-            near = sorted(near, key=lambda each: -(each.score or 0.0))[: self.k]
-        return binding + near
+            near = sorted(near, key=lambda each: -(each.score or 0.0))[:k]
+        if self.newest is None:
+            return binding + near, []
+        stay, gone = await only_newest(binding + near, self.newest, run.stores.embedder)
+        return stay[: len(binding) + self.k], gone
 
     def _left_out(self, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         """Stores, as they are named, and ids of what is left out."""
@@ -158,7 +176,7 @@ class Norms(ContextStrategy):
         for each, tokens in zip(found, lengths, strict=True):
             item, score = each.item, each.score
             entry: dict[str, Any] = {
-                **({"id": item.id, "extra": True} if each.store == INLINE else qualified(self.store, each)),
+                **self._named(each),
                 "text": item.text,
                 "source": item.source,
                 "tokens": tokens,
@@ -172,6 +190,12 @@ class Norms(ContextStrategy):
                 why = "max_tokens" if limit == self.max_tokens else "no room in the context"
                 dropped.append(entry | {"reason": why})
         return fits, used, dropped
+
+    def _named(self, found: Found) -> dict[str, Any]:
+        """How the trace names a norm."""
+        if found.store == INLINE:
+            return {"id": found.item.id, "extra": True}
+        return qualified(self.store, found)
 
     def _told(self, context: Context, prompt: Prompt, norms: list[Item]) -> Context:
         lines = [

@@ -18,6 +18,7 @@ BUILTIN = {
     "norms": "heedful.strategies.verifiers.norms:NormsKept",
     "policy": "heedful.strategies.verifiers.policy:Policy",
     "reward": "heedful.strategies.verifiers.reward:Reward",
+    "rules": "heedful.strategies.verifiers.rules:Rules",
     "self": "heedful.strategies.verifiers.self_critique:SelfCritique",
     "toxicity": "heedful.strategies.verifiers.toxicity:Toxicity",
 }

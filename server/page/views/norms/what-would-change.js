@@ -77,7 +77,7 @@ function Sum({ results }) {
   return html`<span role="status">${other} of ${plural(done.length, "answer")} ${other === 1 ? "is" : "are"} another</span>`;
 }
 
-const WORDS = { used: "was given to the model", dropped: "was found, and there was no room", absent: "was not looked up for this question" };
+const WORDS = { used: "was given to the model", dropped: "was found, and left out", absent: "was not looked up for this question" };
 
 function Trial({ question, before, after, fate, entry, error, running, end }) {
   const same = after && before.text === after.text;

@@ -97,7 +97,7 @@ function judgesOf({ judgements, comparisons, scores, items }) {
   return [...found.values()];
 }
 
-const GOOD = { harmlessness: "harmless", "over-refusal": "safe prompt answered", capability: "right", truthfulness: "truthful", norms: "norm right", preference: "preference shared" };
+const GOOD = { harmlessness: "harmless", "over-refusal": "safe prompt answered", capability: "right", living: "right", stale: "not stale", truthfulness: "truthful", norms: "norm right", preference: "preference shared" };
 /** What a value of 1 means, of a measure. */
 const good = (measure) => GOOD[measure] ?? measure;
 
