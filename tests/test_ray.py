@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -15,8 +13,9 @@ import httpx
 import psutil
 import pytest
 from openai import OpenAI
-from upstream_fixtures import DONE, LIMIT, Gate, Reply, ScriptedUpstream, chunk, completion
-from waiting import HANG, until_ready
+from through_ray import ray_replicas
+from upstream_fixtures import DONE, LIMIT, Gate, Reply, ScriptedUpstream, before, chunk, completion
+from waiting import HANG
 
 pytest.importorskip("ray")
 HI: Any = [{"role": "user", "content": "Hi"}]
@@ -28,31 +27,9 @@ def replicas(
     _upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, psutil.Process]]:
     """The address of two replicas, and the process that deployed them."""
-    folder = tmp_path_factory.mktemp("ray")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    settings = {
-        "upstreams": [
-            {"url": _upstream.url, "models": {"ours": "theirs"}, "capabilities": ["chat"], "retries": 0}
-        ],
-        "stores": "stores",
-        "port": port,
-        "ray": {"num_replicas": 2, "ray_actor_options": {"num_cpus": 0}},
-    }
-    config, log = folder / "heedful.yaml", folder / "log"
-    config.write_text(json.dumps(settings))
     _upstream.reset()
-    with log.open("wb") as out:
-        command = [sys.executable, "-m", "heedful.server", "serve", "--ray", str(config)]
-        process = psutil.Popen(command, stdout=out, stderr=out, env=os.environ)
-    try:
-        until_ready(lambda: b"is listening" in log.read_bytes(), process, log)
-        yield f"http://127.0.0.1:{port}", process
-    finally:
-        if process.is_running():
-            process.send_signal(signal.SIGTERM)
-        status = process.wait(HANG)
-    assert status == 0, log.read_text()
+    with ray_replicas(tmp_path_factory.mktemp("ray"), upstreams=[before(_upstream)]) as running:
+        yield running
 
 
 def test_an_answer_and_a_stream(

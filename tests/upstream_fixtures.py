@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from known_clients import let_in
 from running import in_thread, listening
+from through_ray import THROUGH_RAY, ray_replicas
 from waiting import HANG
 
 from heedful.prompts import Prompts
@@ -306,8 +307,14 @@ def proxy() -> Proxy:
 
 
 @pytest.fixture(scope="session")
-def proxied(_upstream: ScriptedUpstream, proxy: Proxy) -> Iterator[str]:
+def proxied(
+    _upstream: ScriptedUpstream, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """heedful before the scripted upstream, whose model `theirs` is called `ours` here; no retries."""
+    if THROUGH_RAY:
+        with ray_replicas(tmp_path_factory.mktemp("ray"), upstreams=[before(_upstream)]) as (url, _):
+            yield url
+        return
     with proxy(Config(upstreams=[before(_upstream)])) as url:
         yield url
 

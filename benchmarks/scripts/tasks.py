@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,10 @@ from typing import Any
 
 import aiohttp
 
+from heedful.benchmarks.evals.folder import EvalFolder
 from heedful.benchmarks.evals.living import Phase, world
 from heedful.benchmarks.scripts import servers
+from heedful.benchmarks.stats import paired_difference, wilson
 from heedful.retrieval.embedding.embedder import load
 from heedful.retrieval.store.stores import Stores
 
@@ -37,7 +40,6 @@ ALIGNMENTS: dict[str, list[Any]] = {
     "norms-newest": [{"norms": _FEW | {"newest": 0.6}}],
     "norms": [{"norms": _FEW}],
     "stale-index": [{"norms": _FEW | {"store": "stale"}}],
-    "norms-1-newest": [{"norms": _FEW | {"k": 1, "newest": 0.6}}],
 }
 _TOLD: dict[str, Any] = {"norms": {"store": "living", "k": 0, "extra": "$norms", "caution": False}}
 _CHECKED: dict[str, Any] = {"verifiers": [{"rules": {"rules": "$rules"}}]}
@@ -118,6 +120,38 @@ def living(options: argparse.Namespace) -> None:
             asyncio.run(prepare(url, phase))
             names = [*ALIGNMENTS] if phase == "after" else ["norms-newest"]
             run(url, f"living_{phase}", options, ["direct", *names], "--max-tokens", "32")
+
+    summed = {phase: summary(options.folder / f"living_{phase}") for phase in phases}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "living.json").write_text(json.dumps(summed, indent=1) + "\n")
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """By alignment: shares right and stale with Wilson's intervals, of all and by case; the gain over `direct`."""
+    marks: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for mark in EvalFolder(folder).records().judgements:
+        value = mark.value if mark.measure == "living" else 1 - (mark.value or 0)
+        marks[mark.alignment][mark.measure][mark.id] = value or 0.0
+    out: dict[str, Any] = {}
+    for name, by in marks.items():
+        cases = sorted({id.partition("/")[0] for id in by["living"]})
+        told: dict[str, Any] = {
+            case: {
+                m: _share([v for id, v in by[m].items() if case in ("all", id.partition("/")[0])]) for m in by
+            }
+            for case in ("all", *cases)
+        }
+        both = [id for id in by["living"] if id in marks["direct"]["living"]]
+        before, after = ([each["living"][id] for id in both] for each in (marks["direct"], by))
+        told["gain"] = [round(x, 4) for x in paired_difference(before, after)]
+        out[name] = told
+    return out
+
+
+def _share(values: list[float]) -> dict[str, Any]:
+    right = int(sum(values))
+    interval = [round(x, 4) for x in wilson(right, len(values))]
+    return {"n": len(values), "count": right, "share": round(right / len(values), 4), "interval": interval}
 
 
 def rules(options: argparse.Namespace) -> None:
