@@ -18,6 +18,7 @@ BUILTIN = {
     "principles": "heedful.strategies.context.principles:Principles",
     "rain": "heedful.strategies.decode.rain:Rain",
     "refine": "heedful.strategies.decode.refine:Refine",
+    "tpo": "heedful.strategies.decode.tpo:Tpo",
     "urial": "heedful.strategies.context.urial:Urial",
 }
 

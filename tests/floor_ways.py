@@ -56,6 +56,7 @@ INLINE: list[Any] = [
     [{"refine": {"verifiers": ["norms"], "mode": "sentence", "unresolved": "release"}}],
     [{"best_of_n": {"n": 2, "verifiers": ["toxicity"]}}],
     [{"blockwise": {"n": 2, "tokens": 8}}],
+    [{"tpo": {"n": 2, "rounds": 1, "verifiers": ["norms"]}}],
     {"pipeline": [{"refine": {"verifiers": [{"self": {"principles": ["Say it."]}}]}}], "trace": True},
     [{"gate": {"on": {"passed": "direct", "flagged": "direct"}}}],
     [{"gate": {"on": {"passed": "urial", "flagged": "refine"}}}],

@@ -11,7 +11,7 @@ import { Refine } from "./refine.js";
 const TOGETHER = new Set(["refine", "best_of_n", "rain", "verify"]);
 const NAMES = {
   gate: "Gate", norms: "Norms", demos: "Demonstrations", principles: "Principles", urial: "Examples (URIAL)", refine: "Refine",
-  best_of_n: "Best of n", blockwise: "Best of n, by segment", rain: "Search (RAIN)", verify: "Verified", fallback: "Another model", redact: "Redaction",
+  best_of_n: "Best of n", blockwise: "Best of n, by segment", rain: "Search (RAIN)", tpo: "Best of revisions (TPO)", verify: "Verified", fallback: "Another model", redact: "Redaction",
 };
 
 /** Notes of a step that belong together as one card, each where its first stands. */

@@ -5,11 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from heedful.prompts import Prompt
+from heedful.strategies.errors import RequestError
 from heedful.strategies.types import Context, Message
 
 # What the first draft had and a text written in its place must not have again.
 _ONCE = frozenset("n stream_options echo prediction request_id".split())
 _TOOLS = frozenset("tools tool_choice parallel_tool_calls functions function_call".split())
+
+
+def check_turns(context: Context, step: str) -> None:
+    """Raises RequestError where no further turn can be asked for: after a raw prompt, or an unfinished message."""
+    if context.prompt is not None:
+        raise RequestError(
+            f"{step}: a strategy before it has written a raw prompt, and a correction is a turn of a conversation",
+            param="alignment",
+        )
+    if context.params.get("continue_final_message"):
+        raise RequestError(
+            f"continue_final_message: an answer that {step} may write anew can't continue a message",
+            param="continue_final_message",
+        )
 
 
 def text_params(

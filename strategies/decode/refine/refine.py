@@ -15,6 +15,7 @@ from pydantic import Field
 
 from heedful.prompts import Use
 from heedful.strategies.answer import settled
+from heedful.strategies.decode.refine.correct import check_turns
 from heedful.strategies.decode.refine.sentence import by_sentence
 from heedful.strategies.decode.refine.structure import check_of
 from heedful.strategies.decode.refine.whole import settle
@@ -76,16 +77,7 @@ class Refining(DecodingStrategy):
         return "sentence" if self.options.mode == "sentence" else "buffer"
 
     async def stream(self, context: Context, run: Run) -> AsyncGenerator[Event, None]:
-        if context.prompt is not None:
-            raise RequestError(
-                "refine: a strategy before it has written a raw prompt, and a correction is a turn of a conversation",
-                param="alignment",
-            )
-        if context.params.get("continue_final_message"):
-            raise RequestError(
-                "continue_final_message: an answer that refine may write anew can't continue a message",
-                param="continue_final_message",
-            )
+        check_turns(context, "refine")
         if self.options.mode == "sentence":
             if check_of(context.params) is None:
                 async with aclosing(by_sentence(self, context, run)) as sentences:
