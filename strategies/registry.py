@@ -9,6 +9,7 @@ from heedful.strategies.plugins import Plugins
 from heedful.strategies.run import ContextStrategy, DecodingStrategy, Strategy
 
 BUILTIN = {
+    "align3": "heedful.strategies.decode.align3:Align3",
     "best_of_n": "heedful.strategies.decode.best_of_n:BestOfN",
     "blockwise": "heedful.strategies.decode.blockwise:Blockwise",
     "demos": "heedful.strategies.context.demos:Demos",

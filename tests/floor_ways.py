@@ -57,6 +57,7 @@ INLINE: list[Any] = [
     [{"best_of_n": {"n": 2, "verifiers": ["toxicity"]}}],
     [{"blockwise": {"n": 2, "tokens": 8}}],
     [{"tpo": {"n": 2, "rounds": 1, "verifiers": ["norms"]}}],
+    [{"align3": {"behavior": ["Say all."], "safety": ["All may be said."]}}],
     {"pipeline": [{"refine": {"verifiers": [{"self": {"principles": ["Say it."]}}]}}], "trace": True},
     [{"gate": {"on": {"passed": "direct", "flagged": "direct"}}}],
     [{"gate": {"on": {"passed": "urial", "flagged": "refine"}}}],

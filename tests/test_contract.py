@@ -102,6 +102,7 @@ STEPS: dict[str, list[Any]] = {
     "rejects": [{"best_of_n": {"verifiers": ["toxicity"], "reject": 0.5, "reject_after": 1}}],
     "chooses": [{"best_of_n": {"verifiers": ["toxicity", "self"]}}],
     "revises": [{"tpo": {"n": 2, "rounds": 1, "verifiers": ["self"]}}],
+    "deliberates": ["align3"],
 }
 
 

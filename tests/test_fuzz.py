@@ -37,6 +37,7 @@ MODELS = [
     "scripted@best_of_n",
     "scripted@likeliest",
     "scripted@everything",
+    "scripted@deliberate",
     "ours",
     "ours@principles",
     "ours@thoughtful",
@@ -46,6 +47,7 @@ MODELS = [
     "ours@best_of_n",
     "ours@racing",
     "ours@revised",
+    "ours@deliberate",
     "nobody",
 ]
 VERIFIERS: Any = [
@@ -67,6 +69,7 @@ ALIGNMENTS: Any = {
     "racing": [{"best_of_n": LENIENT | {"n": 4, "reject": 0.5, "reject_after": 2}}],
     "likeliest": [{"best_of_n": {"verifiers": [], "n": 3}}],
     "thoughtful": [{"principles": {"mode": "cot"}}],
+    "deliberate": ["norms", "align3"],
     "everything": ["norms", "demos", "thoughtful", "refine"],
 }
 ADMIN = {"x-api-key": "the key of one who may ask for anything"}

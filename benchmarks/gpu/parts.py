@@ -38,6 +38,7 @@ ALIGNMENTS: dict[str, list[Any]] = {
     "best_of_n": ["best_of_n"],
     "blockwise": ["blockwise"],
     "tpo": [{"tpo": {"verifiers": ["self"]}}],
+    "align3": ["align3"],
     # This model has no opinion as a judge; what the search costs is asked all the same, within a bound.
     "rain": [{"rain": {"no_opinion": "continue", "max_seconds": 8, "when_spent": "end"}}],
 }

@@ -8,11 +8,13 @@ import { BestOfN } from "./best-of-n.js";
 import { Facts, Items, Operators, Passed, Quote, Score, Verdicts } from "./parts.js";
 import { Refine } from "./refine.js";
 
-const TOGETHER = new Set(["refine", "best_of_n", "rain", "verify"]);
+const TOGETHER = new Set(["refine", "best_of_n", "rain", "align3", "verify"]);
 const NAMES = {
   gate: "Gate", norms: "Norms", demos: "Demonstrations", principles: "Principles", urial: "Examples (URIAL)", refine: "Refine",
-  best_of_n: "Best of n", blockwise: "Best of n, by segment", rain: "Search (RAIN)", tpo: "Best of revisions (TPO)", verify: "Verified", fallback: "Another model", redact: "Redaction",
+  best_of_n: "Best of n", blockwise: "Best of n, by segment", rain: "Search (RAIN)", tpo: "Best of revisions (TPO)", align3: "Deliberation (Align3)",
+  verify: "Verified", fallback: "Another model", redact: "Redaction",
 };
+const STAGES = { behavior: "By the rules of behavior", safety: "By the rules of safety", audit: "By all of them" };
 
 /** Notes of a step that belong together as one card, each where its first stands. */
 function grouped(notes) {
@@ -74,6 +76,13 @@ function Body({ step, notes, onTree }) {
         ${none && html`<p class="soft">No reasoning: ${none}</p>`}
         <${Facts} facts=${facts} />`;
     }
+    case "align3":
+      return html`<p class="soft">What the model said to itself, which the client does not get.</p>
+        ${notes.map(({ stage, reasoning, no_reasoning: none, cut }, i) => stage && html`<div key=${i}><h4>${STAGES[stage] ?? stage}</h4>
+          ${reasoning && html`<${Quote}>${reasoning}<//>`}
+          ${cut && html`<p class="soft">Cut off at its limit.</p>`}
+          ${none && html`<p class="soft">Nothing: ${none}</p>`}</div>`)}
+        <${Facts} facts=${note} />`;
     case "gate": {
       const { passed, action, verdicts, score, ...facts } = note;
       return html`
