@@ -65,8 +65,8 @@ class Align3(DecodingStrategy):
         check_turns(context, "align3")
         task = asyncio.create_task(self._deliberate(context, run))
         async with aclosing(keep_alive(task, self.keep_alive)) as waiting:
-            async for event in waiting:
-                yield event
+            async for comment in waiting:
+                yield comment
         async with aclosing(run.engine.chat(task.result().call())) as events:
             async for event in events:
                 yield event
@@ -97,8 +97,10 @@ class Align3(DecodingStrategy):
 
 
 def _asked(turns: Sequence[Message], text: str) -> list[Message]:
-    """The conversation that asks this too: in the user's turn where that is the last, since many chat templates refuse
-    two of them in a row."""
+    """The conversation that asks this too: in the user's turn where that is the last.
+
+    Many chat templates refuse two of them in a row.
+    """
     *before, last = turns
     if last.get("role") != "user":
         return [*turns, {"role": "user", "content": text}]
