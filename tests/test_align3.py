@@ -173,6 +173,19 @@ async def test_a_stream_is_kept_open_while_it_deliberates(resources: Resources) 
     assert (await collect(events)).text == "fine"
 
 
+async def test_a_stream_closed_while_it_deliberates_stops_the_engine(resources: Resources) -> None:
+    async def never(call: Call) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    engine = ScriptedEngine(never)
+    plan = Plan.of("t", [("align3", {"keep_alive": 0.01})], resources)
+    events = plan.stream(ChatRequest("scripted", (ASKED,), stream=True), Run(engine, resources))
+    await anext(events)
+    await events.aclose()
+    assert (engine.running, engine.aborted) == (0, 1)
+
+
 @pytest.mark.parametrize("at", BEGINS)
 async def test_leaving_ends_the_call_that_is_under_way(at: str, resources: Resources) -> None:
     reached = asyncio.Event()

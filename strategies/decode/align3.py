@@ -25,16 +25,7 @@ from heedful.strategies.types import Context, Event, Message, text_of
 
 _STAGES = ("behavior", "safety", "audit")
 _GIVEN: dict[str, Any] = {"behavior": ["Be brief."], "safety": ["Be kind."]}
-_USE = Use(
-    {
-        "system": _GIVEN,
-        "behavior": {"behavior": _GIVEN["behavior"]},
-        "safety": {"safety": _GIVEN["safety"]},
-        "audit": _GIVEN,
-        "answer": {},
-    },
-    {"safety": list[str]},
-)
+_USE = Use({"system": _GIVEN, **dict.fromkeys(_STAGES, _GIVEN), "answer": {}}, {"safety": list[str]})
 _Rule = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
 _Rules = Annotated[tuple[_Rule, ...], Field(max_length=200)]
 
@@ -83,8 +74,7 @@ class Align3(DecodingStrategy):
         context = context.with_system(prompt.render("system", behavior=own, safety=safety))
         turns, planned = list(context.messages), False
         for stage in _STAGES:
-            given = rules if stage == "audit" else {stage: rules[stage]}
-            asked = _asked(turns, prompt.render(stage, **given))
+            asked = _asked(turns, prompt.render(stage, **rules))
             said = await say(run.engine, asked, context.hidden_params(), self.max_reasoning_tokens)
             if not (text := said.text or said.thoughts):
                 # An empty turn would say nothing to the model, and some APIs refuse it.
