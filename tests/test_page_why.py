@@ -151,6 +151,16 @@ async def test_candidates_and_what_chose_among_them(server: str, opened: Open) -
     await expect(found.locator(".why-quote").first).to_have_text(DRAFT)
 
 
+async def test_what_it_said_to_itself(server: str, opened: Open) -> None:
+    tab = await opened(server, width=390)
+    found = step(await why(tab, "plain", ["align3"]), "Deliberation")
+    for told in ("By the rules of behavior", "By the rules of safety", "By all of them"):
+        await expect(found.get_by_role("heading", name=told)).to_be_visible()
+    await expect(found.locator(".why-quote")).to_have_text([DRAFT, BETTER, BETTER])
+    await expect(found).to_contain_text("align3/default@1")
+    await tab.accessible()
+
+
 async def test_the_operators_steps_are_marked(serving: Serving, opened: Open) -> None:
     gate = {"verifiers": [{"policy": {"words": ["photo"]}}], "action": "annotate"}
     verify = {"verifiers": [{"policy": {"words": ["guarantee"]}}]}
