@@ -19,7 +19,7 @@ from heedful.server.access.letting_in import client_of
 from heedful.server.access.roles import not_allowed
 from heedful.server.access.settings import RecordSettings
 from heedful.server.alignments import Alignments, Selection
-from heedful.server.config import Config
+from heedful.server.config import Config, ConfigError
 from heedful.server.edge.room import BodyRoom
 from heedful.server.engines.served import ServedModel
 from heedful.server.engines.upstream.engine import OpenAIEngine
@@ -33,7 +33,7 @@ from heedful.server.observe.facts import Facts, Sink, facts_of
 from heedful.server.observe.observers import Observers
 from heedful.server.records.keeping import DecisionRecords
 from heedful.server.stores import folder_of, stores_of, usage_file
-from heedful.server.workers.wire import WorkerPlace
+from heedful.server.workers.wire import LIMITS, WorkerPlace
 from heedful.strategies import (
     Engine,
     EngineUnavailable,
@@ -112,7 +112,10 @@ class Service:
         if place is None:
             return Rates(storage), UnderWay(), None if admission is None else FairLine(admission)
         of = self.config.workers
-        table = SharedTable(place.folder / "limits", of, place.number)
+        try:
+            table = SharedTable(place.folder / LIMITS, of, place.number)
+        except OSError as error:
+            raise ConfigError(f"workers: no room for what they count together: {error.strerror}") from error
         line = None if admission is None else FairLine(admission.share(place.number, of))
         return Rates(storage, SharedRates(table)), SharedUnderWay(table), line
 

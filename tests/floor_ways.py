@@ -56,7 +56,7 @@ INLINE: list[Any] = [
     [{"refine": {"verifiers": ["norms"], "mode": "sentence", "unresolved": "release"}}],
     [{"best_of_n": {"n": 2, "verifiers": ["toxicity"]}}],
     [{"blockwise": {"n": 2, "tokens": 8}}],
-    [{"tpo": {"n": 2, "rounds": 1, "verifiers": ["norms"]}}],
+    [{"tpo": {"n": 2, "max_rounds": 1, "verifiers": ["norms"]}}],
     [{"align3": {"behavior": ["Say all."], "safety": ["All may be said."]}}],
     {"pipeline": [{"refine": {"verifiers": [{"self": {"principles": ["Say it."]}}]}}], "trace": True},
     [{"gate": {"on": {"passed": "direct", "flagged": "direct"}}}],

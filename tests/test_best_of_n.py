@@ -14,6 +14,7 @@ from heedful.strategies import (
     Capability,
     ChatRequest,
     Chunk,
+    Context,
     Event,
     Finish,
     MissingCapability,
@@ -22,10 +23,12 @@ from heedful.strategies import (
     Resources,
     Run,
     Usage,
+    Verdict,
     VerifierError,
     collect,
 )
 from heedful.strategies.scripted import ScriptedEngine
+from heedful.strategies.verifiers.policy import Policy
 
 POLICY = {"policy": {"words": ["bad", "worse"]}}
 Sample = Sequence[str]
@@ -220,6 +223,24 @@ async def test_one_that_passes_ends_a_race(resources: Resources) -> None:
     engine = Racing(["bad ", *(["more "] * 200)], ["fine"], ["bad ", *(["more "] * 200)])
     answer, _ = await best(engine, resources, {"seed": 0}, reject=0.3, reject_after=100)
     assert answer.text == "fine" and (engine.running, engine.aborted) == (0, 2)
+
+
+async def test_what_was_said_to_its_end_is_booked_once(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is still being judged when another has won."""
+    judge = Policy.verify
+
+    async def verify(self: Policy, context: Context, answer: str, run: Run) -> Verdict:
+        if answer == "slow":
+            await asyncio.Event().wait()
+        return await judge(self, context, answer, run)
+
+    monkeypatch.setattr(Policy, "verify", verify)
+    samples = [["slow"], ["and ", "this ", "is ", "fine"]]
+    answer, run = await best(Racing(*samples), resources, {"seed": 0}, n=2, reject=0.5, reject_after=100)
+    assert answer.text == "and this is fine" and run.ledger.calls == 2
+    assert answer.usage.completion_tokens == sum(len("".join(sample)) for sample in samples)
 
 
 async def test_a_failure_ends_a_race(resources: Resources) -> None:

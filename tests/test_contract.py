@@ -101,7 +101,7 @@ STEPS: dict[str, list[Any]] = {
     "corrects sentences": [{"refine": {"mode": "sentence", "verifiers": [{"policy": {"deny": ["bad"]}}]}}],
     "rejects": [{"best_of_n": {"verifiers": ["toxicity"], "reject": 0.5, "reject_after": 1}}],
     "chooses": [{"best_of_n": {"verifiers": ["toxicity", "self"]}}],
-    "revises": [{"tpo": {"n": 2, "rounds": 1, "verifiers": ["self"]}}],
+    "revises": [{"tpo": {"n": 2, "max_rounds": 1, "verifiers": ["self"]}}],
     "deliberates": ["align3"],
 }
 

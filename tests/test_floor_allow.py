@@ -96,6 +96,7 @@ def test_what_may_be_chosen(post: Post, spec: Any) -> None:
         ([{"refine": {"verifiers": ["secret"]}}], 404),
         ([{"refine": {"verifiers": [{"guard": {"model": "others"}}]}}], 404),
         ([{"refine": {"max_rounds": 2}}], 400),
+        ([{"principles": {"mode": "cot", "max_reasoning_tokens": 101}}], 400),  # written, if for itself
         ([{"best_of_n": {"n": 3}}], 400),
         ([{"best_of_n": {"n": 2.5}}], 400),
         ([{"rain": {"max_tokens": 101}}], 400),

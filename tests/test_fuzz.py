@@ -65,7 +65,7 @@ ALIGNMENTS: Any = {
     "refine": [{"refine": LENIENT | {"max_rounds": 2}}],
     "sentences": [{"refine": LENIENT | {"max_rounds": 1, "mode": "sentence"}}],
     "best_of_n": [{"best_of_n": LENIENT | {"n": 3}}],
-    "revised": [{"tpo": LENIENT | {"n": 2, "rounds": 1}}],
+    "revised": [{"tpo": LENIENT | {"n": 2, "max_rounds": 1}}],
     "racing": [{"best_of_n": LENIENT | {"n": 4, "reject": 0.5, "reject_after": 2}}],
     "likeliest": [{"best_of_n": {"verifiers": [], "n": 3}}],
     "thoughtful": [{"principles": {"mode": "cot"}}],

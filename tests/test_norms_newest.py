@@ -132,3 +132,11 @@ async def test_as_of_a_time_it_is_the_newest_of_then(shelf: Resources) -> None:
 def test_a_cosine_is_wanted(shelf: Resources, wrong: object) -> None:
     with pytest.raises(RequestError, match="newest"):
         Plan.of("norms", [("norms", {"newest": wrong})], shelf)
+
+
+async def test_the_newer_one_takes_the_place_of_the_one_that_goes(shelf: Resources) -> None:
+    """However far from the question its own words are: else the subject would be lost."""
+    _write(shelf, Item("Pool pool.", id="old"), Item("Pool pool park.", id="b"), Item("Pool fish.", id="c"))
+    _write(shelf, Item("Pool: 10.", id="new"))
+    note = await _asked(shelf, k=2, newest=0.99)
+    assert _ids(note["used"]) == ["new", "b"] and _ids(note["dropped"]) == ["old"]

@@ -126,3 +126,21 @@ def test_bad_rules_are_refused_by_their_place(resources: Resources, rules: list[
     with pytest.raises(RequestError, match=told.replace("[", r"\[")) as refused:
         Plan.of("ruled", [("best_of_n", options)], resources)
     assert refused.value.param == "alignment.verifiers.rules.rules" + (f".{len(rules) - 1}" if rules else "")
+
+
+@pytest.mark.parametrize(
+    "rule", [{"bullets": 1}, {"numbered": 1}, {"paragraphs": 2}, {"contains": "a" * 2000}]
+)
+def test_a_long_text_takes_time_by_its_length(rule: dict[str, Argument]) -> None:
+    """By the square of it this would take hours, in which the server does nothing else."""
+    for text in (
+        "x" + "\n" * 300_000 + "x",
+        " \n" * 300_000 + "x",
+        "1" * 300_000,
+        "a" * 1999 + " a" * 300_000,
+    ):
+        broken([rule], text)
+
+
+def test_an_object_that_never_ends_is_none() -> None:
+    assert broken([{"json": True}, {"json_keys": ("a",)}], "[" * 100_000)

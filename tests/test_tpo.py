@@ -14,6 +14,7 @@ from heedful.strategies import (
     Call,
     ChatRequest,
     Chunk,
+    Context,
     Event,
     Finish,
     Plan,
@@ -21,10 +22,13 @@ from heedful.strategies import (
     Resources,
     Run,
     Usage,
+    Verdict,
+    VerifierError,
     collect,
 )
 from heedful.strategies.scripted import ScriptedEngine
 from heedful.strategies.types import text_of
+from heedful.strategies.verifiers.policy import Policy
 
 WORDS: Any = {"policy": {"words": ["bad", "worse", "worst"]}}
 ASKED = ({"role": "user", "content": "Hello?"},)
@@ -77,7 +81,7 @@ def stopped(run: Run) -> list[str]:
 
 async def test_the_best_is_reviewed_against_the_worst_and_revised(resources: Resources) -> None:
     engine = Pooled(["bad worse", "bad"], ["bad worse worst", "fine"])
-    answer, run = await answered(engine, resources, {"seed": 3, "max_tokens": 9}, rounds=1)
+    answer, run = await answered(engine, resources, {"seed": 3, "max_tokens": 9}, max_rounds=1)
     assert answer.text == "fine" and len(answer.choices) == 1
     assert [kind(c) for c in engine.calls] == ["draft", "loss", "gradient", "revise"]
     draft, loss, gradient, revise = engine.calls
@@ -95,7 +99,7 @@ async def test_the_best_is_reviewed_against_the_worst_and_revised(resources: Res
 
 async def test_a_better_answer_of_an_earlier_draw_is_kept(resources: Resources) -> None:
     engine = Pooled(["bad", "bad worse"], ["bad worse worst"] * 2 + ["bad worse"] * 2)
-    answer, _ = await answered(engine, resources, rounds=2)
+    answer, _ = await answered(engine, resources, max_rounds=2)
     assert answer.text == "bad"
     assert "bad worse worst" in text_of(
         engine.calls[4].messages[2]
@@ -119,15 +123,40 @@ async def test_at_temperature_0_the_only_answer_is_reviewed_alone(resources: Res
 
 async def test_a_server_that_knows_no_n_is_asked_one_by_one(resources: Resources) -> None:
     engine = Pooled(["bad", "bad worse"], ["bad worse", "fine"], knows_n=False)
-    answer, _ = await answered(engine, resources, {"seed": 1}, rounds=1)
+    answer, _ = await answered(engine, resources, {"seed": 1}, max_rounds=1)
     assert answer.text == "fine"
     drawn = [c.params["seed"] for c in engine.calls if kind(c) in ("draft", "revise")]
     assert drawn == [1, 2, 3, 4]
 
 
+async def test_what_is_in_the_pool_outlives_a_later_failure(
+    resources: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Policy.verify
+
+    async def verify(self: Policy, context: Context, answer: str, run: Run) -> Verdict:
+        if answer == "odd":
+            raise VerifierError("it does not answer")
+        return await judge(self, context, answer, run)
+
+    monkeypatch.setattr(Policy, "verify", verify)
+    answer, run = await answered(Pooled(["bad", "bad worse"], ["odd", "odd"]), resources)
+    assert answer.text == "bad" and "does not answer" in stopped(run)[0]
+    with pytest.raises(VerifierError):  # there is none yet
+        await answered(Pooled(["odd", "bad"], []), resources)
+
+
+async def test_without_time_for_a_round_the_first_answers_are_it(resources: Resources) -> None:
+    engine = Pooled(["bad", "bad worse"], [])
+    run = Run(engine, resources, deadline=asyncio.get_running_loop().time())
+    plan = Plan.of("t", [("tpo", {"verifiers": [WORDS], "n": 2})], resources)
+    answer = await collect(plan.stream(ChatRequest("scripted", ASKED, {}), run))
+    assert answer.text == "bad" and stopped(run) == ["no time for another round"]
+
+
 async def test_a_client_gets_as_many_as_it_wants(resources: Resources) -> None:
     engine = Pooled(["bad worse", "bad", "worst bad worse"], ["fine", "bad worse"])
-    answer, _ = await answered(engine, resources, {"n": 3}, rounds=0)
+    answer, _ = await answered(engine, resources, {"n": 3}, max_rounds=0)
     assert [(c.index, c.text) for c in answer.choices] == [
         (0, "bad"),
         (1, "bad worse"),
@@ -170,7 +199,7 @@ async def test_leaving_ends_the_call_that_is_under_way(resources: Resources) -> 
     [
         ({"verifiers": []}, {}, "alignment.tpo.verifiers"),
         ({"n": 0}, {}, "alignment.tpo.n"),
-        ({"rounds": 99}, {}, "alignment.tpo.rounds"),
+        ({"max_rounds": 99}, {}, "alignment.tpo.max_rounds"),
         ({"prompt": "rain/pair"}, {}, "alignment.tpo.prompt"),
         ({}, {"continue_final_message": True}, "continue_final_message"),
     ],
@@ -184,7 +213,7 @@ async def test_what_is_refused(options: Any, params: Any, param: str, resources:
 @pytest.mark.parametrize("stream", [False, True])
 def test_over_http(serving: Any, client: Callable[[str], OpenAI], stream: bool) -> None:
     engine = Pooled(["bad", "bad worse"], ["bad worse", "fine"])
-    step = {"tpo": {"n": 2, "rounds": 1, "verifiers": [WORDS]}}
+    step = {"tpo": {"n": 2, "max_rounds": 1, "verifiers": [WORDS]}}
     with serving(engine) as url:
         asked: Any = {"model": "scripted", "messages": list(ASKED), "extra_body": {"alignment": [step]}}
         if stream:

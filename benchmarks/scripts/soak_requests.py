@@ -24,7 +24,7 @@ SCRIPTED = [
     {"refine": {"verifiers": ["self"]}},
     {"best_of_n": {"n": 3, "verifiers": ["toxicity"]}},
     {"blockwise": {"n": 3, "max_tokens": 24}},
-    {"tpo": {"n": 2, "rounds": 1, "max_feedback_tokens": 24, "verifiers": ["toxicity"]}},
+    {"tpo": {"n": 2, "max_rounds": 1, "max_feedback_tokens": 24, "verifiers": ["toxicity"]}},
     {"align3": {"behavior": ["Be brief."], "max_reasoning_tokens": 24}},
     {"rain": {"max_tokens": 24, "max_seconds": 5, "no_opinion": "continue", "similarity": False}},
     {"rain": {"max_tokens": 24, "soft": True, "effort": "low", "similarity": False}},

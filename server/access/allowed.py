@@ -16,6 +16,8 @@ CAPS = ("n", "max_tokens", "max_seconds", "parallel_leaves", "max_rounds")
 _CHOSEN = ("models", "alignments", "verifiers", "stores")
 # Their `max_tokens` bounds what is looked up, and not what a model writes.
 _READERS = frozenset({"norms"})
+# What a model writes for itself: no request may give it more than an answer. Its default is its author's affair.
+_WRITTEN = {"max_feedback_tokens": "max_tokens", "max_reasoning_tokens": "max_tokens"}
 
 
 class Allowed:
@@ -101,7 +103,8 @@ class OwnSteps:
             raise _not_allowed(
                 f"{where}.extra: norms of your own can't be used here, only those of some stores"
             )
-        self._walk({**defaults, **fitted}, where, reads=name in _READERS)
+        own = {k: v for k, v in defaults.items() if k not in _WRITTEN}
+        self._walk({**own, **fitted}, where, reads=name in _READERS)
         self._gate({**defaults, **fitted}, where)
         return fitted
 
@@ -138,8 +141,9 @@ class OwnSteps:
             if f"_{key}".endswith(ends):
                 for name in _names(value):
                     self._allowed.require(kind, name, where)
-        if key in self._allowed.caps and not (key == "max_tokens" and reads):
-            at_most(key, value, self._allowed.caps[key], where)
+        cap = _WRITTEN.get(key, key)
+        if cap in self._allowed.caps and not (key == "max_tokens" and reads):
+            at_most(key, value, self._allowed.caps[cap], where)
 
     def _verifiers(self, listed: Any, where: str) -> None:
         for spec in listed if isinstance(listed, list | tuple) else [listed]:

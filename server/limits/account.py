@@ -294,7 +294,10 @@ class RequestAccount:
             return
         self._leaves(facts)
         if (tokens := facts.tokens) and self._terms.token_counts:
-            self._shared.rates.memory.add(self._terms.token_counts, tokens)
+            try:
+                self._shared.rates.memory.add(self._terms.token_counts, tokens)
+            except HeedfulError as error:
+                failed(error)  # the answer is whole, and the budget has it
         self._commit(tokens)
 
     def _leaves(self, facts: Facts) -> None:

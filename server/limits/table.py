@@ -20,19 +20,29 @@ from heedful.server.limits.windows import MinuteCount, RatesInMemory
 from heedful.strategies import EngineUnavailable
 
 _BUCKETS, _SLOTS = 4096, 16
+_LOOKED = 4  # buckets in a row in which a name may be
 _WINDOW = struct.Struct("=Qqqq")  # a name's digest, the minute, what was used in the one before, and in it
 _NUMBER = struct.Struct("=q")
 
 
 class SharedTable:
-    """`workers`: how many there are; `number`: which this one is. Its predecessor's requests have ended with it."""
+    """`workers`: how many there are; `number`: which this one is. Its predecessor's requests have ended with it.
+
+    `path`: in a folder whose name nobody can guess, so that nobody finds names that lie in one bucket.
+    Raises OSError, also where the disk has no room for it.
+    """
 
     def __init__(self, path: Path, workers: int, number: int) -> None:
         self._stride = _WINDOW.size + _NUMBER.size * workers
         size = _BUCKETS * _SLOTS * self._stride
+        self._secret = str(path).encode()[-64:]
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._fd, size)
-        self._map = mmap(self._fd, size)
+        try:
+            os.posix_fallocate(self._fd, 0, size)  # else a full disk kills whoever writes into the map
+            self._map = mmap(self._fd, size)
+        except OSError:
+            os.close(self._fd)
+            raise
         self._column = _WINDOW.size + _NUMBER.size * number
         with self:
             for at in range(0, size, self._stride):
@@ -50,6 +60,10 @@ class SharedTable:
     def close(self) -> None:
         self._map.close()
         os.close(self._fd)
+
+    def digest(self, name: str) -> int:
+        """What stands for a name; never 0."""
+        return int.from_bytes(blake2b(name.encode(), digest_size=8, key=self._secret).digest()) or 1
 
     # -- under its lock
 
@@ -79,13 +93,14 @@ class SharedTable:
 
     def _place(self, digest: int) -> int:
         """A name's, which it may have taken from one of which nothing counts any more."""
-        first, free = (digest % _BUCKETS) * _SLOTS * self._stride, None
-        oldest = int(windows.now() // windows.MINUTE) - 1
-        for at in range(first, first + _SLOTS * self._stride, self._stride):
+        first, free = digest % _BUCKETS * _SLOTS, None
+        now = int(windows.now() // windows.MINUTE)
+        for slot in range(first, first + _LOOKED * _SLOTS):
+            at = slot % (_BUCKETS * _SLOTS) * self._stride
             whose, minute, _, _ = _WINDOW.unpack_from(self._map, at)
             if whose == digest:
                 return at
-            if free is None and (whose == 0 or (minute < oldest and not self._under_way(at))):
+            if free is None and (whose == 0 or (minute < now - 1 and not self._under_way(at))):
                 free = at
             if whose == 0:
                 break
@@ -95,7 +110,7 @@ class SharedTable:
                 code="limits_unavailable",
                 headers={"retry-after": "60"},
             )
-        _WINDOW.pack_into(self._map, free, digest, 0, 0, 0)
+        _WINDOW.pack_into(self._map, free, digest, now, 0, 0)  # of now: nobody takes it at once
         return free
 
 
@@ -117,7 +132,7 @@ class SharedRates(RatesInMemory):
         self._table = table
 
     def new(self, key: str) -> MinuteCount:
-        return SharedCount(_digest(key))
+        return SharedCount(self._table.digest(key))
 
     def together(self, counts: Sequence[MinuteCount]) -> _Together:
         return _Together(self._table, [count for count in counts if isinstance(count, SharedCount)])
@@ -156,7 +171,7 @@ class SharedUnderWay:
 
     def full(self, named: Iterable[tuple[str, int]]) -> tuple[str, int] | None:
         """The first of names that has as many as it may have; where none has, each has one more."""
-        digests = [(_digest(f"running/{name}"), name, most) for name, most in named]
+        digests = [(self._table.digest(f"running/{name}"), name, most) for name, most in named]
         with self._table:
             for digest, name, most in digests:
                 if self._table.under_way(digest) >= most:
@@ -169,12 +184,8 @@ class SharedUnderWay:
         """One of each is over."""
         with self._table:
             for name, _ in named:
-                self._table.add_under_way(_digest(f"running/{name}"), -1)
+                self._table.add_under_way(self._table.digest(f"running/{name}"), -1)
 
     def __getitem__(self, name: str) -> int:
         with self._table:
-            return self._table.under_way(_digest(f"running/{name}"))
-
-
-def _digest(name: str) -> int:
-    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) or 1
+            return self._table.under_way(self._table.digest(f"running/{name}"))

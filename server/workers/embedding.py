@@ -10,6 +10,8 @@ from pathlib import Path
 from heedful.retrieval.embedding.encoder import COMMAND
 from heedful.server.log import logger
 
+_PAUSE = 1.0  # seconds until one that can't be started is tried again, where somebody asks
+
 
 class SharedEmbedding:
     """`at`: its socket, which is there from the start. For the event loop's thread."""
@@ -20,6 +22,7 @@ class SharedEmbedding:
         self._listener.listen()
         self._listener.setblocking(False)
         self._ending: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
         self._watch()
 
     def _watch(self) -> None:
@@ -28,25 +31,33 @@ class SharedEmbedding:
     def _start(self) -> None:
         asyncio.get_running_loop().remove_reader(self._listener)
         fd = self._listener.fileno()
-        process = subprocess.Popen(
-            (*COMMAND, str(fd)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=(fd,)
-        )
+        try:
+            process = subprocess.Popen(
+                (*COMMAND, str(fd)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, pass_fds=(fd,)
+            )
+        except OSError as error:  # too many processes, no memory
+            logger.error("the embedding model's process can't be started: %s", error.strerror)
+            self._turn_away()
+            self._again = asyncio.get_running_loop().call_later(_PAUSE, self._watch)
+            return
         self._ending = asyncio.create_task(self._until_ended(process))
 
     async def _until_ended(self, process: subprocess.Popen[bytes]) -> None:
         began, status = await asyncio.to_thread(_begun_and_ended, process)
         if status:
             logger.error("the embedding model's process has ended (status %d)", status)
-        if not began:
-            self._turn_away()
-        self._watch()
+        try:
+            if not began:
+                self._turn_away()
+        finally:
+            self._watch()
 
     def _turn_away(self) -> None:
         """Those who wait for one that can't start: they ask again, or tell why they can't go on."""
         while True:
             try:
                 self._listener.accept()[0].close()
-            except BlockingIOError:
+            except OSError:  # nobody is left, or there is no file for one more
                 return
 
     def close(self) -> None:
@@ -54,6 +65,8 @@ class SharedEmbedding:
         asyncio.get_running_loop().remove_reader(self._listener)
         if self._ending is not None:
             self._ending.cancel()
+        if self._again is not None:
+            self._again.cancel()
         self._listener.close()
 
 

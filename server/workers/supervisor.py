@@ -14,12 +14,14 @@ from pathlib import Path
 from prometheus_client.multiprocess import mark_process_dead
 
 from heedful.server.config import Config, ConfigError
+from heedful.server.limits.table import SharedTable
 from heedful.server.log import logger, one_line
 from heedful.server.serve import bind, console
 from heedful.server.workers.embedding import SharedEmbedding
-from heedful.server.workers.wire import EMBEDDING, WorkerPlace, WorkerReport, decoded, packed
+from heedful.server.workers.wire import EMBEDDING, LIMITS, WorkerPlace, WorkerReport, decoded, packed
 
 COMMAND = (sys.executable, "-m", "heedful.server.workers.worker")
+_STEADY = 10.0  # seconds after which a worker that ends was none that can't serve
 _AT_FIRST, _AT_MOST = 0.5, 30.0  # seconds until one that could not be started is tried again
 
 
@@ -28,18 +30,21 @@ class WorkerFailed(Exception):
 
 
 class WorkerProcess:
-    """One of them, as its supervisor has it."""
+    """One of them, as its supervisor has it. Raises WorkerFailed."""
 
     def __init__(self, place: WorkerPlace) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # In a group of its own: what a terminal sends to the supervisor's is the supervisor's to pass on.
-            self.process = subprocess.Popen(
-                (*COMMAND, str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), place.listener),
-                process_group=0,
-            )
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                # In a group of its own: what a terminal sends to the supervisor's is the supervisor's to pass on.
+                self.process = subprocess.Popen(
+                    (*COMMAND, str(theirs.fileno())),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), place.listener),
+                    process_group=0,
+                )
+        except OSError as error:
+            raise WorkerFailed(f"no process can be started: {error.strerror}") from error
         self._line, self._place = ours, place
 
     async def ready(self) -> None:
@@ -100,12 +105,15 @@ class Supervisor:
     async def _keep(self, number: int) -> None:
         """One place, and who is in it, until all are to stop."""
         pause, again = _AT_FIRST, False
+        clock = asyncio.get_running_loop().time
         while not self._stopping.is_set():
             place = WorkerPlace(self._config, number, again, self._listener.fileno(), self._folder)
-            worker = self._running[number] = WorkerProcess(place)
+            worker: WorkerProcess | None = None
             try:
+                worker = self._running[number] = WorkerProcess(place)
                 await worker.ready()
                 self._entered(number)
+                began = clock()
                 status = await worker.ended()
             except WorkerFailed as failure:
                 if self._stopping.is_set():
@@ -114,20 +122,34 @@ class Supervisor:
                     raise WorkerFailed(f"worker {number} can't start: {failure}") from failure
                 told = one_line(str(failure))
                 logger.error("worker %d can't start: %s; tried again in %g s", number, told, pause)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), pause)
-                pause = min(2 * pause, _AT_MOST)
+                pause = await self._paused(pause)
             else:
                 self._serving.discard(number)
-                pause = _AT_FIRST
                 if not self._stopping.is_set():
                     logger.error("worker %d has ended (status %d); it is started again", number, status)
+                if clock() - began > _STEADY:
+                    pause = _AT_FIRST
+                else:  # whatever has ended it may end the next one as soon
+                    pause = await self._paused(pause)
             finally:
                 self._serving.discard(number)
-                worker.tell(signal.SIGTERM)  # where another's failure ends this task
-                worker.process.wait()
-                mark_process_dead(number, str(self._folder))  # type: ignore[no-untyped-call]
+                if worker is not None:
+                    worker.tell(signal.SIGTERM)  # where another's failure ends this task
+                    await asyncio.to_thread(worker.process.wait)
+                self._forget(number)
             again = True
+
+    async def _paused(self, pause: float) -> float:
+        """After so many seconds, or when all are to stop; how long the next pause is."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), pause)
+        return min(2 * pause, _AT_MOST)
+
+    def _forget(self, number: int) -> None:
+        """What ran in a worker that is no more."""
+        mark_process_dead(number, str(self._folder))  # type: ignore[no-untyped-call]
+        if (table := self._folder / LIMITS).exists():
+            SharedTable(table, self._config.workers, number).close()
 
     def _entered(self, number: int) -> None:
         self._serving.add(number)

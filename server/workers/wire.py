@@ -34,6 +34,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
     failed: str | None = None
 
 
+LIMITS = "limits"
+"""The file, in the folder, of the counts that all workers keep together."""
 EMBEDDING = "embedding"
 """The socket, in the folder, of the process that embeds for all workers."""
 _LENGTH = 8  # bytes

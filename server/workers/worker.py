@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 
 import uvloop
 
@@ -48,8 +49,9 @@ def work(line: socket.socket) -> int:
 
 def _follow(line: socket.socket) -> None:
     """Nobody would end a worker, or start it again, whose supervisor is gone."""
-    while line.recv(1):
-        pass
+    with suppress(OSError):  # it was killed before it had read what this one said
+        while line.recv(1):
+            pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

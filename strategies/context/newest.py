@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"\d+")
 async def only_newest(
     found: Sequence[Found], alike: float, embedder: Embedder
 ) -> tuple[list[Found], list[tuple[Found, Found]]]:
-    """What stays, in its order, and pairs of one that goes and the newer one that it goes for.
+    """What stays, each in the best place of its subject, and pairs of one that goes and the newer one it goes for.
 
     Two are on one subject where they are of one scope and the cosine of what they say is at least `alike`. Newer is
     the one that holds since a later time (`valid_from`, else when it was recorded); of two of the same time both
@@ -24,11 +24,12 @@ async def only_newest(
     vectors = await embedder.embed([_subject(each.item) for each in found])
     alikes = vectors @ vectors.T
     stay: list[int] = []
+    place = list(range(len(found)))
     gone: list[tuple[Found, Found]] = []
     for i in sorted(range(len(found)), key=lambda i: -_since(found[i])):
         own = found[i]
         newer = (
-            found[j]
+            j
             for j in stay
             if own.item.scope == found[j].item.scope
             and alikes[i, j] >= alike
@@ -37,8 +38,9 @@ async def only_newest(
         if own.score is None or (by := next(newer, None)) is None:
             stay.append(i)
         else:
-            gone.append((own, by))
-    return [found[i] for i in sorted(stay)], gone
+            gone.append((own, found[by]))
+            place[by] = min(place[by], place[i])
+    return [found[i] for i in sorted(stay, key=lambda i: place[i])], gone
 
 
 def _since(found: Found) -> float:

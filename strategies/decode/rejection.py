@@ -41,6 +41,8 @@ class Race:
         self._samples = [Choice(i) for i in range(len(calls))]
         self._tokens = [0] * len(calls)
         self._ranks: dict[int, Rank] = {}
+        self._whole: set[int] = set()
+        """Those that are booked: said to their end, judged or not."""
         self._news = asyncio.Event()
         self.usage = Usage()
         self.extra: Mapping[str, Any] = {}
@@ -61,13 +63,14 @@ class Race:
                     if task.done() and not task.cancelled():
                         task.result()
                 going = [i for i in left if not tasks[i].done()]
-                if not going or min(self._tokens[i] for i in going) < after:
+                growing = [i for i in going if i not in self._whole]
+                if not growing or min(self._tokens[i] for i in growing) < after:
                     continue
                 kept = max(wanted, round((1 - share) * len(left)))
                 ranks = await self._ranked(left)
                 left.sort(key=lambda i: ranks[i], reverse=True)
                 for i in left[kept:]:
-                    if not tasks[i].done() and i not in self._ranks:
+                    if i in growing and i not in self._whole:
                         self.rejected.append((i, self._tokens[i]))
                         tasks[i].cancel()
                 left, after = left[:kept], 2 * after
@@ -78,7 +81,7 @@ class Race:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
         for i in range(len(self._calls)):
-            if i not in self._ranks:
+            if i not in self._whole:
                 self.usage += await book(self._run, self._calls[i], [self._samples[i].text])
 
     async def _ranked(self, left: Sequence[int]) -> dict[int, Rank]:
@@ -104,5 +107,6 @@ class Race:
                 elif isinstance(event, Finish):
                     self.usage += event.usage
                     self.extra = self.extra or event.extra
+                    self._whole.add(i)
                     break
         self._ranks[i] = await self._finished(self._samples[i])

@@ -18,7 +18,7 @@ from heedful.prompts import Use
 from heedful.strategies.answer import Answer, Choice, ask, settled
 from heedful.strategies.decode.refine.correct import check_turns, text_params
 from heedful.strategies.engine import Capability
-from heedful.strategies.errors import RequestError
+from heedful.strategies.errors import DeadlineExceeded, EngineError, RequestError, VerifierError
 from heedful.strategies.run import DecodingStrategy, Resources, Run, Streaming
 from heedful.strategies.tasks import together
 from heedful.strategies.thinking import say, spoken
@@ -37,9 +37,13 @@ _USE = Use(
 )
 
 
+# Too long for the model, say, or a verifier that fails: what is in the pool already is an answer all the same.
+_LEAVES_THE_POOL = (RequestError, VerifierError, EngineError)
+
+
 @dataclass(frozen=True)
 class Tpo(Verified):
-    """Samples `n` answers; `rounds` times, the model says why the best beats the worst and writes `n` better ones.
+    """Samples `n` answers; `max_rounds` times the model says why the best beats the worst, and writes `n` better.
 
     All answers stay in one pool, scored by the verifiers, and the best of it goes out. A round is a critique of
     the best against the worst (the paper's textual loss), advice drawn from it (its textual gradient), each of at
@@ -49,7 +53,7 @@ class Tpo(Verified):
     """
 
     n: Annotated[int, Field(ge=1, le=64)] = 5
-    rounds: Annotated[int, Field(ge=0, le=16)] = 2
+    max_rounds: Annotated[int, Field(ge=0, le=16)] = 2
     max_feedback_tokens: Annotated[int, Field(ge=1, le=8192)] = 512
     prompt: str = "tpo/default"
     step: ClassVar[str] = "tpo"
@@ -107,22 +111,24 @@ class _Pool:
     async def best(self) -> Answer:
         """The best answers of all rounds, as many as the client wants, best first."""
         options, wanted = self.preferring.options, choices_wanted(self.context.params)
+        began = time.perf_counter()
         first = await self._draw(self.context.messages, wanted, 0, tools=True)
         await self._score(first.choices, 0)
-        for number in range(1, options.rounds + 1):
+        for number in range(1, options.max_rounds + 1):
+            remaining = self.run.remaining()
+            if remaining is not None and remaining < 2 * (time.perf_counter() - began):
+                self.run.trace.note("tpo", round=number, stopped="no time for another round")
+                break
             began = time.perf_counter()
             try:
                 revised, why = await self._round(number)
-            except RequestError as error:
-                # Too long for the model, say: the first answers were not.
-                revised, why = [], error.message
+                await self._score(revised, number)
+            except DeadlineExceeded:
+                raise
+            except _LEAVES_THE_POOL as error:
+                why = error.message
             if why:
                 self.run.trace.note("tpo", round=number, stopped=why)
-                break
-            await self._score(revised, number)
-            remaining = self.run.remaining()
-            if remaining is not None and remaining < 2 * (time.perf_counter() - began):
-                self.run.trace.note("tpo", stopped="no time for another round")
                 break
         order = sorted(range(len(self.scored)), key=lambda i: self.scored[i].rank, reverse=True)[:wanted]
         self.run.trace.note("tpo", answers=len(self.scored), judged=len(self._verdicts), chosen=order)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +18,9 @@ Argument = int | str | bool | tuple[str, ...]
 Wants = Literal["number", "text", "texts", "nothing"]
 
 _URL = re.compile(r"https?://|\bwww\.", re.IGNORECASE)
-_BULLET = re.compile(r"^\s*[-*•] \S", re.MULTILINE)
-_NUMBERED = re.compile(r"^\s*\d+[.)] \S", re.MULTILINE)
+# Possessive, and within a line: else a row of line breaks takes the square of its length.
+_BULLET = re.compile(r"^[^\S\n]*+[-*•] \S", re.MULTILINE)
+_NUMBERED = re.compile(r"^[^\S\n]*+\d++[.)] \S", re.MULTILINE)
 _FIRST_PERSON = re.compile(r"\b(?:I|me|my|mine|myself)\b")
 
 
@@ -52,15 +53,26 @@ def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def _holds(text: str, phrase: str) -> bool:
-    """As whole words, whatever their case."""
-    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE) is not None
+def _held(text: str, phrases: Iterable[str]) -> list[bool]:
+    """Of each phrase whether the text has it as whole words, whatever their case. In time linear in the text."""
+    folded = text.casefold()
+    return [_has(folded, phrase.casefold()) for phrase in phrases]
+
+
+def _has(text: str, phrase: str) -> bool:
+    at = text.find(phrase)
+    while at >= 0:
+        around = text[max(0, at - 1) : at] + text[at + len(phrase) : at + len(phrase) + 1]
+        if not any(c.isalnum() or c == "_" for c in around):
+            return True
+        at = text.find(phrase, at + 1)
+    return False
 
 
 def _object(text: str) -> dict[str, object] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -98,14 +110,10 @@ KINDS: dict[str, RuleKind] = {
     "numbered": RuleKind(
         "number", "Give a numbered list of exactly {} points.", lambda t, n: len(_NUMBERED.findall(t)) == n
     ),
-    "contains": RuleKind("text", 'Use the words "{}".', _holds),
-    "contains_all": RuleKind(
-        "texts", "Use all of these words: {}.", lambda t, w: all(_holds(t, x) for x in w)
-    ),
-    "avoids": RuleKind("text", 'Do not use the word "{}".', lambda t, x: not _holds(t, x)),
-    "avoids_all": RuleKind(
-        "texts", "Use none of these words: {}.", lambda t, w: not any(_holds(t, x) for x in w)
-    ),
+    "contains": RuleKind("text", 'Use the words "{}".', lambda t, x: all(_held(t, [x]))),
+    "contains_all": RuleKind("texts", "Use all of these words: {}.", lambda t, w: all(_held(t, w))),
+    "avoids": RuleKind("text", 'Do not use the word "{}".', lambda t, x: not any(_held(t, [x]))),
+    "avoids_all": RuleKind("texts", "Use none of these words: {}.", lambda t, w: not any(_held(t, w))),
     "starts_with": RuleKind("text", 'Begin with "{}".', lambda t, x: t.lstrip().startswith(x)),
     "ends_with": RuleKind("text", 'End with "{}".', lambda t, x: t.rstrip().endswith(x)),
     "without_letter": RuleKind(

@@ -18,6 +18,7 @@ from heedful.strategies.verifiers.rule_kinds import KINDS, Argument
 MOST_RULES = 64
 _LONGEST = 2000  # characters of a rule's texts
 _MOST_NUMBER = 100_000
+_MOST_TEXTS = 100  # of a rule: each is looked for by itself
 Rule = dict[str, Argument]
 """One kind and its argument, such as `{"words_at_most": 50}` or `{"no_commas": true}`."""
 
@@ -75,8 +76,15 @@ def problem_of(rule: Rule) -> str | None:
             return None if fits else f"{kind} wants a text of 1 to {_LONGEST} characters"
         case "texts":
             fits = (
-                isinstance(argument, tuple) and 0 < len(argument) and 0 < sum(map(len, argument)) <= _LONGEST
+                isinstance(argument, tuple)
+                and 0 < len(argument) <= _MOST_TEXTS
+                and all(argument)
+                and sum(map(len, argument)) <= _LONGEST
             )
-            return None if fits else f"{kind} wants a list of texts, {_LONGEST} characters together"
+            return (
+                None
+                if fits
+                else f"{kind} wants a list of 1 to {_MOST_TEXTS} texts, {_LONGEST} characters together"
+            )
         case "nothing":
             return None if argument is True else f"{kind} wants `true`"
