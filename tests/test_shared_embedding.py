@@ -94,3 +94,17 @@ async def test_one_that_cannot_start_is_told(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(EmbedderMissing, match="its process ended at its start"):
         await one.embed(["four"])
     made.close()
+
+
+async def test_one_that_cannot_be_started_is_tried_again(
+    shared: SharedEmbedding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks meanwhile is told; that the machine had no room for it once ends nothing for good."""
+    place = "heedful.server.workers.embedding"
+    monkeypatch.setattr(f"{place}._PAUSE", 0.0)
+    (one, _) = _workers(tmp_path)
+    with monkeypatch.context() as full:
+        full.setattr(f"{place}.COMMAND", (str(tmp_path / "nothing"),))
+        with pytest.raises(EmbedderMissing):
+            await one.embed(["a"])
+    assert (await one.embed(["ab"]))[0].argmax() == 0

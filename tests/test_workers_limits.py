@@ -156,3 +156,14 @@ def test_a_line_is_shared_out() -> None:
     assert [share.running for share in shares] == [3, 2, 2]
     assert [share.waiting for share in shares] == [2, 2, 1]
     assert [share.per_tenant for share in shares] == [1, 1, 1]
+
+
+def test_a_full_disk_is_told_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of a file that has no place on the disk would end whoever writes into it."""
+    path = tmp_path / "limits"
+    table = SharedTable(path, 2, 0)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size > 0
+    table.close()
+    monkeypatch.setattr("os.posix_fallocate", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(OSError, match="No space"):
+        SharedTable(path, 2, 0)
