@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,15 +55,20 @@ class Served:
         return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
 
+@contextmanager
+def _serving(serve: Serve, upstream: ScriptedUpstream, folder: Path) -> Iterator[Served]:
+    config = recording(folder, upstream, texts="digests")
+    with serve("--config", str(config), "--workers", "2", log=folder / "log") as (url, process):
+        made = Served(url, process, folder / "log")
+        until(lambda: "  workers: " in made.log.read_text())
+        yield made
+
+
 @pytest.fixture(scope="module")
 def served(
     _upstream: ScriptedUpstream, heedful_serve: Serve, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("workers")
-    config = recording(folder, _upstream, texts="digests")
-    with heedful_serve("--config", str(config), "--workers", "2", log=folder / "log") as (url, process):
-        made = Served(url, process, folder / "log")
-        until(lambda: "  workers: " in made.log.read_text())
+    with _serving(heedful_serve, _upstream, tmp_path_factory.mktemp("workers")) as made:
         yield made
 
 
@@ -113,9 +118,16 @@ def test_records_are_those_of_all(served: Served, upstream: ScriptedUpstream) ->
     until(lambda: len(httpx.get(url).json()["data"]) == min(100, total))
 
 
+@pytest.fixture
+def own(upstream: ScriptedUpstream, heedful_serve: Serve, tmp_path: Path) -> Iterator[Served]:
+    """Not the others': tests with an engine run in a turn of their own, perhaps after the one that ends theirs."""
+    with _serving(heedful_serve, upstream, tmp_path) as made:
+        yield made
+
+
 @pytest.mark.engine
-def test_a_norm_is_heeded_by_all_and_one_process_embeds(served: Served, upstream: ScriptedUpstream) -> None:
-    stores = f"{served.url}/v1/alignment/stores/norms"
+def test_a_norm_is_heeded_by_all_and_one_process_embeds(own: Served, upstream: ScriptedUpstream) -> None:
+    served, stores = own, f"{own.url}/v1/alignment/stores/norms"
     assert httpx.put(stores, timeout=HANG).status_code == 201
     body = {**BODY, "alignment": "norms"}
     with ExitStack() as held:
