@@ -149,7 +149,7 @@ async def test_what_a_client_may_ask(resources: Resources) -> None:
         plan(resources, verifiers=[])
 
 
-async def test_thoughts_are_not_judged(resources: Resources) -> None:
+async def test_thoughts_are_judged_until_something_is_said(resources: Resources) -> None:
     said = "<think>x x x</think>aaaa"
 
     def step(tokens: Sequence[int]) -> Mapping[int, float]:
@@ -157,7 +157,18 @@ async def test_thoughts_are_not_judged(resources: Resources) -> None:
 
     answer, run = await answered(resources, ScriptedEngine(extend=ScriptedModel(step)))
     assert answer.text == said
-    assert all(c["passed"] for s in notes(run)[0] for c in s["candidates"])
+    passed = [[c["passed"] for c in s["candidates"]] for s in notes(run)[0]]
+    assert not any(passed[2]) and all(passed[-1])
+
+
+async def test_thoughts_that_never_end_are_no_way_past_the_verifiers(resources: Resources) -> None:
+    def coin_within_thoughts(tokens: Sequence[int]) -> Mapping[int, float]:
+        written = bytes(tokens).decode().rpartition("<assistant>")[2]
+        opening = b"<think>"
+        return {opening[len(written)]: 1.0} if len(written) < len(opening) else coin(tokens)
+
+    answer, _ = await answered(resources, ScriptedEngine(extend=ScriptedModel(coin_within_thoughts)))
+    assert answer.text.startswith("<think>a") and "x" not in answer.text
 
 
 async def test_an_answer_without_a_word_is_the_last_that_goes_out(resources: Resources) -> None:

@@ -96,7 +96,7 @@ class BySegments(DecodingStrategy):
 class _Judged:
     candidate: Candidate
     judgement: Judgement | None
-    """None: there is nothing to judge, for it is empty, or the model is still thinking."""
+    """None: there is nothing to judge."""
     silent: bool = False
     """Whether it ends the answer without a word."""
 
@@ -226,8 +226,12 @@ class _Choice:
         return _Particle(particle.path.then(drawn[0].draft), drawn[0].rest, judged)
 
     async def _judge(self, path: Path, candidates: Sequence[Candidate]) -> list[_Judged]:
-        """Each answer so far, the same text once; nothing where there is nothing to choose from."""
-        texts = [parted(path.text + candidate.draft.text)[1] for candidate in candidates]
+        """Each answer so far, the same text once; nothing where there is nothing to choose from.
+
+        Thoughts, which go out too, are judged until something is said: they may be all that there will be.
+        """
+        parts = [parted(path.text + candidate.draft.text) for candidate in candidates]
+        texts = [said or thoughts for thoughts, said in parts]
         if self.n == 1:
             return [_Judged(candidate, None) for candidate in candidates]
         different = [text for text in dict.fromkeys(texts) if text.strip()]
@@ -236,8 +240,8 @@ class _Choice:
         found = await together(panel.judge(self.context, self.begun + text, self.run) for text in different)
         known = dict(zip(different, found, strict=True))
         return [
-            _Judged(candidate, known.get(text), silent=candidate.draft.end is not None and not text.strip())
-            for candidate, text in zip(candidates, texts, strict=True)
+            _Judged(candidate, known.get(text), silent=candidate.draft.end is not None and not said.strip())
+            for candidate, text, (_, said) in zip(candidates, texts, parts, strict=True)
         ]
 
     def _note(self, at: int, judged: Sequence[_Judged], *, kept: int | list[int]) -> None:
