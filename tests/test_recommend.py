@@ -63,6 +63,11 @@ def test_what_chance_may_have_done_is_not_recommended() -> None:
     assert told.startswith("For m stay with direct: within the budget nothing is measurably better")
 
 
+def test_what_is_over_the_budget_is_nothing_to_stay_with() -> None:
+    told = recommend(_board(DIRECT, _row("short", 0.2, 60, p=0.2)), "living", CostLimit.of("80 tokens"))
+    assert "stay with" not in told and "short is the cheapest" in told
+
+
 def test_the_frontier_leaves_out_what_costs_more_for_less() -> None:
     worse = _row("worse", 0.3, 500)
     assert frontier([BEST, worse, GOOD, DIRECT, CHEAP], "living", "tokens") == [DIRECT, CHEAP, GOOD, BEST]
