@@ -87,12 +87,12 @@ def recommend(board: Board, goal: str, budget: CostLimit | None) -> str:
     better = [row for row in within if verdicts.get(row.alignment) == "better"]
     rests = f"This rests on {base.figures[key].n if key in base.figures else within[0].figures[key].n} items"
     if not better and base not in within:
-        least = min(within, key=lambda row: row.figures[cost].value)
+        cheap = min(within, key=lambda row: row.figures[cost].value)
         told = (
             f"For {board.model} nothing within the budget is measurably better in {measured(key).title} than "
         )
-        spent = f"{base.alignment}, which is over it itself; {least.alignment} is the cheapest"
-        return f"{told}{spent}. {rests}{_beyond(rows, within, key, cost)}."
+        over = f"{base.alignment}, which is over it itself; {cheap.alignment} is the cheapest"
+        return f"{told}{over}. {rests}{_beyond(rows, within, key, cost)}."
     if not better:
         told = f"For {board.model} stay with {base.alignment}: within the budget nothing is measurably better in "
         return f"{told}{measured(key).title}. {rests}{_beyond(rows, within, key, cost)}."
