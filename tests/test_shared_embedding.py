@@ -108,3 +108,4 @@ async def test_one_that_cannot_be_started_is_tried_again(
         with pytest.raises(EmbedderMissing):
             await one.embed(["a"])
     assert (await one.embed(["ab"]))[0].argmax() == 0
+    one.close()
