@@ -89,7 +89,7 @@ def test_text_of_a_message_never_chooses(serving: Serving) -> None:
         ({"model": "gpt-9"}, 404, "model", "unknown model 'gpt-9'; known: m"),
         ({"model": "x@urial"}, 404, "model", "unknown model 'x'; known: m"),
         ({"model": "m@magic"}, 404, "alignment", "unknown alignment 'magic'; known: "),
-        ({"alignment": "magic"}, 404, "alignment", "known: best_of_n, blockwise, both, "),
+        ({"alignment": "magic"}, 404, "alignment", "known: align3, best_of_n, blockwise, both, "),
         ({"alignment": 3}, 400, "alignment", "a name, a list of steps, or an object"),
         ({"alignment": {"colour": 1}}, 400, "alignment.colour", "keys: name, pipeline, trace"),
         ({"alignment": {"name": "urial", "pipeline": []}}, 400, "alignment", "either"),
