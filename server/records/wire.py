@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-
-_SIZE = 8  # bytes before each message that say how long it is
-_AT_ONCE = 1 << 20  # bytes of one read
 
 
 class Failure(msgspec.Struct, array_like=True, gc=False):
@@ -108,27 +104,3 @@ def decoded(data: bytes) -> tuple[Material, bytes]:
     """The reverse."""
     material, _, answered = data.partition(b"\n")
     return _material(material), answered
-
-
-def send(fd: int, message: bytes) -> None:
-    """Blocks. Raises OSError where nobody reads."""
-    for part in (len(message).to_bytes(_SIZE), message):
-        left = memoryview(part)
-        while left:
-            left = left[os.write(fd, left) :]
-
-
-def receive(fd: int) -> bytes:
-    """Blocks. Raises EOFError where nobody writes any more."""
-    return _exactly(fd, int.from_bytes(_exactly(fd, _SIZE)))
-
-
-def _exactly(fd: int, size: int) -> bytes:
-    pieces = []
-    while size:
-        piece = os.read(fd, min(size, _AT_ONCE))
-        if not piece:
-            raise EOFError("it has ended")
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)

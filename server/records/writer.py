@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from heedful.retrieval.errors import StoreError
+from heedful.server.framing import receive, send
 from heedful.server.log import logger
-from heedful.server.records.wire import Batch, WriterReply, pack, read_reply, receive, send
+from heedful.server.records.wire import Batch, WriterReply, pack, read_reply
 
 COMMAND = (sys.executable, "-m", "heedful.server.records.writing")
 _ENDED = (OSError, EOFError, msgspec.DecodeError)  # it takes nothing, says nothing, or stopped in mid-reply

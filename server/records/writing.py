@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from heedful.retrieval.errors import StoreError
+from heedful.server.framing import receive, send
 from heedful.server.records.file import RecordsFile
 from heedful.server.records.record import Entry, entry
 from heedful.server.records.wire import (
@@ -27,8 +28,6 @@ from heedful.server.records.wire import (
     decoded,
     pack,
     read_batch,
-    receive,
-    send,
 )
 
 _IN, _OUT = 0, 1  # its standard input and output

@@ -104,7 +104,7 @@ class Supervisor:
 
     async def _keep(self, number: int) -> None:
         """One place, and who is in it, until all are to stop."""
-        pause, again = _AT_FIRST, False
+        pause, again = 0.0, False
         clock = asyncio.get_running_loop().time
         while not self._stopping.is_set():
             place = WorkerPlace(self._config, number, again, self._listener.fileno(), self._folder)
@@ -120,17 +120,14 @@ class Supervisor:
                     return
                 if not self._complete or not self._serving:
                     raise WorkerFailed(f"worker {number} can't start: {failure}") from failure
+                pause = _longer(pause)
                 told = one_line(str(failure))
                 logger.error("worker %d can't start: %s; tried again in %g s", number, told, pause)
-                pause = await self._paused(pause)
             else:
-                self._serving.discard(number)
                 if not self._stopping.is_set():
                     logger.error("worker %d has ended (status %d); it is started again", number, status)
-                if clock() - began > _STEADY:
-                    pause = _AT_FIRST
-                else:  # whatever has ended it may end the next one as soon
-                    pause = await self._paused(pause)
+                # Whatever has ended one at once may end the next one as soon.
+                pause = 0.0 if clock() - began > _STEADY else _longer(pause)
             finally:
                 self._serving.discard(number)
                 if worker is not None:
@@ -138,12 +135,8 @@ class Supervisor:
                     await asyncio.to_thread(worker.process.wait)
                 self._forget(number)
             again = True
-
-    async def _paused(self, pause: float) -> float:
-        """After so many seconds, or when all are to stop; how long the next pause is."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), pause)
-        return min(2 * pause, _AT_MOST)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
 
     def _forget(self, number: int) -> None:
         """What ran in a worker that is no more."""
@@ -168,6 +161,11 @@ class Supervisor:
         self._listener.close()
         for worker in self._running.values():
             worker.tell(told)
+
+
+def _longer(pause: float) -> float:
+    """How many seconds the next pause takes."""
+    return min(2 * pause, _AT_MOST) or _AT_FIRST
 
 
 def supervise(config: Config) -> int:

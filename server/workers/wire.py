@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from heedful.server.config import Config
+from heedful.server.framing import framed, receive
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +39,16 @@ LIMITS = "limits"
 """The file, in the folder, of the counts that all workers keep together."""
 EMBEDDING = "embedding"
 """The socket, in the folder, of the process that embeds for all workers."""
-_LENGTH = 8  # bytes
 encoded = msgspec.json.Encoder().encode
 decoded = msgspec.json.Decoder(WorkerReport).decode
 
 
 def packed(place: WorkerPlace) -> bytes:
-    """Pickled, with its length before it: a supervisor and its workers are one program."""
-    data = pickle.dumps(place)
-    return len(data).to_bytes(_LENGTH) + data
+    """Pickled, as a message: a supervisor and its workers are one program."""
+    return framed(pickle.dumps(place))
 
 
 def unpacked(line: socket.socket) -> WorkerPlace:
     """Raises EOFError where the supervisor has gone."""
-    place: WorkerPlace = pickle.loads(_exactly(line, int.from_bytes(_exactly(line, _LENGTH))))
+    place: WorkerPlace = pickle.loads(receive(line.fileno()))
     return place
-
-
-def _exactly(line: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        if not (more := line.recv(size - len(data))):
-            raise EOFError("the supervisor has gone")
-        data += more
-    return data

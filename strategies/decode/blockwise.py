@@ -230,10 +230,10 @@ class _Choice:
 
         Thoughts, which go out too, are judged until something is said: they may be all that there will be.
         """
-        parts = [parted(path.text + candidate.draft.text) for candidate in candidates]
-        texts = [said or thoughts for thoughts, said in parts]
         if self.n == 1:
             return [_Judged(candidate, None) for candidate in candidates]
+        parts = [parted(path.text + candidate.draft.text) for candidate in candidates]
+        texts = [said or thoughts for thoughts, said in parts]
         different = [text for text in dict.fromkeys(texts) if text.strip()]
         self.verdicts += len(different)
         panel = self.strategy.panel
